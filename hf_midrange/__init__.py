@@ -1,0 +1,55 @@
+"""Find the shortcuts a classifier learnt in the middle of its logits, and repair its head without group labels."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from hf_midrange.association import associate as associate
+    from hf_midrange.bands import LogitBands as LogitBands
+    from hf_midrange.concepts import Annotations as Annotations
+    from hf_midrange.concepts import ImageProperties as ImageProperties
+    from hf_midrange.concepts import LatentConcepts as LatentConcepts
+    from hf_midrange.concepts import NGrams as NGrams
+    from hf_midrange.concepts import TextStyle as TextStyle
+    from hf_midrange.concepts import Thumbnail as Thumbnail
+    from hf_midrange.concepts import annotate as annotate
+    from hf_midrange.curation import curate as curate
+    from hf_midrange.curation import curation_report as curation_report
+    from hf_midrange.extraction import extract as extract
+    from hf_midrange.head import LinearHead as LinearHead
+    from hf_midrange.head import retrain_head as retrain_head
+    from hf_midrange.scoring import group_metrics as group_metrics
+
+__version__ = "0.1.0"
+
+# Public name -> module that holds it. Modules are imported on first use: torch and transformers take seconds.
+_HOMES = {
+    "extract": "extraction",
+    "LogitBands": "bands",
+    "annotate": "concepts",
+    "Annotations": "concepts",
+    "ImageProperties": "concepts",
+    "LatentConcepts": "concepts",
+    "NGrams": "concepts",
+    "TextStyle": "concepts",
+    "Thumbnail": "concepts",
+    "associate": "association",
+    "curate": "curation",
+    "curation_report": "curation",
+    "LinearHead": "head",
+    "retrain_head": "head",
+    "group_metrics": "scoring",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one list above
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the attribute's own type is declared above
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,223 @@
+"""The columns a dataset gains on its way through the package: names, features, and how to read and add them.
+
+Every step takes a dataset and gives it back with more columns. This module is the only one that knows how those
+columns are called and stored, so that a user can enter at any step with columns of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets
+from datasets.table import InMemoryTable
+from scipy import sparse
+
+
+IMAGE, TEXT, TEXT_PAIR, LABEL, GROUP = "image", "text", "text_pair", "label", "group"
+EMBEDDING, LOGITS, PREDICTION = "embedding", "logits", "prediction"
+QUANTILE, POSITION, BAND = "quantile", "position", "band"
+CONCEPTS_PREFIX, VIEW_PREFIX = "concepts_", "view_"
+PSEUDO_GROUP, KEEP, WEIGHT, CONFOUNDERS, REASON = "pseudo_group", "keep", "weight", "confounders", "reason"
+
+SOURCE_ID = "source_id"
+"""Optional user column: rows sharing a value come from one source and are never split between halves or folds."""
+
+Splits = TypeVar("Splits", Dataset, DatasetDict)
+
+
+def vector(length: int, dtype: str = "float32") -> List:
+    """Return the feature of a fixed-length vector, such as an embedding of shape `(length,)`."""
+    return List(Value(dtype), length=length)
+
+
+def concept_list(vocabulary: Sequence[str]) -> List:
+    """Return the feature of a sparse list of concepts: which words of `vocabulary` a row has."""
+    return List(ClassLabel(names=list(vocabulary)))
+
+
+def require(ds: Dataset, *names: str) -> None:
+    """Raise `KeyError` naming every column of `names` that `ds` lacks, what it has, and which step adds it."""
+    missing = [name for name in names if name not in ds.column_names]
+    if missing:
+        steps = {
+            **dict.fromkeys((EMBEDDING, LOGITS, PREDICTION), "extract"),
+            **dict.fromkeys((QUANTILE, POSITION, BAND), "LogitBands.transform"),
+            **dict.fromkeys((PSEUDO_GROUP, KEEP, WEIGHT, CONFOUNDERS, REASON), "curate"),
+        }
+        hints = [f"{name!r} is added by `{steps[name]}`" for name in missing if name in steps]
+        others = [name for name in missing if name not in steps]
+        hints += [f"rename your own column to {name!r} with `rename_column`" for name in others]
+        raise KeyError(f"the dataset has no column {missing}; it has {ds.column_names}; {'; '.join(hints)}")
+
+
+def class_label(features: Features, column: str = LABEL) -> ClassLabel:
+    """Return the `ClassLabel` feature of `column`.
+
+    Raises:
+        KeyError: if the column is missing.
+        TypeError: if it is not a `ClassLabel`; the message holds the call that makes it one.
+    """
+    if column not in features:
+        raise KeyError(f"the dataset has no column {column!r}; it has {list(features)}")
+    feature = features[column]
+    if not isinstance(feature, ClassLabel):
+        raise TypeError(
+            f"column {column!r} must be a ClassLabel, so that classes have names, but is {feature}; "
+            f"`ds = ds.class_encode_column({column!r})` makes it one"
+        )
+    return feature
+
+
+def labels(ds: Dataset, column: str = LABEL) -> np.ndarray:
+    """Return the class ids of `column`, of shape `(n,)` and type int64.
+
+    Raises:
+        ValueError: if a row has no label or one outside the names of the `ClassLabel`; rows are named.
+    """
+    feature = class_label(ds.features, column)
+    values = _arrow(ds, column)
+    ids = values.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    bad = np.flatnonzero((ids < 0) | (ids >= feature.num_classes))
+    if bad.size:
+        raise ValueError(
+            f"column {column!r} has {bad.size} rows without a label in 0..{feature.num_classes - 1} "
+            f"(first rows: {bad[:5].tolist()}); filter them out"
+        )
+    return ids
+
+
+def require_every_class(ids: np.ndarray, names: Sequence[str], minimum: int = 1) -> None:
+    """Raise `ValueError` naming every class with fewer than `minimum` rows."""
+    counts = np.bincount(ids, minlength=len(names))
+    few = [f"{name!r} ({counts[k]} rows)" for k, name in enumerate(names) if counts[k] < minimum]
+    if few:
+        raise ValueError(
+            f"every class needs at least {minimum} row{'s' if minimum > 1 else ''} here, but {', '.join(few)} "
+            f"{'has' if len(few) == 1 else 'have'} fewer; add rows or cast `label` to the classes that occur"
+        )
+
+
+def matrix(ds: Dataset, column: str) -> np.ndarray:
+    """Return a fixed-length vector column as an array of shape `(n, d)`, in the type it is stored in.
+
+    Raises:
+        KeyError: if the column is missing.
+        ValueError: if rows differ in length or are null; the first such row is named.
+    """
+    require(ds, column)
+    values = _arrow(ds, column)
+    if values.null_count:
+        raise ValueError(f"column {column!r} is null in row {int(np.flatnonzero(values.is_null())[0])}")
+    if not pa.types.is_fixed_size_list(values.type):
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        odd = np.flatnonzero(lengths != lengths[0])
+        if odd.size:
+            raise ValueError(f"column {column!r} has {lengths[0]} values in row 0 but {lengths[odd[0]]} in row {odd[0]}")
+    flat = values.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(values), -1) if len(values) else flat.reshape(0, max(ds.features[column].length, 0))
+
+
+def finite_matrix(ds: Dataset, column: str) -> np.ndarray:
+    """Return `matrix(ds, column)`, refusing NaN and infinite values by the rows they stand in."""
+    values = matrix(ds, column)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"column {column!r} has NaN or infinite values in {bad.size} rows (first rows: {bad[:5].tolist()}); "
+            "drop these rows, or extract again with `dtype='float32'` if a low precision overflowed"
+        )
+    return values
+
+
+def concept_columns(features: Features) -> list[str]:
+    """Return the names of the sparse concept columns, in order."""
+    return [name for name in features if name.startswith(CONCEPTS_PREFIX)]
+
+
+def view_columns(features: Features) -> list[str]:
+    """Return the names of the dense side-view columns, in order."""
+    return [name for name in features if name.startswith(VIEW_PREFIX)]
+
+
+def vocabulary(features: Features, column: str) -> list[str]:
+    """Return the concept names of a `concepts_<source>` column."""
+    feature = features[column]
+    if not isinstance(feature, List) or not isinstance(feature.feature, ClassLabel):
+        raise TypeError(f"column {column!r} must be List(ClassLabel), one entry per concept present, but is {feature}")
+    return list(feature.feature.names)
+
+
+def presence(ds: Dataset, column: str) -> sparse.csr_matrix:
+    """Return which row has which concept: boolean, of shape `(n, len(vocabulary))`; a null list is an empty one."""
+    names = vocabulary(ds.features, column)
+    values = _arrow(ds, column).fill_null([])
+    counts = values.value_lengths().to_numpy(zero_copy_only=False)
+    words = values.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    if words.size and (words.min() < 0 or words.max() >= len(names)):
+        raise ValueError(f"column {column!r} has concept ids outside 0..{len(names) - 1}")
+    rows = np.repeat(np.arange(len(values)), counts)
+    table = sparse.csr_matrix((np.ones(len(words), dtype=bool), (rows, words)), shape=(len(values), len(names)))
+    table.sum_duplicates()
+    return table
+
+
+def concept_arrow(table: sparse.spmatrix, names: Sequence[str]) -> pa.Array:
+    """Return the arrow list column of a boolean matrix of shape `(n, len(names))`: the inverse of `presence`."""
+    csr = sparse.csr_matrix(table, dtype=bool)
+    if csr.shape[1] != len(names):
+        raise ValueError(f"the matrix has {csr.shape[1]} columns for {len(names)} concept names")
+    csr.eliminate_zeros()
+    csr.sort_indices()
+    return pa.ListArray.from_arrays(pa.array(csr.indptr, pa.int32()), pa.array(csr.indices.astype(np.int64)))
+
+
+def vector_arrow(values: np.ndarray) -> pa.Array:
+    """Return the arrow fixed-size list column of an array of shape `(n, d)`, without copying it to Python objects."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def with_columns(ds: Dataset, columns: Mapping[str, tuple[Any, Any]]) -> Dataset:
+    """Return `ds` with columns added or replaced, in memory, typed as declared.
+
+    Args:
+        ds: any dataset; an indices mapping left by `select` is resolved.
+        columns: name -> (values, feature). Values are a numpy array of shape `(n,)` or `(n, d)`, an arrow array, or a
+            sequence.
+    """
+    features = Features({name: feature for name, (_, feature) in columns.items()})
+    arrays = {name: _storage(values, features[name]) for name, (values, _) in columns.items()}
+    for name, array in arrays.items():
+        if len(array) != len(ds):
+            raise ValueError(f"column {name!r} has {len(array)} values for {len(ds)} rows")
+    table = pa.table(arrays).cast(features.arrow_schema)
+    added = Dataset(InMemoryTable(table))
+    old = ds.remove_columns([name for name in columns if name in ds.column_names])
+    return concatenate_datasets([old, added], axis=1) if old.column_names else added
+
+
+def over_splits(ds: Splits, step: Callable[[Dataset], Dataset]) -> Splits:
+    """Apply `step` to a dataset, or to every split of a `DatasetDict`; the same kind comes back."""
+    if isinstance(ds, DatasetDict):
+        return DatasetDict({name: step(split) for name, split in ds.items()})
+    return step(ds)
+
+
+def _arrow(ds: Dataset, column: str) -> pa.Array:
+    require(ds, column)
+    chunked = ds.with_format("arrow")[:][column] if ds._indices is not None else ds.data.column(column)
+    combined = chunked.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _storage(values: Any, feature: Any) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return vector_arrow(values)
+    return pa.array(values, type=feature.pa_type if isinstance(feature, Value | ClassLabel) else None)
