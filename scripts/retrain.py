@@ -1,0 +1,9 @@
+"""Retrain the last linear layer on curated rows: `hf-midrange retrain`, as a file for `accelerate launch`."""
+
+import sys
+
+from hf_midrange.cli import main
+
+
+if __name__ == "__main__":
+    main(["retrain", *sys.argv[1:]])

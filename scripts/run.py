@@ -1,0 +1,9 @@
+"""Go all the way, from a dataset and a model to the repaired model: `hf-midrange run`, as a file for `accelerate launch`."""
+
+import sys
+
+from hf_midrange.cli import main
+
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:]])
