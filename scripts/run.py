@@ -1,4 +1,4 @@
-"""Go all the way, from a dataset and a model to the repaired model: `hf-midrange run`, as a file for `accelerate launch`."""
+"""Go all the way from a dataset and a model to the repaired model: `hf-midrange run`, for `accelerate launch`."""
 
 import sys
 
