@@ -1,0 +1,151 @@
+"""`annotate`: fit concept sources on one split, and add what they say about every row as columns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
+
+from hf_midrange import columns
+from hf_midrange.concepts import passes
+from hf_midrange.concepts.callables import Names
+from hf_midrange.concepts.disguise import disguised
+from hf_midrange.concepts.source import Batch, Source, refuse_nulls, refuse_unreadable
+
+
+Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
+SourceLike = Source | Callable[[Batch], Sequence[Sequence[str]]]
+
+
+def annotate(
+    ds: Annotated,
+    sources: Sequence[SourceLike],
+    *,
+    fit_split: str | None = None,
+    keep_disguised: bool = False,
+    batch_size: int = 64,
+) -> Annotated:
+    """Return `ds` with one column `concepts_<source>` per source: the names that each row has.
+
+    Dense sources (`Thumbnail`, `TextStyle`, `EarlyFeatures`) also add `view_<source>`, a float32 vector whose entries
+    are named by the vocabulary of their `concepts_<source>` column, one to one; there an entry is present where its
+    value is above the threshold frozen when the source was fitted. `Captions` also adds its captions.
+
+    Args:
+        ds: any dataset; a stream (`IterableDataset`) needs sources that are already fitted.
+        sources: concept sources, or functions that take a batch (column name -> values) and give a list of names per
+            row; such a function gives its own name to the column.
+        fit_split: the split of a `DatasetDict` that unfitted sources are fitted on; needed when it has several.
+        keep_disguised: whether to keep concepts that are the class label in disguise: those whose presence the label
+            decides in all but 0.5 % of the rows of every class. By default a source fitted here never reports them,
+            and a warning names them. Needs a `ClassLabel` column `label`; without one nothing is left out.
+        batch_size: rows that are measured at once.
+
+    Raises:
+        KeyError, TypeError: before any work, if a column is missing or of a type that its source cannot read.
+        ValueError: if two sources have one name, a column would be overwritten, images or texts are null, no name
+            varies among the rows fitted on, or a stream is given with sources that are not fitted.
+
+    Examples:
+        >>> from datasets import Dataset
+        >>> from hf_midrange import Annotations, annotate
+        >>> ds = annotate(Dataset.from_dict({"night": [True, False]}), [Annotations(["night"])])
+        >>> ds["concepts_annotations"][:], ds.features["concepts_annotations"].feature.names
+        ([[0], []], ['night'])
+    """
+    wrapped = [source if hasattr(source, "transform") else Names.of(source) for source in sources]
+    chosen = cast(list[Source], wrapped)
+    _refuse_clashes(ds, chosen)
+    if isinstance(ds, IterableDataset):
+        return cast(Annotated, _streamed(ds, chosen))
+    if isinstance(ds, IterableDatasetDict):
+        return cast(Annotated, IterableDatasetDict({name: _streamed(split, chosen) for name, split in ds.items()}))
+    splits = dict(ds) if isinstance(ds, DatasetDict) else {"": ds}
+    done = _annotated(splits, chosen, _fit_split(splits, chosen, fit_split), keep_disguised, batch_size)
+    return cast(Annotated, DatasetDict(done) if isinstance(ds, DatasetDict) else done[""])
+
+
+def _annotated(
+    splits: dict[str, Dataset], sources: list[Source], fit_split: str, keep_disguised: bool, batch_size: int
+) -> dict[str, Dataset]:
+    for source in sources:
+        for split in splits.values():
+            refuse_nulls(source, split)
+        if not source.fitted:
+            refuse_unreadable(source, splits[fit_split])
+    measured = {name: passes.measure(split, sources, batch_size) for name, split in splits.items()}
+    fitted = [source if source.fitted else source.learn(measured[fit_split]) for source in sources]
+    for old, source in zip(sources, fitted, strict=True):
+        if not old.fitted and not keep_disguised:
+            source = _without_disguised(source, measured[fit_split])
+        measured = {name: passes.read(split, source) for name, split in measured.items()}
+    working = [name for source in sources for name in source.measured() if name not in source.kept()]
+    return {name: split.remove_columns(working) for name, split in measured.items()}
+
+
+def _without_disguised(source: Source, ds: Dataset) -> Source:
+    """Return `source` with the concepts left out that are the class label in disguise, and warn of them."""
+    if not isinstance(ds.features.get(columns.LABEL), ClassLabel):
+        return source
+    table = columns.presence(passes.read(ds, source), source.concept_column)
+    found = disguised(table, columns.labels(ds))
+    names = tuple(source.vocabulary[j] for j in np.flatnonzero(found))
+    if not names:
+        return source
+    warnings.warn(
+        f"source {source.name!r}: {list(names)} are the class label in disguise (the label decides them in at least "
+        "99.5 % of the rows of every class) and are left out; `keep_disguised=True` keeps them",
+        UserWarning,
+        stacklevel=5,
+    )
+    return cast(Source, replace(cast(Any, source), left_out=names))
+
+
+def _streamed(ds: IterableDataset, sources: list[Source]) -> IterableDataset:
+    if ds.features is None:
+        raise ValueError(
+            "the stream does not know its columns; build it with `features=...` (for example "
+            "`IterableDataset.from_generator(..., features=Features({...}))`)"
+        )
+    unfitted = [source.name for source in sources if not source.fitted]
+    if unfitted:
+        raise ValueError(
+            f"sources {unfitted} are not fitted, and a stream cannot be read twice; fit them first on rows held in "
+            "memory: `source = source.fit(Dataset.from_list(list(stream.take(2000)), features=stream.features))`"
+        )
+    for source in sources:
+        source.check(ds.features)
+        ds = ds.map(source.transform, batched=True, features=Features({**ds.features, **source.outputs()}))
+    return ds
+
+
+def _fit_split(splits: dict[str, Dataset], sources: list[Source], fit_split: str | None) -> str:
+    unfitted = [source.name for source in sources if not source.fitted]
+    if fit_split is None and (len(splits) == 1 or not unfitted):
+        return next(iter(splits))
+    if fit_split not in splits:
+        raise ValueError(
+            f"`fit_split` must name the split that {unfitted or 'sources'} are fitted on, one of {list(splits)}, "
+            f"but is {fit_split!r}; use the held-out split that is curated, never the one that is scored"
+        )
+    return fit_split
+
+
+def _refuse_clashes(ds: Dataset | DatasetDict | IterableDataset | IterableDatasetDict, sources: list[Source]) -> None:
+    names = [source.name for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"several sources are called {twice}; tell them apart with `name=...`")
+    found = ds.column_names
+    taken = {name for split in found.values() for name in split or ()} if isinstance(found, dict) else set(found or ())
+    for source in sources:
+        clash = sorted(taken & {source.concept_column, *source.measured()})
+        if clash:
+            raise ValueError(
+                f"source {source.name!r} would overwrite the columns {clash}; remove them first with "
+                f"`ds.remove_columns({clash})`, or give the source another name"
+            )

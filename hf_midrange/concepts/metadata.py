@@ -1,0 +1,168 @@
+"""Metadata the user already has, as concepts: yes/no columns, categories and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Value
+from scipy import sparse
+
+from hf_midrange.concepts.reading import name_table
+from hf_midrange.concepts.source import Batch, Source
+
+
+@dataclass(frozen=True)
+class Annotations(Source):
+    """Columns of metadata: `concepts_annotations`.
+
+    A bool column gives its own name where it is true; a `ClassLabel` or string column gives `column=value`; a number
+    gives the quantile bin it lies in, as `column <= 3`, `3 < column <= 7`, `column > 7`, with edges from the rows
+    fitted on (whole numbers with at most `bins` values give `column=value`). A null, and a string not met when
+    fitting, gives nothing.
+
+    Args:
+        columns: names of bool, `ClassLabel`, string, integer or float columns.
+        bins: how many quantile bins a number is cut into.
+        max_values: a string column with more values than this is refused: it is an identifier or a text.
+        name: the column is `concepts_<name>`.
+
+    Examples:
+        >>> ds = Dataset.from_dict({"place": ["land", "water"], "night": [True, False]})
+        >>> Annotations(["place", "night"]).fit(ds).vocabulary
+        ('place=land', 'place=water', 'night')
+    """
+
+    columns: Sequence[str]
+    bins: int = 4
+    max_values: int = 1000
+    name: str = "annotations"
+    values: tuple[tuple[Any, ...], ...] = ()
+    left_out: tuple[str, ...] = ()
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.columns, str):
+            raise TypeError(f"`columns` must be a list of column names; write Annotations([{self.columns!r}])")
+        object.__setattr__(self, "columns", tuple(self.columns))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the metadata columns."""
+        return tuple(self.columns)
+
+    @property
+    def reads_null(self) -> bool:
+        """Return true: a missing value is no concept."""
+        return True
+
+    @property
+    def fitted(self) -> bool:
+        """Return whether values and bin edges are known."""
+        return bool(self.values)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Return the names, column by column."""
+        known = zip(self.columns, self.values, strict=bool(self.values))
+        return tuple(name for column, values in known for name in _names(column, values))
+
+    def check(self, features: Features) -> None:
+        """Raise unless every column is a bool, a category, a string or a number."""
+        if not self.columns or self.bins < 2:
+            raise ValueError(f"annotations need at least one column and two bins, not {self.columns} and {self.bins}")
+        for column in self.columns:
+            if column not in features:
+                raise KeyError(f"source {self.name!r} reads column {column!r}, but the dataset has {list(features)}")
+            if _kind(features[column]) is None:
+                raise TypeError(
+                    f"source {self.name!r} reads bool, ClassLabel, string, integer and float columns, but {column!r} "
+                    f"is {features[column]}; images and texts have sources of their own (ImageProperties, NGrams)"
+                )
+
+    def learn(self, ds: Dataset) -> Self:
+        """Return the source with the values and bin edges met in `ds`."""
+        values = tuple(self._known(ds, column) for column in self.columns)
+        return replace(self, values=values)
+
+    def _known(self, ds: Dataset, column: str) -> tuple[Any, ...]:
+        kind, feature = _kind(ds.features[column]), ds.features[column]
+        met = ds.select_columns([column]).with_format("arrow")[:][column].combine_chunks().drop_null()
+        distinct = pa.chunked_array([met]).unique().to_pylist()
+        if len(distinct) < 2:
+            raise ValueError(
+                f"column {column!r} has one value only ({distinct}) in the rows that source {self.name!r} is fitted "
+                "on; leave it out, or fit on rows that differ"
+            )
+        if kind == "bool":
+            return ("bool",)
+        if kind == "category":
+            return ("category", *feature.names)
+        if kind == "string":
+            return ("string", *self._few(column, sorted(distinct)))
+        return _bins(np.asarray(met.to_numpy(zero_copy_only=False), dtype=np.float64), self.bins)
+
+    def _few(self, column: str, distinct: list[str]) -> list[str]:
+        if len(distinct) > self.max_values:
+            raise ValueError(
+                f"string column {column!r} has {len(distinct)} values, more than `max_values`={self.max_values}; "
+                "if it is text use NGrams, if it is an identifier leave it out"
+            )
+        return distinct
+
+    def read(self, batch: Batch) -> sparse.csr_matrix:
+        """Return which names each row has."""
+        tables = [
+            name_table([_row_names(column, known, value) for value in batch[column]], _names(column, known))
+            for column, known in zip(self.columns, self.values, strict=True)
+        ]
+        return sparse.csr_matrix(sparse.hstack(tables), dtype=bool)
+
+
+def _kind(feature: Any) -> str | None:  # noqa: ANN401 - a datasets feature
+    if isinstance(feature, ClassLabel):
+        return "category"
+    if not isinstance(feature, Value):
+        return None
+    if feature.dtype == "bool":
+        return "bool"
+    if feature.dtype in ("string", "large_string"):
+        return "string"
+    return "number" if feature.dtype.startswith(("int", "uint", "float")) else None
+
+
+def _bins(values: np.ndarray, bins: int) -> tuple[Any, ...]:
+    values = values[np.isfinite(values)]
+    distinct = np.unique(values)
+    if len(distinct) <= bins and (distinct == np.round(distinct)).all():
+        return ("whole", *map(int, distinct))
+    edges = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="lower"))
+    return ("number", *map(float, edges[edges < distinct[-1]]))
+
+
+def _names(column: str, known: Sequence[Any]) -> list[str]:
+    kind, *values = known
+    if kind == "bool":
+        return [column]
+    if kind != "number":
+        return [f"{column}={value}" for value in values]
+    inner = [f"{low:.6g} < {column} <= {high:.6g}" for low, high in zip(values, values[1:], strict=False)]
+    return [f"{column} <= {values[0]:.6g}", *inner, f"{column} > {values[-1]:.6g}"]
+
+
+def _row_names(column: str, known: Sequence[Any], value: Any) -> list[str]:  # noqa: ANN401 - a cell of metadata
+    kind, *values = known
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return []
+    if kind == "bool":
+        return [column] if value else []
+    if kind == "category":
+        return [f"{column}={values[value]}"] if value >= 0 else []
+    if kind == "string":
+        return [f"{column}={value}"]
+    if kind == "whole":
+        return [f"{column}={int(value)}"] if value == int(value) else []
+    return [_names(column, known)[int(np.searchsorted(values, value, side="left"))]]

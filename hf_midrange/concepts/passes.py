@@ -1,0 +1,83 @@
+"""Passes over a dataset: measure its rows once for several sources, then read concepts from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features
+
+from hf_midrange import columns
+from hf_midrange.concepts.source import Batch, Source
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A batched function for `Dataset.map`; being frozen data, it gives the same cache fingerprint in every run."""
+
+    sources: tuple[Source, ...]
+    version: int = 1
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        return {name: values for source in self.sources for name, values in source.measure(batch).items()}
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batched function for `Dataset.map`: the concept column of one fitted source, as an arrow list."""
+
+    source: Source
+    version: int = 1
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        table = self.source.present(batch)
+        return pa.table({self.source.concept_column: columns.concept_arrow(table, self.source.vocabulary)})
+
+
+def measure(ds: Dataset, sources: Sequence[Source], batch_size: int = 64) -> Dataset:
+    """Return `ds` with the columns that the sources measure: cheap sources in one pass, costly ones each in its own.
+
+    Images are decoded once for all cheap sources together.
+    """
+    cheap = tuple(source for source in sources if source.measured() and not source.costly)
+    groups = [cheap] if cheap else []
+    groups += [(source,) for source in sources if source.measured() and source.costly]
+    for group in groups:
+        ds = _mapped(ds, _Measure(group), group, _features(group), batch_size)
+    return ds
+
+
+def read(ds: Dataset, source: Source, batch_size: int = 1000) -> Dataset:
+    """Return a measured dataset with `concepts_<source>` added."""
+    feature = columns.concept_list(source.vocabulary)
+    return _mapped(ds, _Read(source), (source,), {source.concept_column: feature}, batch_size)
+
+
+def _features(sources: Sequence[Source]) -> dict[str, Any]:
+    return {name: feature for source in sources for name, feature in source.measured().items()}
+
+
+def _wanted(ds: Dataset, step: _Measure | _Read, sources: Sequence[Source]) -> list[str]:
+    """Return the columns that `step` reads; a source without `inputs`, a user's function, sees all of them."""
+    if isinstance(step, _Read) and step.source.measured():
+        return list(step.source.measured())
+    if not all(source.inputs for source in sources):
+        return ds.column_names
+    wanted = {name for source in sources for name in source.inputs}
+    return [name for name in ds.column_names if name in wanted]
+
+
+def _mapped(
+    ds: Dataset, step: _Measure | _Read, sources: Sequence[Source], added: dict[str, Any], batch_size: int
+) -> Dataset:
+    """Return `ds` with the columns `added` that `step` computes; only the columns it reads are loaded."""
+    inputs = ds.select_columns(_wanted(ds, step, sources)).with_format(None)
+    if not len(ds):
+        empty = Features(added).arrow_schema.empty_table()
+        return columns.with_columns(ds, {name: (empty.column(name), feature) for name, feature in added.items()})
+    results = inputs.map(
+        step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=Features(added)
+    )
+    return columns.with_columns(ds, {name: (results.data.column(name), feature) for name, feature in added.items()})
