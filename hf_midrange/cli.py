@@ -1,0 +1,323 @@
+"""The command line: one command per step, each the package function of the same name with a dataset read and written.
+
+Only light modules are imported here, so that `--help` answers at once; each command imports its step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_midrange import __version__
+from hf_midrange.configfile import read_config
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+
+    from hf_midrange.head import LinearHead
+
+app = typer.Typer(
+    help="Find the shortcuts a classifier learnt in the middle of its logits, and repair its head.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="a saved dataset, an image folder, a csv, json, jsonl or parquet file, or a Hub id",
+    ),
+]
+Output = Annotated[Path, typer.Option(help="the folder to write")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="write into a folder that is not empty")]
+Split = Annotated[str | None, typer.Option(help="the split to use")]
+Model = Annotated[str, typer.Option(help="the classifier: a local folder, a Hub id, or a timm name")]
+Seed = Annotated[int, typer.Option(help="seed of every random choice")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="a YAML file of flags, such as 'batch-size: 32'; flags typed here win",
+        callback=read_config,
+        is_eager=True,
+        exists=True,
+        dir_okay=False,
+    ),
+]
+
+
+@app.command()
+def extract(
+    dataset: Source,
+    model: Model,
+    output: Output,
+    processor: Annotated[str | None, typer.Option(help="its preprocessing, where not stored with the model")] = None,
+    split: Split = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows in one forward pass")] = 64,
+    dtype: Annotated[str, typer.Option(help="precision of the backbone; logits are float32 in any case")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default what there is")] = None,
+    num_workers: Annotated[int, typer.Option(min=0, help="processes that decode images")] = 0,
+    shard_size: Annotated[int, typer.Option(min=1, help="rows written at once; a second call resumes there")] = 4096,
+    head: Annotated[str | None, typer.Option(help="name of the classifier's last linear layer")] = None,
+    on_error: Annotated[str, typer.Option(help="what an undecodable image does: raise or skip")] = "raise",
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Add embedding, logits and prediction of a model to every row."""
+    from accelerate import PartialState
+
+    import hf_midrange as hm
+    from hf_midrange.datafiles import claim_output, read_dataset, write_dataset
+
+    claim_output(output, dataset, overwrite)
+    extracted = hm.extract(
+        read_dataset(dataset, split),
+        model,
+        processor,
+        batch_size=batch_size,
+        output_dir=_shards_of(output),
+        dtype=dtype,
+        device=device,
+        num_workers=num_workers,
+        shard_size=shard_size,
+        head=head,
+        on_error=on_error,
+    )
+    if PartialState().is_main_process:
+        write_dataset(extracted, output)
+        typer.echo(f"wrote {output}; {_shards_of(output)} is only needed to resume and can be deleted")
+
+
+@app.command()
+def bands(
+    dataset: Source,
+    output: Output,
+    rule: Annotated[str, typer.Option(help="what low, mid and high mean: see LogitBands")] = "class-relative",
+    edges: Annotated[tuple[float, float] | None, typer.Option(help="lower and upper edge of the middle")] = None,
+    bands: Annotated[Path | None, typer.Option(help="apply the bands saved here instead of fitting")] = None,
+    fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Add quantile, position and band of every logit; the fitted bands are saved in OUTPUT/bands."""
+    import hf_midrange as hm
+    from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
+
+    claim_output(output, dataset, overwrite)
+    ds = read_dataset(dataset)
+    if bands is None:
+        fit_on = read_dataset(dataset, fit_split) if fit_split else one_split(ds, dataset)
+        fitted = hm.LogitBands(rule=rule, edges=edges).fit(fit_on)
+    else:
+        fitted = hm.LogitBands.from_pretrained(bands)
+    write_dataset(fitted.transform(ds), output)
+    fitted.save_pretrained(output / "bands")
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def annotate(
+    dataset: Source,
+    output: Output,
+    source: Annotated[
+        list[str],
+        typer.Option(
+            help="annotations:COLUMN[,COLUMN], ngrams:COLUMN, image-properties[:COLUMN], thumbnail[:COLUMN], "
+            "text-style:COLUMN[,COLUMN] or latent; give the flag once per source"
+        ),
+    ],
+    fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Add the concepts of every row, one column per source."""
+    import hf_midrange as hm
+    from hf_midrange.datafiles import claim_output, read_dataset, write_dataset
+
+    claim_output(output, dataset, overwrite)
+    sources = [concept_source(text) for text in source]
+    write_dataset(hm.annotate(read_dataset(dataset), sources, fit_split=fit_split), output)
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def associate(
+    dataset: Source,
+    output: Output,
+    split: Split = None,
+    alpha: Annotated[float, typer.Option(min=0.0, max=1.0, help="false discovery rate")] = 0.05,
+    seed: Seed = 0,
+    rows: Annotated[int, typer.Option(min=1, help="findings to print; all are written")] = 20,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Find which concepts fill which band of which logit; the findings are written and printed."""
+    import hf_midrange as hm
+    from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
+    from hf_midrange.tables import print_findings
+
+    claim_output(output, dataset, overwrite)
+    findings = hm.associate(one_split(read_dataset(dataset, split), dataset), alpha=alpha, seed=seed)
+    write_dataset(findings, output)
+    print_findings(findings, rows)
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def curate(
+    dataset: Source,
+    output: Output,
+    split: Split = None,
+    strategy: Annotated[str, typer.Option(help="how rows are chosen and weighted")] = "auto",
+    findings: Annotated[Path | None, typer.Option(help="what `associate` wrote")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
+    import hf_midrange as hm
+    from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
+    from hf_midrange.tables import print_facts
+
+    claim_output(output, dataset, overwrite)
+    ds = one_split(read_dataset(dataset, split), dataset)
+    found = None if findings is None else one_split(read_dataset(str(findings)), str(findings))
+    curated = hm.curate(ds, found, strategy=strategy, seed=seed)
+    write_dataset(curated, output)
+    print_facts("curation", hm.curation_report(curated))
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def retrain(
+    curated: Source,
+    model: Model,
+    output: Output,
+    split: Split = None,
+    merge: Annotated[bool, typer.Option("--merge", help="also write the repaired model and its processor")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
+    import hf_midrange as hm
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.datafiles import claim_output, one_split, read_dataset
+
+    claim_output(output, curated, overwrite)
+    classifier, processor = load_classifier(model)
+    head = hm.retrain_head(one_split(read_dataset(curated, split), curated), classifier, seed=seed)
+    head.save_pretrained(output / "head")
+    if merge:
+        head.merge_into(classifier).save_pretrained(output / "model")
+        processor.save_pretrained(output / "model")
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def evaluate(
+    dataset: Source,
+    split: Split = None,
+    head: Annotated[Path | None, typer.Option(help="score this head on the embeddings, not `prediction`")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    config: Config = None,
+) -> None:
+    """Print mean and worst-group accuracy; without a `group` column the classes are the groups."""
+    import hf_midrange as hm
+    from hf_midrange import columns
+    from hf_midrange.datafiles import one_split, read_dataset
+    from hf_midrange.tables import print_facts
+
+    ds = one_split(read_dataset(dataset, split), dataset)
+    by = columns.GROUP if columns.GROUP in ds.column_names else columns.LABEL
+    loaded = None if head is None else hm.LinearHead.from_pretrained(head)
+    metrics = hm.group_metrics(predictions_of(ds, loaded), columns.labels(ds), columns.labels(ds, by))
+    if as_json:
+        typer.echo(json.dumps(metrics, indent=2))
+    else:
+        print_facts(f"accuracy by {by}", metrics)
+
+
+@app.command()
+def demo(
+    task: Annotated[str, typer.Option(help="dominoes or sprites")] = "dominoes",
+    seeds: Annotated[int, typer.Option(min=1, help="how many times, each with data of its own")] = 3,
+    output: Annotated[Path, typer.Option(help="the folder to write")] = Path("outputs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="a reduced size, to see that it works")] = False,
+    config: Config = None,
+) -> None:
+    """Show the whole way on real images and a pretrained network, with controls beside it."""
+    from hf_midrange.demo import run_demo
+
+    run_demo(task=task, seeds=seeds, output=output, quick=quick)
+
+
+def concept_source(text: str) -> Any:  # noqa: ANN401 - the sources share a protocol, not a class
+    """Return the unfitted concept source that a `--source` names, such as `ngrams:text`.
+
+    Raises:
+        ValueError: if the name is unknown, or its columns are missing.
+    """
+    import hf_midrange as hm
+
+    name, _, listed = text.partition(":")
+    columns = [column for column in listed.split(",") if column]
+    of_columns = {"annotations": hm.Annotations, "ngrams": hm.NGrams, "text-style": hm.TextStyle}
+    of_images = {"image-properties": hm.ImageProperties, "thumbnail": hm.Thumbnail}
+    if name in of_columns:
+        if not columns:
+            raise ValueError(f"--source {name} needs columns, such as {name}:text")
+        return of_columns[name](columns)
+    if name in of_images and len(columns) <= 1:
+        return of_images[name](*columns)
+    if name == "latent" and not columns:
+        return hm.LatentConcepts()
+    known = ", ".join([*(f"{kind}:COLUMN" for kind in of_columns), *of_images, "latent"])
+    raise ValueError(f"--source {text!r} is none of {known}")
+
+
+def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
+    """Return the predicted class ids, of shape `(n,)`: `prediction`, or what `head` says of the embeddings."""
+    from hf_midrange import columns
+
+    if head is None:
+        return columns.labels(ds, columns.PREDICTION)
+    logits = columns.finite_matrix(ds, columns.EMBEDDING) @ head.weight.numpy().T + head.bias.numpy()
+    return logits.argmax(axis=1)
+
+
+def _shards_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.shards")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
+    if version:
+        typer.echo(f"hf-midrange {__version__}")
+        raise typer.Exit
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line `argv` (by default that of the process) and exit.
+
+    Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`, `FileNotFoundError`) is one
+    line on standard error and exit 1; any other exception is a bug and keeps its traceback.
+    """
+    try:
+        app(args=argv, prog_name="hf-midrange")
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        typer.secho(f"error: {' '.join(str(message).split())}", fg="red", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""The commands as a user types them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_from_disk
+from typer.testing import CliRunner
+
+from hf_midrange import cli, columns
+from hf_midrange.datafiles import read_dataset, write_dataset
+
+
+COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "demo"]
+
+
+def typed(*words, code=None):
+    """Run `hf-midrange` in a process of its own, as typed in a shell."""
+    run = subprocess.run([sys.executable, "-m", "hf_midrange.cli", *map(str, words)], capture_output=True, text=True)
+    if code is not None:
+        assert run.returncode == code, run.stderr
+    return run
+
+
+def called(*words):
+    """Run `hf-midrange` in this process, which is quick; what the package refuses is raised."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def extracted():
+    """A dataset as `extract` leaves it: two classes tied to a place, which the logits use."""
+    rng = np.random.default_rng(0)
+    n = 400
+    label = rng.integers(0, 2, n)
+    water = np.where(rng.random(n) < 0.9, label, 1 - label)
+    embedding = np.column_stack([label, water, *np.zeros((4, n))]) + rng.normal(0, 0.3, (n, 6))
+    score = embedding @ np.array([1.0, 2.0, 0, 0, 0, 0]) - 1.5
+    logits = np.column_stack([-score, score])
+    bird = ClassLabel(names=["land bird", "water bird"])
+    features = Features({"label": bird, "place": Value("string"), "group": ClassLabel(names=["00", "01", "10", "11"])})
+    rows = {"label": label, "place": np.where(water, "water", "land"), "group": 2 * label + water}
+    return columns.with_columns(
+        Dataset.from_dict(rows, features=features),
+        {
+            columns.EMBEDDING: (embedding.astype(np.float32), columns.vector(6)),
+            columns.LOGITS: (logits.astype(np.float32), columns.vector(2)),
+            columns.PREDICTION: (logits.argmax(axis=1), bird),
+        },
+    )
+
+
+@pytest.fixture
+def saved(extracted, tmp_path):
+    extracted.save_to_disk(tmp_path / "extracted")
+    return tmp_path / "extracted"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_names_its_flags(command):
+    shown = called(command, "--help").output
+    assert "--config" in shown
+    assert "Usage: " in shown
+
+
+def test_help_loads_no_deep_learning_library():
+    code = "import sys; from hf_midrange import cli; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_commands_are_those_of_the_contract_so_far():
+    assert {command.callback.__name__ for command in cli.app.registered_commands} == {*COMMANDS}
+
+
+def test_version():
+    from hf_midrange import __version__
+
+    assert typed("--version", code=0).stdout.split() == ["hf-midrange", __version__]
+
+
+def test_wrong_flag_exits_2_and_names_the_near_one(tmp_path):
+    run = typed("curate", "somewhere", "--outptu", tmp_path, code=2)
+    assert "--outptu" in run.stderr
+    assert "--output" in run.stderr
+
+
+def test_wrong_command_exits_2():
+    assert "asociate" in typed("asociate", code=2).stderr
+
+
+def test_missing_flag_exits_2_and_is_named():
+    assert "--output" in typed("bands", "somewhere", code=2).stderr
+
+
+def test_missing_dataset_is_one_line_and_exits_1(tmp_path):
+    run = typed("bands", tmp_path / "no" / "such", "--output", tmp_path / "out", code=1)
+    assert run.stderr.startswith("error: ")
+    assert "no/such" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_not_empty_is_refused_before_work(saved, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    with pytest.raises(ValueError, match=r"not empty.*--overwrite"):
+        called("bands", saved, "--output", tmp_path / "out")
+    called("bands", saved, "--output", tmp_path / "out", "--overwrite")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+    assert columns.BAND in load_from_disk(tmp_path / "out").column_names
+
+
+def test_output_is_never_the_dataset_itself(saved):
+    with pytest.raises(ValueError, match="that is read"):
+        called("bands", saved, "--output", saved, "--overwrite")
+
+
+def test_yaml_file_gives_flags_and_typed_flags_win(saved, tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text(f"dataset: {saved}\noutput: {tmp_path / 'from-file'}\nsource: ['annotations:place']\n")
+    called("annotate", "--config", file)
+    assert "concepts_annotations" in load_from_disk(tmp_path / "from-file").column_names
+    called("annotate", "--output", tmp_path / "typed", "--config", file)
+    assert "concepts_annotations" in load_from_disk(tmp_path / "typed").column_names
+
+
+def test_yaml_flags_may_have_dashes_and_types_are_checked(tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text("batch-size: many\n")
+    run = typed("extract", "d", "--model", "m", "--output", tmp_path / "o", "--config", file, code=2)
+    assert "many" in run.stderr
+
+
+def test_unknown_yaml_key_exits_2_and_names_the_near_one(tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text("strateggy: auto\n")
+    run = typed("curate", "d", "--output", tmp_path / "o", "--config", file, code=2)
+    assert "strateggy" in run.stderr
+    assert "did you mean strategy?" in run.stderr
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", ""])
+def test_file_that_is_no_mapping_exits_2(text, tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text(text)
+    result = CliRunner().invoke(cli.app, ["curate", "d", "--output", str(tmp_path / "o"), "--config", str(file)])
+    assert result.exit_code == 2
+
+
+def test_unknown_source_names_those_there_are(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"'ngram:text' is none of .*ngrams:COLUMN"):
+        called("annotate", saved, "--output", tmp_path / "o", "--source", "ngram:text")
+
+
+def test_evaluate_counts_groups(saved, extracted):
+    metrics = json.loads(called("evaluate", saved, "--json").stdout)
+    right = np.array(extracted["prediction"]) == np.array(extracted["label"])
+    by_group = [right[np.array(extracted["group"]) == g].mean() for g in range(4)]
+    assert metrics["mean"] == pytest.approx(right.mean())
+    assert metrics["worst_group"] == pytest.approx(min(by_group))
+    assert "worst" in called("evaluate", saved).stdout
+
+
+def test_steps_chain_from_bands_to_curated_rows(saved, tmp_path):
+    banded, annotated = tmp_path / "banded", tmp_path / "annotated"
+    called("bands", saved, "--output", banded)
+    called("annotate", banded, "--output", annotated, "--source", "annotations:place")
+    table = called("associate", annotated, "--output", tmp_path / "findings", "--seed", "1").stdout
+    assert "place" in table
+    called("curate", annotated, "--output", tmp_path / "curated", "--findings", tmp_path / "findings")
+    curated = read_dataset(str(tmp_path / "curated"))
+    assert len(curated) == 400
+    assert {columns.BAND, "concepts_annotations", columns.KEEP, columns.REASON} <= {*curated.column_names}
+
+
+def test_saved_bands_give_the_same_bands_again(saved, tmp_path):
+    called("bands", saved, "--output", tmp_path / "first")
+    called("bands", saved, "--output", tmp_path / "second", "--bands", tmp_path / "first" / "bands")
+    first, second = load_from_disk(tmp_path / "first"), load_from_disk(tmp_path / "second")
+    np.testing.assert_array_equal(columns.matrix(first, columns.BAND), columns.matrix(second, columns.BAND))
+
+
+def test_files_of_rows_become_datasets_with_class_names(tmp_path):
+    rows = Dataset.from_dict({"text": ["good", "bad", "fine"], "label": ["pos", "neg", "pos"]})
+    rows.to_csv(tmp_path / "rows.csv")
+    rows.to_json(tmp_path / "rows.jsonl")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    for name in ("rows.csv", "rows.jsonl", "rows.parquet"):
+        ds = read_dataset(str(tmp_path / name))
+        assert ds.features["label"].names == ["neg", "pos"]
+        assert ds["label"][:] == [1, 0, 1]
+    (tmp_path / "rows.txt").write_text("good")
+    with pytest.raises(ValueError, match=r"\.txt.*\.parquet"):
+        read_dataset(str(tmp_path / "rows.txt"))
+
+
+def test_image_folder_becomes_a_dataset(tmp_path):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    assert read_dataset(str(tmp_path)).features["label"].names == ["cat", "dog"]
+
+
+def test_splits_are_chosen_by_name_and_writing_changes_kind(extracted, saved, tmp_path):
+    write_dataset(DatasetDict(train=extracted, test=extracted.select(range(7))), tmp_path / "both")
+    assert len(read_dataset(str(tmp_path / "both"), "test")) == 7
+    with pytest.raises(ValueError, match="no split 'val'; it has train, test"):
+        read_dataset(str(tmp_path / "both"), "val")
+    with pytest.raises(ValueError, match="train, test; choose one with --split"):
+        called("evaluate", tmp_path / "both")
+    write_dataset(extracted, tmp_path / "both")
+    assert len(read_dataset(str(tmp_path / "both"))) == len(extracted)
