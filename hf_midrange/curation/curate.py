@@ -1,0 +1,115 @@
+"""`curate`: from embeddings, logits and labels to pseudo-groups, weights and a balanced subset."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Value
+
+from hf_midrange import columns
+from hf_midrange.columns import Splits
+from hf_midrange.curation.evidence import Evidence, read
+from hf_midrange.curation.report import reason_feature
+from hf_midrange.curation.selection import Selection
+from hf_midrange.curation.strategies import STRATEGIES, named_presence
+from hf_midrange.curation.trial import cell_table
+from hf_midrange.curation.verdict import judge
+from hf_midrange.curation.views import confirmed
+
+
+LEFT_OUT = "left out"
+
+
+def curate(
+    ds: Splits,
+    findings: Dataset | None = None,
+    strategy: str = "auto",
+    model: Any | None = None,  # noqa: ANN401 - reserved for strategies that need the network
+    seed: int = 0,
+) -> Splits:
+    """Return `ds` with `pseudo_group`, `keep`, `weight`, `confounders` and `reason`, and a report inside.
+
+    Use rows the network was not fitted to: on its training rows it has memorised the exceptions.
+
+    Args:
+        ds: a dataset with `embedding`, `logits` and `label`; `view_*` or `concepts_*` columns sharpen the default, a
+            `source_id` column keeps rows of one source together. Each split of a `DatasetDict` is curated by itself.
+        findings: what `associate` returned. Names confounders in the `confounders` column and narrows concept columns.
+        strategy: one of `STRATEGIES`; `"auto"` is the default rule. All but `"group"` ignore the `group` column.
+        model: unused by the strategies at hand, which read `embedding` and `logits`.
+        seed: of random choices.
+
+    Returns:
+        The same kind of dataset. `weight` has mean 1; `keep` marks a random subset with balanced pseudo-groups, for a
+        trainer without weights. `curation_report` reads the report.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: an unknown strategy, a class with fewer than five rows, NaN, or what the strategy lacks.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; choose one of {', '.join(map(repr, STRATEGIES))}")
+    return columns.over_splits(ds, lambda split: _curate_split(split, findings, strategy, seed))
+
+
+def _curate_split(ds: Dataset, findings: Dataset | None, strategy: str, seed: int) -> Dataset:
+    evidence = read(ds, findings, seed)
+    selection = STRATEGIES[strategy](evidence)
+    report = _report(evidence, selection, strategy)
+    cells, names = _with_left_out(selection)
+    present, concepts = named_presence(evidence, confirmed(findings))
+    return columns.with_columns(
+        ds,
+        {
+            columns.PSEUDO_GROUP: (cells, ClassLabel(names=names)),
+            columns.KEEP: (selection.keep(seed), Value("bool")),
+            columns.WEIGHT: (selection.weight(), Value("float32")),
+            columns.CONFOUNDERS: (columns.concept_arrow(present, concepts), columns.concept_list(concepts)),
+            columns.REASON: (selection.reasons, reason_feature(report)),
+        },
+    )
+
+
+def _with_left_out(selection: Selection) -> tuple[np.ndarray, list[str]]:
+    left_out = selection.cells < 0
+    if not left_out.any():
+        return selection.cells, selection.names
+    return np.where(left_out, len(selection.names), selection.cells), [*selection.names, LEFT_OUT]
+
+
+def _report(evidence: Evidence, selection: Selection, strategy: str) -> dict[str, Any]:
+    cells = cell_table(evidence, selection)
+    views = [
+        {"name": view.name, "auc": view.auc, "skew": view.skew, "carriers": view.carriers(evidence.labels)}
+        for view in (evidence.views if strategy in ("auto", "view") else [])
+    ]
+    report = {
+        "strategy": strategy,
+        "seed": evidence.seed,
+        "rows": len(evidence.labels),
+        "classes": evidence.classes,
+        "views": views,
+        **selection.facts,
+        "cells": cells,
+        "worst_before": min(cell["before"]["accuracy"] for cell in cells),
+        "worst_after": min(cell["after"]["accuracy"] for cell in cells),
+    }
+    verdict, explanation = judge(strategy, selection, report)
+    return _plain({"verdict": verdict, "explanation": explanation, **report})
+
+
+def _plain(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the report as JSON holds it: figures rounded, NaN as None."""
+
+    def tidy(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, dict):
+            return {key: tidy(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [tidy(part) for part in value]
+        if isinstance(value, float | np.floating):
+            return round(float(value), 4) if np.isfinite(value) else None
+        return value
+
+    return json.loads(json.dumps(tidy(report)))

@@ -1,0 +1,98 @@
+"""All that strategies read of a dataset, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+
+from hf_midrange import columns
+from hf_midrange.curation.scores import embedding_scores, margins, own_position
+from hf_midrange.curation.selection import MINIMUM
+from hf_midrange.curation.views import View, gather
+
+
+SATURATION = 4.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The columns of one split as arrays, and scores derived from them on first use."""
+
+    ds: Dataset
+    findings: Dataset | None
+    labels: np.ndarray
+    """`(n,)` int64."""
+    classes: list[str]
+    embedding: np.ndarray
+    """`(n, d)` float32."""
+    logits: np.ndarray
+    """`(n, C)`, scaled down where the network is saturated."""
+    sources: np.ndarray | None
+    """Ids of the sources of rows, `(n,)`, where the dataset has a `source_id` column."""
+    seed: int
+
+    @cached_property
+    def views(self) -> list[View]:
+        """The side views at hand."""
+        return gather(self.ds, self.findings, self.labels, self.sources)
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """The embedding score e per class, `(n, C)`."""
+        return embedding_scores(self.embedding, self.logits, self.labels, self.sources)
+
+    @cached_property
+    def logit_position(self) -> np.ndarray:
+        """Position of each row in the logit of its own class, `(n,)`."""
+        return own_position(self.logits, self.labels)
+
+    @cached_property
+    def margin_position(self) -> np.ndarray:
+        """Position of each row in the logit margin of its own class, `(n,)`."""
+        return own_position(margins(self.logits), self.labels)
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """Rows that the network misclassifies, `(n,)` bool."""
+        return self.logits.argmax(axis=1) != self.labels
+
+
+def unsaturated(logits: np.ndarray) -> np.ndarray:
+    """Return logits divided so that the median gap of the best to the second is at most 4."""
+    return logits / saturation(logits)
+
+
+def saturation(logits: np.ndarray) -> float:
+    """Return by what number `unsaturated` divides; 1 for a network that is not saturated."""
+    ordered = np.sort(logits, axis=1)
+    return max(1.0, float(np.median(ordered[:, -1] - ordered[:, -2])) / SATURATION)
+
+
+def read(ds: Dataset, findings: Dataset | None, seed: int) -> Evidence:
+    """Return the evidence of `ds`, refusing what no strategy can work with.
+
+    Raises:
+        KeyError: a column is missing.
+        TypeError: `label` is not a `ClassLabel`.
+        ValueError: a class with fewer than five rows, one class only, NaN, or logits of another width than the labels.
+    """
+    columns.require(ds, columns.LABEL, columns.EMBEDDING, columns.LOGITS)
+    labels = columns.labels(ds)
+    classes = list(columns.class_label(ds.features).names)
+    if len(classes) < 2:
+        raise ValueError(f"`label` has the classes {classes}; curating needs at least two")
+    columns.require_every_class(labels, classes, MINIMUM)
+    embedding, logits = columns.finite_matrix(ds, columns.EMBEDDING), columns.finite_matrix(ds, columns.LOGITS)
+    if logits.shape[1] != len(classes):
+        raise ValueError(
+            f"column 'logits' has {logits.shape[1]} values per row but `label` has {len(classes)} classes {classes}; "
+            "extract with a model whose classes are those of the label"
+        )
+    sources = None
+    if columns.SOURCE_ID in ds.column_names:
+        values = np.asarray(ds.with_format(None)[columns.SOURCE_ID]).astype(str)
+        sources = np.unique(values, return_inverse=True)[1]
+    return Evidence(ds, findings, labels, classes, embedding, unsaturated(logits.astype(np.float64)), sources, seed)

@@ -1,0 +1,128 @@
+"""Scores of rows per unit: where a row lies between typical strangers and typical members, and how scores lean."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import rankdata
+
+from hf_midrange.curation.ridge import compact, left_out_scores, standardised
+
+
+LATE, EARLY = 0.001, 0.3
+"""Ridge of the late and of the early fit on the embedding: weak confounders live in late fits, strong in early ones."""
+
+MIXTURES = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5)
+
+
+def position(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return the class-relative position: 0 at the strangers' median, 1 at the members'; NaN if those do not rise."""
+    low, high = np.median(scores[~members]), np.median(scores[members])
+    return (scores - low) / (high - low) if high > low else np.full(len(scores), np.nan)
+
+
+def normed(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return scores minus the midpoint of the two label means, over the deviation within labels."""
+    inside, outside = scores[members], scores[~members]
+    within = np.sqrt((inside.var() + outside.var()) / 2)
+    return (scores - (inside.mean() + outside.mean()) / 2) / max(float(within), 1e-12)
+
+
+def robust_skewness(scores: np.ndarray) -> float:
+    """Return the moment skewness of scores clipped at five robust deviations from the median."""
+    centre = np.median(scores)
+    spread = 1.4826 * np.median(np.abs(scores - centre))
+    if spread <= 0:
+        return 0.0
+    clipped = np.clip((scores - centre) / spread, -5.0, 5.0)
+    centred = clipped - clipped.mean()
+    return float(np.mean(centred**3) / max(np.mean(centred**2) ** 1.5, 1e-12))
+
+
+def opposite_skew(scores: np.ndarray, members: np.ndarray) -> float:
+    """Return the skewness within strangers minus that within members.
+
+    Rows against a tie form a tail towards the other class on both sides, which makes it positive.
+    """
+    return robust_skewness(scores[~members]) - robust_skewness(scores[members])
+
+
+def auc(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Return the area under the ROC curve of `scores` for `positives` (`(n,)` bool); NaN if one side is empty."""
+    hits, misses = int(positives.sum()), int((~positives).sum())
+    if not hits or not misses:
+        return float("nan")
+    return float((rankdata(scores)[positives].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def margins(logits: np.ndarray) -> np.ndarray:
+    """Return each logit minus the log-sum-exp of the others, `(n, C)`; with two classes, the logit difference."""
+    logits = logits.astype(np.float64)
+    others = [np.delete(logits, k, axis=1) for k in range(logits.shape[1])]
+    return np.column_stack([logits[:, k] - logsumexp(rest, axis=1) for k, rest in enumerate(others)])
+
+
+def view_scores(values: np.ndarray, labels: np.ndarray, ridge: float, sources: np.ndarray | None) -> np.ndarray:
+    """Return one left-out score per class, `(n, C)`, of a view of shape `(n, m)` (step 1 of the default)."""
+    features = compact(standardised(values))
+    return per_class(labels, lambda members, _: left_out_scores(features, members, ridge, sources))
+
+
+def embedding_scores(
+    embedding: np.ndarray, logits: np.ndarray, labels: np.ndarray, sources: np.ndarray | None
+) -> np.ndarray:
+    """Return one score per class, `(n, C)`, from the embedding and the logits (step 2 of the default).
+
+    `e = norm(late - beta early)`, both left-out ridge scores averaged with the logit; `beta` is the mixture with the
+    largest opposite skew.
+    """
+    features, own = compact(standardised(embedding)), margins(logits)
+
+    def score(members: np.ndarray, unit: int) -> np.ndarray:
+        logit = normed(own[:, unit], members)
+        late, early = (
+            normed(normed(left_out_scores(features, members, ridge, sources), members) + logit, members)
+            for ridge in (LATE, EARLY)
+        )
+        mixed = [normed(late - beta * early, members) for beta in MIXTURES]
+        return max(mixed, key=lambda scores: opposite_skew(scores, members))
+
+    return per_class(labels, score)
+
+
+def per_class(labels: np.ndarray, score) -> np.ndarray:  # noqa: ANN001 - a local function of (members, unit)
+    """Return `score(members, unit)` of each class side by side; the second of two classes mirrors the first."""
+    count = int(labels.max()) + 1
+    if count == 2:
+        second = score(labels == 1, 1)
+        return np.column_stack([-second, second])
+    return np.column_stack([score(labels == k, k) for k in range(count)])
+
+
+def own_position(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return each row's position in the score of its own class, `(n,)`: 1 typical, 0 like a stranger."""
+    placed = np.column_stack([position(scores[:, k], labels == k) for k in range(scores.shape[1])])
+    return placed[np.arange(len(labels)), labels]
+
+
+def pointed(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the other class whose normed score is highest in each row, `(n,)`."""
+    rated = np.column_stack([normed(scores[:, k], labels == k) for k in range(scores.shape[1])])
+    rated[np.arange(len(labels)), labels] = -np.inf
+    return rated.argmax(axis=1)
+
+
+def mean_over_classes(values: list[float]) -> float:
+    """Return the mean of the finite figures of the classes, NaN if there is none."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def skew_of(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the opposite skew, averaged over the units of `scores` `(n, C)`."""
+    return mean_over_classes([opposite_skew(scores[:, k], labels == k) for k in range(scores.shape[1])])
+
+
+def auc_of(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the AUC with which each unit's score tells members from strangers, averaged over units."""
+    return mean_over_classes([auc(scores[:, k], labels == k) for k in range(scores.shape[1])])

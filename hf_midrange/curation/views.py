@@ -1,0 +1,108 @@
+"""Side views: descriptions of the input that know little about the class but may carry its shortcut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+
+from hf_midrange import columns
+from hf_midrange.curation.ridge import standardised
+from hf_midrange.curation.scores import auc_of, skew_of, view_scores
+
+
+IMAGE_RIDGE, TEXT_RIDGE = 0.01, 0.02
+LATENT = columns.CONCEPTS_PREFIX + "latent"
+"""Clusters of the embedding know the class by construction and are no view."""
+
+CARRIERS = 8
+
+
+@dataclass(frozen=True)
+class View:
+    """A side view of every row, and how the class reads in it."""
+
+    name: str
+    """Column, or what the entries were gathered from."""
+    values: np.ndarray
+    """`(n, m)`."""
+    entries: list[str]
+    """Names of the m entries."""
+    scores: np.ndarray
+    """Left-out score per class, `(n, C)`."""
+    auc: float
+    """How well the scores tell the class, averaged over classes."""
+    skew: float
+    """Opposite skew of the scores, averaged over classes; strongly negative: the view is the class itself."""
+
+    def carriers(self, labels: np.ndarray) -> list[dict[str, object]]:
+        """Return the entries most correlated with the score within classes, strongest first."""
+        found = {}
+        for k in range(self.scores.shape[1]):
+            values, score = _within(self.values, labels), _within(self.scores[:, k : k + 1], labels)[:, 0]
+            scale = np.sqrt((values**2).sum(axis=0) * (score**2).sum())
+            correlations = np.divide(values.T @ score, scale, out=np.zeros(values.shape[1]), where=scale > 0)
+            for j in np.argsort(-np.abs(correlations), kind="stable")[:CARRIERS]:
+                best = found.get(int(j), 0.0)
+                found[int(j)] = max(best, float(correlations[j]), key=abs)
+        order = sorted(found, key=lambda j: -abs(found[j]))[:CARRIERS]
+        return [{"name": self.entries[j], "correlation": round(found[j], 3)} for j in order]
+
+
+def gather(ds: Dataset, findings: Dataset | None, labels: np.ndarray, sources: np.ndarray | None) -> list[View]:
+    """Return the views that `ds` offers: its `view_*` columns, else its concepts.
+
+    Concept columns are narrowed to the confirmed confounders of `findings` where those are given. Columns that are
+    constant, and clusters of the embedding, are passed over.
+    """
+    ridge = TEXT_RIDGE if columns.TEXT in ds.column_names else IMAGE_RIDGE
+    dense = [(name, columns.finite_matrix(ds, name), entry_names(ds, name)) for name in columns.view_columns(ds.features)]
+    offered = dense or _concept_tables(ds, findings)
+    views = []
+    for name, values, entries in offered:
+        if standardised(values).any():
+            scores = view_scores(values, labels, ridge, sources)
+            views.append(View(name, values, entries, scores, auc_of(scores, labels), skew_of(scores, labels)))
+    return views
+
+
+def entry_names(ds: Dataset, view: str) -> list[str]:
+    """Return the entry names of a `view_<source>` column: the words of its twin `concepts_<source>`, or numbers."""
+    width = columns.matrix(ds, view).shape[1]
+    source = view.removeprefix(columns.VIEW_PREFIX)
+    twin = columns.CONCEPTS_PREFIX + source
+    words = columns.vocabulary(ds.features, twin) if twin in ds.column_names else []
+    return words if len(words) == width else [f"{source} {j}" for j in range(width)]
+
+
+def _concept_tables(ds: Dataset, findings: Dataset | None) -> list[tuple[str, np.ndarray, list[str]]]:
+    wanted = confirmed(findings)
+    tables = []
+    for name in columns.concept_columns(ds.features):
+        if name == LATENT:
+            continue
+        words = columns.vocabulary(ds.features, name)
+        source = name.removeprefix(columns.CONCEPTS_PREFIX)
+        chosen = [j for j, word in enumerate(words) if not wanted or (source, word) in wanted]
+        if chosen:
+            present = columns.presence(ds, name)[:, chosen].toarray().astype(np.float64)
+            tables.append((name, present, [words[j] for j in chosen]))
+    return tables
+
+
+def confirmed(findings: Dataset | None) -> set[tuple[str, str]]:
+    """Return (source, concept) of every confirmed confounder among the findings that is no derived concept."""
+    if findings is None:
+        return set()
+    columns.require(findings, "source", "concept", "confirmed", "confounder")
+    table = findings.select_columns(["source", "concept", "confirmed", "confounder"]).to_dict()
+    rows = zip(table["source"], table["concept"], table["confirmed"], table["confounder"], strict=True)
+    return {(source.removeprefix(columns.CONCEPTS_PREFIX), concept) for source, concept, sure, bad in rows if sure and bad}
+
+
+def _within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    centred = np.array(values, dtype=np.float64)
+    for k in np.unique(labels):
+        centred[labels == k] -= centred[labels == k].mean(axis=0)
+    return centred

@@ -1,0 +1,120 @@
+"""A linear head on raw embeddings, apart from the model it came from."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+
+WEIGHTS_FILE, CONFIG_FILE = "head.safetensors", "head.json"
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """Weight `(C, d)` and bias `(C,)` of a classifier, acting on raw embeddings; calling it gives logits `(n, C)`.
+
+    >>> head = LinearHead.from_weights([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.5])
+    >>> head(np.array([[2.0, 1.0]])).tolist()
+    [[2.0, 1.5]]
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
+            raise ValueError(
+                f"a head of C classes needs `weight` (C, d) and `bias` (C,), not {tuple(self.weight.shape)} and "
+                f"{tuple(self.bias.shape)}"
+            )
+        if not (torch.isfinite(self.weight).all() and torch.isfinite(self.bias).all()):
+            raise ValueError("`weight` and `bias` must be finite, but hold NaN or infinite values")
+
+    @classmethod
+    def from_weights(cls, weight: Any, bias: Any, class_names: tuple[str, ...] | None = None) -> LinearHead:  # noqa: ANN401
+        """Return a float32 head from array-likes: `weight` `(C, d)` and `bias` `(C,)`."""
+        return cls(_float32(weight), _float32(bias), tuple(class_names) if class_names is not None else None)
+
+    @classmethod
+    def from_model(cls, model: torch.nn.Module) -> LinearHead:
+        """Return a copy of a model's last linear layer, with the class names of its config where it has one."""
+        from hf_midrange.classifier import last_linear
+
+        _, linear = last_linear(model)
+        weight = linear.weight.detach()
+        bias = linear.bias.detach() if linear.bias is not None else weight.new_zeros(len(weight))
+        return cls.from_weights(weight, bias)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return self.weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width d of the embeddings it acts on."""
+        return self.weight.shape[1]
+
+    def __call__(self, embedding: Any) -> torch.Tensor:  # noqa: ANN401 - a tensor, array or nested list
+        """Return logits `(n, C)` of raw embeddings `(n, d)`, on the device of the embeddings if they are a tensor."""
+        values = torch.as_tensor(embedding, dtype=self.weight.dtype)
+        if values.shape[-1] != self.width:
+            raise ValueError(f"the head acts on embeddings of width {self.width}, but got shape {tuple(values.shape)}")
+        return values @ self.weight.T.to(values.device) + self.bias.to(values.device)
+
+    def merge_into(self, model: Model) -> Model:
+        """Return a copy of `model` in which the weight and bias of the classifier are those of this head.
+
+        Raises:
+            ValueError: if the classifier's shape differs, or it has no bias and this head needs one.
+        """
+        from hf_midrange.classifier import last_linear
+
+        merged = copy.deepcopy(model)
+        name, linear = last_linear(merged)
+        if linear.weight.shape != self.weight.shape:
+            raise ValueError(
+                f"the model's classifier {name!r} has weight {tuple(linear.weight.shape)}, the head "
+                f"{tuple(self.weight.shape)}; retrain a head from this model's own embeddings"
+            )
+        with torch.no_grad():
+            linear.weight.copy_(self.weight)
+            if linear.bias is None:
+                linear.bias = torch.nn.Parameter(linear.weight.new_zeros(self.num_classes))
+            linear.bias.copy_(self.bias)
+        return merged
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write `head.safetensors` and `head.json` into a folder, which is made if it is missing."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}
+        save_file(tensors, folder / WEIGHTS_FILE)
+        facts = {"num_classes": self.num_classes, "width": self.width, "class_names": self.class_names}
+        (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, save_directory: str | Path) -> LinearHead:
+        """Return the head that `save_pretrained` wrote into a folder."""
+        folder = Path(save_directory)
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; `head.save_pretrained({str(folder)!r})` writes it")
+        tensors, facts = load_file(folder / WEIGHTS_FILE), json.loads((folder / CONFIG_FILE).read_text())
+        names = facts["class_names"]
+        return cls(tensors["weight"], tensors["bias"], tuple(names) if names else None)
+
+
+def _float32(values: Any) -> torch.Tensor:  # noqa: ANN401
+    if isinstance(values, torch.Tensor):
+        return values.detach().to(torch.float32, copy=True)
+    return torch.tensor(np.asarray(values, dtype=np.float32))
