@@ -8,19 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hf_midrange import __version__
 from hf_midrange.configfile import read_config
 
-
-if TYPE_CHECKING:
-    import numpy as np
-    from datasets import Dataset
-
-    from hf_midrange.head import LinearHead
 
 app = typer.Typer(
     help="Find the shortcuts a classifier learnt in the middle of its logits, and repair its head.",
@@ -42,6 +36,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="write into a folde
 Split = Annotated[str | None, typer.Option(help="the split to use")]
 Model = Annotated[str, typer.Option(help="the classifier: a local folder, a Hub id, or a timm name")]
 Seed = Annotated[int, typer.Option(help="seed of every random choice")]
+Sources = Annotated[
+    list[str],
+    typer.Option(
+        help="annotations:COLUMN[,COLUMN], ngrams:COLUMN, image-properties[:COLUMN], thumbnail[:COLUMN], "
+        "text-style:COLUMN[,COLUMN] or latent; give the flag once per source"
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="rows in one forward pass")]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -61,7 +63,7 @@ def extract(
     output: Output,
     processor: Annotated[str | None, typer.Option(help="its preprocessing, where not stored with the model")] = None,
     split: Split = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="rows in one forward pass")] = 64,
+    batch_size: BatchSize = 64,
     dtype: Annotated[str, typer.Option(help="precision of the backbone; logits are float32 in any case")] = "float32",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default what there is")] = None,
     num_workers: Annotated[int, typer.Option(min=0, help="processes that decode images")] = 0,
@@ -127,19 +129,14 @@ def bands(
 def annotate(
     dataset: Source,
     output: Output,
-    source: Annotated[
-        list[str],
-        typer.Option(
-            help="annotations:COLUMN[,COLUMN], ngrams:COLUMN, image-properties[:COLUMN], thumbnail[:COLUMN], "
-            "text-style:COLUMN[,COLUMN] or latent; give the flag once per source"
-        ),
-    ],
+    source: Sources,
     fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
     """Add the concepts of every row, one column per source."""
     import hf_midrange as hm
+    from hf_midrange.arguments import concept_source
     from hf_midrange.datafiles import claim_output, read_dataset, write_dataset
 
     claim_output(output, dataset, overwrite)
@@ -209,16 +206,16 @@ def retrain(
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     import hf_midrange as hm
+    from hf_midrange.arguments import save_repaired
     from hf_midrange.classifier import load_classifier
     from hf_midrange.datafiles import claim_output, one_split, read_dataset
 
     claim_output(output, curated, overwrite)
-    classifier, processor = load_classifier(model)
+    classifier = load_classifier(model)
     head = hm.retrain_head(one_split(read_dataset(curated, split), curated), classifier, seed=seed)
     head.save_pretrained(output / "head")
     if merge:
-        head.merge_into(classifier).save_pretrained(output / "model")
-        processor.save_pretrained(output / "model")
+        save_repaired(head, classifier, model, output / "model")
     typer.echo(f"wrote {output}")
 
 
@@ -233,6 +230,7 @@ def evaluate(
     """Print mean and worst-group accuracy; without a `group` column the classes are the groups."""
     import hf_midrange as hm
     from hf_midrange import columns
+    from hf_midrange.arguments import predictions_of
     from hf_midrange.datafiles import one_split, read_dataset
     from hf_midrange.tables import print_facts
 
@@ -247,6 +245,37 @@ def evaluate(
 
 
 @app.command()
+def run(
+    dataset: Source,
+    model: Model,
+    output: Output,
+    split: Split = None,
+    source: Sources = [],  # noqa: B006 - typer copies it
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Go all the way: extract, bands, annotate, associate, curate, retrain; without --source, those the columns allow.
+
+    OUTPUT gets the folders bands, findings, curated, head and model. Use rows that the model was not trained on.
+    """
+    from accelerate import PartialState
+
+    import hf_midrange as hm
+    from hf_midrange.arguments import concept_source, repair, usual_sources
+    from hf_midrange.datafiles import claim_output, one_split, read_dataset
+
+    claim_output(output, dataset, overwrite)
+    ds = one_split(read_dataset(dataset, split), dataset)
+    sources = [concept_source(text) for text in source or usual_sources(ds)]
+    extracted = hm.extract(ds, model, batch_size=batch_size, output_dir=_shards_of(output))
+    if PartialState().is_main_process:
+        repair(extracted, model, sources, output, seed)
+        typer.echo(f"wrote {output}; {_shards_of(output)} is only needed to resume and can be deleted")
+
+
+@app.command()
 def demo(
     task: Annotated[str, typer.Option(help="dominoes or sprites")] = "dominoes",
     seeds: Annotated[int, typer.Option(min=1, help="how many times, each with data of its own")] = 3,
@@ -258,40 +287,6 @@ def demo(
     from hf_midrange.demo import run_demo
 
     run_demo(task=task, seeds=seeds, output=output, quick=quick)
-
-
-def concept_source(text: str) -> Any:  # noqa: ANN401 - the sources share a protocol, not a class
-    """Return the unfitted concept source that a `--source` names, such as `ngrams:text`.
-
-    Raises:
-        ValueError: if the name is unknown, or its columns are missing.
-    """
-    import hf_midrange as hm
-
-    name, _, listed = text.partition(":")
-    columns = [column for column in listed.split(",") if column]
-    of_columns = {"annotations": hm.Annotations, "ngrams": hm.NGrams, "text-style": hm.TextStyle}
-    of_images = {"image-properties": hm.ImageProperties, "thumbnail": hm.Thumbnail}
-    if name in of_columns:
-        if not columns:
-            raise ValueError(f"--source {name} needs columns, such as {name}:text")
-        return of_columns[name](columns)
-    if name in of_images and len(columns) <= 1:
-        return of_images[name](*columns)
-    if name == "latent" and not columns:
-        return hm.LatentConcepts()
-    known = ", ".join([*(f"{kind}:COLUMN" for kind in of_columns), *of_images, "latent"])
-    raise ValueError(f"--source {text!r} is none of {known}")
-
-
-def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
-    """Return the predicted class ids, of shape `(n,)`: `prediction`, or what `head` says of the embeddings."""
-    from hf_midrange import columns
-
-    if head is None:
-        return columns.labels(ds, columns.PREDICTION)
-    logits = columns.finite_matrix(ds, columns.EMBEDDING) @ head.weight.numpy().T + head.bias.numpy()
-    return logits.argmax(axis=1)
 
 
 def _shards_of(output: Path) -> Path:

@@ -13,7 +13,7 @@ from hf_midrange import cli, columns
 from hf_midrange.datafiles import read_dataset, write_dataset
 
 
-COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "demo"]
+COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "run", "demo"]
 
 
 def typed(*words, code=None):
@@ -133,7 +133,7 @@ def test_yaml_flags_may_have_dashes_and_types_are_checked(tmp_path):
     file = tmp_path / "flags.yaml"
     file.write_text("batch-size: many\n")
     run = typed("extract", "d", "--model", "m", "--output", tmp_path / "o", "--config", file, code=2)
-    assert "many" in run.stderr
+    assert "--batch-size" in run.stderr
 
 
 def test_unknown_yaml_key_exits_2_and_names_the_near_one(tmp_path):

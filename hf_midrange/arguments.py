@@ -1,0 +1,88 @@
+"""What the words on a command line stand for, and the steps that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hf_midrange as hm
+from hf_midrange import columns
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+
+    from hf_midrange.head import LinearHead
+
+OF_COLUMNS = {"annotations": "Annotations", "ngrams": "NGrams", "text-style": "TextStyle"}
+OF_IMAGES = {"image-properties": "ImageProperties", "thumbnail": "Thumbnail"}
+
+
+def concept_source(text: str) -> Any:  # noqa: ANN401 - the sources share a protocol, not a class
+    """Return the unfitted concept source that a `--source` names, such as `ngrams:text`.
+
+    Raises:
+        ValueError: if the name is unknown, or its columns are missing.
+    """
+    name, _, listed = text.partition(":")
+    names = [column for column in listed.split(",") if column]
+    if name in OF_COLUMNS:
+        if not names:
+            raise ValueError(f"--source {name} needs columns, such as {name}:text")
+        return getattr(hm, OF_COLUMNS[name])(names)
+    if name in OF_IMAGES and len(names) <= 1:
+        return getattr(hm, OF_IMAGES[name])(*names)
+    if name == "latent" and not names:
+        return hm.LatentConcepts()
+    known = ", ".join([*(f"{kind}:COLUMN" for kind in OF_COLUMNS), *OF_IMAGES, "latent"])
+    raise ValueError(f"--source {text!r} is none of {known}")
+
+
+def usual_sources(ds: Dataset) -> list[str]:
+    """Return the `--source` values that the columns of `ds` allow without asking: of images, texts and pairs."""
+    texts = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in ds.column_names]
+    of_texts = [f"{kind}:{','.join(texts)}" for kind in ("text-style", "ngrams") if texts]
+    return [*of_texts, *(["thumbnail", "image-properties"] if columns.IMAGE in ds.column_names else []), "latent"]
+
+
+def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
+    """Return the predicted class ids, of shape `(n,)`: `prediction`, or what `head` says of the embeddings."""
+    if head is None:
+        return columns.labels(ds, columns.PREDICTION)
+    return head(columns.finite_matrix(ds, columns.EMBEDDING)).argmax(dim=1).numpy()
+
+
+def save_repaired(head: LinearHead, classifier: torch.nn.Module, model: str, folder: Path) -> None:
+    """Write the classifier with its new head, and the preprocessing stored with `model`, into one folder."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    from hf_midrange.classifier import modality
+
+    head.merge_into(classifier).save_pretrained(folder)
+    processor = AutoTokenizer if modality(classifier) == "text" else AutoImageProcessor
+    processor.from_pretrained(model).save_pretrained(folder)
+
+
+def repair(extracted: Dataset, model: str, sources: Sequence[Any], output: Path, seed: int) -> None:
+    """Do every step after `extract`; write what each gives into `output`, and print findings and report."""
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.datafiles import write_dataset
+    from hf_midrange.tables import print_facts, print_findings
+
+    bands = hm.LogitBands().fit(extracted)
+    annotated = hm.annotate(bands.transform(extracted), sources)
+    findings = hm.associate(annotated, seed=seed)
+    curated = hm.curate(annotated, findings, seed=seed)
+    classifier = load_classifier(model)
+    head = hm.retrain_head(curated, classifier, seed=seed)
+
+    write_dataset(curated, output / "curated")
+    write_dataset(findings, output / "findings")
+    bands.save_pretrained(output / "bands")
+    head.save_pretrained(output / "head")
+    save_repaired(head, classifier, model, output / "model")
+    print_findings(findings, limit=20)
+    print_facts("curation", hm.curation_report(curated))
