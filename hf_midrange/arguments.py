@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hf_midrange as hm
 from hf_midrange import columns
@@ -12,8 +13,8 @@ from hf_midrange import columns
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
     from hf_midrange.head import LinearHead
 
@@ -55,28 +56,41 @@ def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
     return head(columns.finite_matrix(ds, columns.EMBEDDING)).argmax(dim=1).numpy()
 
 
-def save_repaired(head: LinearHead, classifier: torch.nn.Module, model: str, folder: Path) -> None:
-    """Write the classifier with its new head, and the preprocessing stored with `model`, into one folder."""
+def named_classifier(model: str) -> PreTrainedModel:
+    """Return the classifier that a folder or Hub id names."""
+    from hf_midrange.classifier import load_classifier
+
+    return cast("PreTrainedModel", load_classifier(model))  # only what is passed as an object can be of another class
+
+
+def save_repaired(head: LinearHead, classifier: PreTrainedModel, model: str, folder: Path) -> None:
+    """Write the classifier with its new head, and the preprocessing stored with `model`, into one folder.
+
+    A model that stores no preprocessing (a timm wrapper built from a config) is written alone, with a warning.
+    """
     from transformers import AutoImageProcessor, AutoTokenizer
 
     from hf_midrange.classifier import modality
 
     head.merge_into(classifier).save_pretrained(folder)
     processor = AutoTokenizer if modality(classifier) == "text" else AutoImageProcessor
-    processor.from_pretrained(model).save_pretrained(folder)
+    try:
+        processor.from_pretrained(model).save_pretrained(folder)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{folder} has no preprocessing beside the model: {error}", stacklevel=2)
 
 
 def repair(extracted: Dataset, model: str, sources: Sequence[Any], output: Path, seed: int) -> None:
     """Do every step after `extract`; write what each gives into `output`, and print findings and report."""
-    from hf_midrange.classifier import load_classifier
+    from hf_midrange.curation import curate, curation_report
     from hf_midrange.datafiles import write_dataset
     from hf_midrange.tables import print_facts, print_findings
 
     bands = hm.LogitBands().fit(extracted)
     annotated = hm.annotate(bands.transform(extracted), sources)
     findings = hm.associate(annotated, seed=seed)
-    curated = hm.curate(annotated, findings, seed=seed)
-    classifier = load_classifier(model)
+    curated = curate(annotated, findings, seed=seed)
+    classifier = named_classifier(model)
     head = hm.retrain_head(curated, classifier, seed=seed)
 
     write_dataset(curated, output / "curated")
@@ -85,4 +99,4 @@ def repair(extracted: Dataset, model: str, sources: Sequence[Any], output: Path,
     head.save_pretrained(output / "head")
     save_repaired(head, classifier, model, output / "model")
     print_findings(findings, limit=20)
-    print_facts("curation", hm.curation_report(curated))
+    print_facts("curation", curation_report(curated))

@@ -180,16 +180,16 @@ def curate(
     config: Config = None,
 ) -> None:
     """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
-    import hf_midrange as hm
+    from hf_midrange import curation
     from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
     from hf_midrange.tables import print_facts
 
     claim_output(output, dataset, overwrite)
     ds = one_split(read_dataset(dataset, split), dataset)
     found = None if findings is None else one_split(read_dataset(str(findings)), str(findings))
-    curated = hm.curate(ds, found, strategy=strategy, seed=seed)
+    curated = curation.curate(ds, found, strategy=strategy, seed=seed)
     write_dataset(curated, output)
-    print_facts("curation", hm.curation_report(curated))
+    print_facts("curation", curation.curation_report(curated))
     typer.echo(f"wrote {output}")
 
 
@@ -206,12 +206,11 @@ def retrain(
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     import hf_midrange as hm
-    from hf_midrange.arguments import save_repaired
-    from hf_midrange.classifier import load_classifier
+    from hf_midrange.arguments import named_classifier, save_repaired
     from hf_midrange.datafiles import claim_output, one_split, read_dataset
 
     claim_output(output, curated, overwrite)
-    classifier = load_classifier(model)
+    classifier = named_classifier(model)
     head = hm.retrain_head(one_split(read_dataset(curated, split), curated), classifier, seed=seed)
     head.save_pretrained(output / "head")
     if merge:
