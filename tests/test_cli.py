@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hf_midrange import cli, columns
 from hf_midrange.datafiles import read_dataset, write_dataset
 
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "run", "demo"]
 
 
@@ -217,3 +219,73 @@ def test_splits_are_chosen_by_name_and_writing_changes_kind(extracted, saved, tm
         called("evaluate", tmp_path / "both")
     write_dataset(extracted, tmp_path / "both")
     assert len(read_dataset(str(tmp_path / "both"))) == len(extracted)
+
+
+@pytest.fixture(scope="module")
+def tiny_vit(tmp_path_factory):
+    """A random image classifier and its preprocessing in a folder, as `save_pretrained` leaves them."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorFast
+
+    torch.manual_seed(0)
+    names = {0: "dark", 1: "bright"}
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=16,
+        patch_size=8,
+        id2label=names,
+        label2id={name: k for k, name in names.items()},
+    )
+    folder = tmp_path_factory.mktemp("model")
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorFast(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A saved dataset of 60 noisy images, dark or bright."""
+    from datasets import Image as ImageFeature
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    pixels = (rng.integers(0, 120, (60, 16, 16, 3)) + 130 * label[:, None, None, None]).astype(np.uint8)
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["dark", "bright"])})
+    folder = tmp_path_factory.mktemp("images")
+    rows = {"image": [Image.fromarray(array) for array in pixels], "label": label}
+    Dataset.from_dict(rows, features=features).save_to_disk(folder / "ds")
+    return folder / "ds"
+
+
+def test_extract_then_retrain_gives_a_model_that_loads_without_us(images, tiny_vit, tmp_path):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    out = tmp_path / "extracted"
+    called("extract", images, "--model", tiny_vit, "--output", out, "--batch-size", "8")
+    ds = load_from_disk(out)
+    assert columns.matrix(ds, columns.LOGITS).shape == (60, 2)
+    called("curate", out, "--output", tmp_path / "curated", "--strategy", "class-balanced")
+    called("retrain", tmp_path / "curated", "--model", tiny_vit, "--output", tmp_path / "repaired", "--merge")
+    before = AutoModelForImageClassification.from_pretrained(tiny_vit).state_dict()
+    after = AutoModelForImageClassification.from_pretrained(tmp_path / "repaired" / "model").state_dict()
+    assert {name for name in after if not after[name].equal(before[name])} == {"classifier.weight", "classifier.bias"}
+    AutoImageProcessor.from_pretrained(tmp_path / "repaired" / "model")
+    scored = called("evaluate", tmp_path / "curated", "--head", tmp_path / "repaired" / "head", "--json").stdout
+    assert json.loads(scored)["mean"] > 0.9
+
+
+def test_run_writes_every_result(images, tiny_vit, tmp_path):
+    called("run", images, "--model", tiny_vit, "--output", tmp_path / "all", "--source", "thumbnail")
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {"bands", "curated", "findings", "head", "model"}
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
+def test_every_step_has_a_script_for_launchers(command):
+    run = subprocess.run(
+        [sys.executable, SCRIPTS / f"{command}.py", "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"Usage: hf-midrange {command} " in run.stdout
