@@ -140,7 +140,8 @@ def _bins(values: np.ndarray, bins: int) -> tuple[Any, ...]:
     if len(distinct) <= bins and (distinct == np.round(distinct)).all():
         return ("whole", *map(int, distinct))
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="lower"))
-    return ("number", *map(float, edges[edges < distinct[-1]]))
+    edges = edges[edges < distinct[-1]]
+    return ("number", *map(float, edges if len(edges) else distinct[-2:-1]))
 
 
 def _names(column: str, known: Sequence[Any]) -> list[str]:

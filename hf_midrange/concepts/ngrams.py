@@ -76,7 +76,9 @@ class NGrams(Source):
     def check(self, features: Features) -> None:
         """Raise unless every column holds strings and the limits make sense."""
         if not self.inputs or self.longest < 1 or self.max_phrases < 1 or not 0 < self.max_share <= 1:
-            raise ValueError(f"n-grams need a column, `longest`, `max_phrases` >= 1 and 0 < `max_share` <= 1: {self}")
+            raise ValueError(
+                f"n-grams need a column, `longest` >= 1, `max_phrases` >= 1 and 0 < `max_share` <= 1, not {self}"
+            )
         for column in self.inputs:
             require_feature(self, features, column, TEXT)
 
@@ -87,7 +89,7 @@ class NGrams(Source):
         if not any(phrases):
             raise ValueError(
                 f"source {self.name!r} found no phrase in columns {list(self.inputs)} that occurs in at least "
-                f"{self.min_rows} rows and at most {self.max_share:.0%} of {len(ds)}; lower `min_rows` or give more rows"
+                f"{self.min_rows} of {len(ds)} rows and at most {self.max_share:.0%} of them; lower `min_rows`"
             )
         return replace(self, phrases=phrases)
 

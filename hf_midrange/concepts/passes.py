@@ -75,8 +75,8 @@ def _mapped(
     """Return `ds` with the columns `added` that `step` computes; only the columns it reads are loaded."""
     inputs = ds.select_columns(_wanted(ds, step, sources)).with_format(None)
     if not len(ds):
-        empty = Features(added).arrow_schema.empty_table()
-        return columns.with_columns(ds, {name: (empty.column(name), feature) for name, feature in added.items()})
+        features = Features({**ds.features, **added})
+        return Dataset.from_dict({name: [] for name in features}, features=features)
     results = inputs.map(
         step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=Features(added)
     )

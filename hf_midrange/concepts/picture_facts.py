@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_midrange.concepts.pictures import rgb, shrunk
+from hf_midrange.concepts.pictures import luma, rgb, shrunk
 
 
 if TYPE_CHECKING:
@@ -63,16 +63,21 @@ LENGTH = len(SIDES) + len(FLAGS)
 _HUE_ENDS = (15, 40, 70, 165, 195, 255, 290, 345, 361)
 """Degrees of the colour circle at which each of `_HUES` ends."""
 _HUES = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "red")
+_HUE_NAMES = np.array([COLOURS.index(_HUES[k]) for k in np.searchsorted(_HUE_ENDS, np.arange(361), "right")])
+"""Whole degrees of hue -> position in `COLOURS`."""
 
 
 def facts(images: Sequence[Image]) -> np.ndarray:
     """Return one number per pair of `SIDES`, then one 0/1 per entry of `FLAGS`: float32 of shape `(n, LENGTH)`."""
-    small = shrunk(images, GRID)
-    if not len(small):
+    if not images:
         return np.zeros((0, LENGTH), dtype=np.float32)
-    light = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    numbers = [*_brightness(light), *_colour(small, light), *_mass(small), *_mirrors(light), *_full_size(images)]
-    return np.column_stack([*numbers, *_flags(small)]).astype(np.float32)
+    small = shrunk(images, GRID)
+    light = luma(small)
+    red, green, blue = np.moveaxis(small, 3, 0)
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    numbers = [*_brightness(light), light.reshape(len(light), -1).std(axis=1, dtype=np.float64)]
+    numbers += [_mean(high - low), _mean(red - blue), *_busyness(light), *_mass(small), *_mirrors(light)]
+    return np.column_stack([*numbers, *_full_size(images), *_flags(small, high, high - low)]).astype(np.float32)
 
 
 def _border() -> np.ndarray:
@@ -85,41 +90,40 @@ _BORDER = _border()
 _CENTRE = slice(GRID // 4, -(GRID // 4))
 
 
+def _mean(area: np.ndarray) -> np.ndarray:
+    """Return the mean over all axes but the first, summed in one order whatever the batch and the memory layout."""
+    return np.ascontiguousarray(area).reshape(len(area), -1).mean(axis=1, dtype=np.float64)
+
+
 def _brightness(light: np.ndarray) -> list[np.ndarray]:
     half = GRID // 2
     areas = [light[:, _CENTRE, _CENTRE], light[:, _BORDER], light[:, :half], light[:, half:]]
-    areas += [light[:, :, :half], light[:, :, half:]]
-    return [area.reshape(len(light), -1).mean(axis=1) for area in areas]
+    return [_mean(area) for area in (*areas, light[:, :, :half], light[:, :, half:])]
 
 
-def _colour(small: np.ndarray, light: np.ndarray) -> list[np.ndarray]:
-    """Return contrast, saturation, warmth, busyness, busyness of the border."""
-    spread = small.max(axis=3) - small.min(axis=3)
-    warmth = small[..., 0] - small[..., 2]
+def _busyness(light: np.ndarray) -> list[np.ndarray]:
+    """Return the mean difference between neighbouring boxes, in the whole picture and in its border."""
     down = np.abs(np.diff(light, axis=1, append=light[:, -1:]))
     steps = down + np.abs(np.diff(light, axis=2, append=light[:, :, -1:]))
-    means = [values.mean(axis=(1, 2)) for values in (spread, warmth, steps)]
-    return [light.std(axis=(1, 2)), *means, steps[:, _BORDER].mean(axis=1)]
+    return [_mean(steps), _mean(steps[:, _BORDER])]
 
 
 def _mass(small: np.ndarray) -> list[np.ndarray]:
     """Return the horizontal and vertical centre of what differs from the border, in 0..1, and how far it spreads."""
-    ground = small[:, _BORDER].mean(axis=1)
-    weight = np.abs(small - ground[:, None, None, :]).mean(axis=3) + np.float32(1e-6)
-    weight /= weight.sum(axis=(1, 2), keepdims=True)
-    place = (np.arange(GRID, dtype=np.float32) + 0.5) / GRID
-    across, down = weight.sum(axis=1), weight.sum(axis=2)
-    x, y = across @ place, down @ place
-    spread = across @ place**2 - x**2 + down @ place**2 - y**2
-    return [x, y, spread]
+    ground = np.stack([_mean(small[:, _BORDER, channel]) for channel in range(3)], axis=1)
+    away = np.abs(small - ground[:, None, None, :])
+    weight = away[..., 0] + away[..., 1] + away[..., 2] + 1e-6
+    place = (np.arange(GRID) + 0.5) / GRID
+    total, x, y = _mean(weight), _mean(weight * place), _mean(weight * place[:, None])
+    square = _mean(weight * (place**2 + place[:, None] ** 2))
+    return [x / total, y / total, square / total - (x / total) ** 2 - (y / total) ** 2]
 
 
 def _mirrors(light: np.ndarray) -> list[np.ndarray]:
-    """Return the correlation of each picture with its left-right and top-bottom mirror images; 1 for a flat picture."""
-    centred = light - light.mean(axis=(1, 2), keepdims=True)
-    power = (centred**2).sum(axis=(1, 2)) + np.float32(1e-6)
-    mirrored = [centred[:, :, ::-1], centred[:, ::-1]]
-    return [((centred * other).sum(axis=(1, 2)) + np.float32(1e-6)) / power for other in mirrored]
+    """Return the correlation with the left-right and the top-bottom mirror image; 1 for a flat picture."""
+    centred = light - _mean(light)[:, None, None]
+    power = _mean(centred**2) + 1e-6
+    return [(_mean(centred * other) + 1e-6) / power for other in (centred[:, :, ::-1], centred[:, ::-1])]
 
 
 def _full_size(images: Sequence[Image]) -> list[np.ndarray]:
@@ -140,39 +144,31 @@ def _sharpness(image: Image, window: int = 128) -> float:
     return sum(second) / (sum(first) + 1.0)
 
 
-def _flags(small: np.ndarray) -> list[np.ndarray]:
-    grey = (small.max(axis=3) - small.min(axis=3)).max(axis=(1, 2)) < 0.02
-    named = _named_colours(small)
-    centre, border = named[:, _CENTRE, _CENTRE].reshape(len(small), -1), named[:, _BORDER]
-    return [grey, *_commonest(centre).T, *_commonest(border).T]
+def _flags(small: np.ndarray, high: np.ndarray, span: np.ndarray) -> list[np.ndarray]:
+    grey = span.reshape(len(span), -1).max(axis=1) < 0.02
+    named = _named_colours(_hue(small, high, span), high, span)
+    return [grey, *_commonest(named[:, _CENTRE, _CENTRE]).T, *_commonest(named[:, _BORDER]).T]
 
 
 def _commonest(named: np.ndarray) -> np.ndarray:
-    """Return which colour is the commonest in each row, one column per colour."""
-    counts = np.stack([(named == k).sum(axis=1) for k in range(len(COLOURS))], axis=1)
+    """Return which colour is the commonest in each picture, of shape `(n, len(COLOURS))`."""
+    pixels = named.reshape(len(named), -1) + len(COLOURS) * np.arange(len(named))[:, None]
+    counts = np.bincount(pixels.ravel(), minlength=len(named) * len(COLOURS)).reshape(len(named), -1)
     return counts.argmax(axis=1)[:, None] == np.arange(len(COLOURS))
 
 
-def _named_colours(small: np.ndarray) -> np.ndarray:
-    """Return the position in `COLOURS` of the everyday name of each pixel, from its hue, saturation and value."""
-    high, low = small.max(axis=3), small.min(axis=3)
-    span = high - low
-    hue = _hue(small, high, span)
-    ids = np.array([COLOURS.index(name) for name in _HUES])[np.searchsorted(_HUE_ENDS, hue, "right")]
-    warm = (hue >= 10) & (hue < 70)
-    ids = np.where(warm & (high < 0.6), COLOURS.index("brown"), ids)
+def _named_colours(hue: np.ndarray, high: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """Return the position in `COLOURS` of the everyday name of each pixel, from hue, value and largest difference."""
+    ids = _HUE_NAMES[hue.astype(np.int64)]
+    ids = np.where((hue >= 10) & (hue < 70) & (high < 0.6), COLOURS.index("brown"), ids)
     ids = np.where(span < 0.2 * high, COLOURS.index("grey"), ids)
     ids = np.where((span < 0.15 * high) & (high > 0.8), COLOURS.index("white"), ids)
     return np.where(high < 0.2, COLOURS.index("black"), ids)
 
 
 def _hue(small: np.ndarray, high: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Return the hue angle of each pixel in degrees, 0..360."""
+    """Return the hue angle of each pixel in degrees, in 0 <= hue <= 360."""
     red, green, blue = np.moveaxis(small, 3, 0)
-    safe = np.where(span > 0, span, 1)
-    turns = np.where(
-        high == red,
-        (green - blue) / safe % 6,
-        np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    return 60 * turns
+    safe = np.where(span > 0, span, np.float32(1))
+    from_green, from_blue = (blue - red) / safe + 2, (red - green) / safe + 4
+    return 60 * np.where(high == red, (green - blue) / safe % 6, np.where(high == green, from_green, from_blue))

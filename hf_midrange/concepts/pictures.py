@@ -32,6 +32,15 @@ def rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
+def luma(colours: np.ndarray) -> np.ndarray:
+    """Return the brightness of RGB values (ITU-R 601-2 luma), of the shape of `colours` without its last axis.
+
+    Written out, because a matrix product may round a row differently when other rows stand beside it.
+    """
+    red, green, blue = colours[..., 0], colours[..., 1], colours[..., 2]
+    return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+
+
 def shrunk(images: Sequence[Image], size: int) -> np.ndarray:
     """Return the images averaged over `size` x `size` boxes: float32 in 0..1, of shape `(n, size, size, 3)`."""
     from PIL.Image import Resampling

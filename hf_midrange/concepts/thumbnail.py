@@ -9,7 +9,7 @@ from datasets import Features
 
 from hf_midrange import columns
 from hf_midrange.concepts.dense import DenseSource
-from hf_midrange.concepts.pictures import shrunk
+from hf_midrange.concepts.pictures import luma, shrunk
 from hf_midrange.concepts.source import IMAGE, Batch, require_feature
 
 
@@ -44,6 +44,12 @@ class Thumbnail(DenseSource):
     left_out: tuple[str, ...] = ()
     version: int = 1
 
+    def __post_init__(self) -> None:
+        if self.mode not in _CHANNELS or self.size < 1:
+            raise ValueError(
+                f"a thumbnail needs mode 'RGB' or 'L' and size >= 1, not mode {self.mode!r}, size {self.size!r}"
+            )
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Return the image column."""
@@ -60,18 +66,14 @@ class Thumbnail(DenseSource):
         )
 
     def check(self, features: Features) -> None:
-        """Raise unless the column holds images and the settings make sense."""
-        if self.mode not in _CHANNELS or self.size < 1:
-            raise ValueError(
-                f"a thumbnail needs mode 'RGB' or 'L' and size >= 1, not mode {self.mode!r}, size {self.size!r}"
-            )
+        """Raise unless the column holds images."""
         require_feature(self, features, self.column, IMAGE)
 
     def view(self, batch: Batch) -> np.ndarray:
         """Return the mean colours of the cells, float32 of shape `(rows, size * size * channels)`."""
         cells = shrunk(batch[self.column], self.size)
         if self.mode == "L":
-            cells = cells @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+            cells = luma(cells)
         return np.ascontiguousarray(cells.reshape(len(cells), -1))
 
 
