@@ -1,0 +1,7 @@
+"""Bands: where in its range each unit stands on each row."""
+
+from hf_midrange.bands.logit_bands import LogitBands
+from hf_midrange.bands.position import class_relative_position
+
+
+__all__ = ["LogitBands", "class_relative_position"]

@@ -1,0 +1,69 @@
+"""Writing the columns `quantile`, `position` and `band` with one `map` over any kind of dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, IterableDataset
+
+from hf_midrange import columns
+from hf_midrange.bands.unit import UnitBands
+
+
+@dataclass(frozen=True)
+class BandColumns:
+    """The function given to `map`: arrow table in, the same table with three more columns out."""
+
+    units: tuple[UnitBands, ...]
+    column: str
+    version: int = 1
+    """Part of the fingerprint: raise it when the arithmetic changes, or `map` returns cached old values."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return `table` with the band columns added or replaced."""
+        values = self._values(table)
+        added = {
+            columns.QUANTILE: np.stack([u.quantile(values[:, k]) for k, u in enumerate(self.units)], axis=1),
+            columns.POSITION: np.stack([u.position(values[:, k]) for k, u in enumerate(self.units)], axis=1),
+            columns.BAND: np.stack([u.band(values[:, k]) for k, u in enumerate(self.units)], axis=1),
+        }
+        kept = table.drop_columns([name for name in added if name in table.column_names])
+        for name, array in added.items():
+            kept = kept.append_column(name, columns.vector_arrow(array))
+        return kept
+
+    def _values(self, table: pa.Table) -> np.ndarray:
+        values = table[self.column].combine_chunks()
+        values = pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) else values
+        flat = values.flatten().to_numpy(zero_copy_only=False)
+        if values.null_count or flat.size != len(values) * len(self.units):
+            raise ValueError(f"column {self.column!r} must hold {len(self.units)} values in every row, as when fitted")
+        if not np.isfinite(flat).all():
+            rows = np.flatnonzero(~np.isfinite(flat.reshape(len(values), -1)).all(axis=1))
+            raise ValueError(f"column {self.column!r} is NaN or infinite in row {rows[0]} of a batch; drop such rows")
+        return flat.reshape(len(values), len(self.units))
+
+
+def add_columns(ds: Dataset | IterableDataset, function: BandColumns) -> Any:  # noqa: ANN401 - the kind given
+    """Return `ds` with the band columns; its own format is kept."""
+    features = _features(ds, len(function.units))
+    if isinstance(ds, IterableDataset):
+        return ds.with_format("arrow").map(function, batched=True, features=features).with_format(None)
+    if not len(ds):
+        raise ValueError("the dataset has no rows")
+    added = ds.with_format("arrow").map(function, batched=True, features=features, desc="Bands")
+    return added.with_format(ds.format["type"], **ds.format["format_kwargs"])
+
+
+def _features(ds: Dataset | IterableDataset, units: int) -> Features:
+    if ds.features is None:
+        raise ValueError("this stream does not know its features; `ds = ds.cast(features)` declares them")
+    new = {
+        columns.QUANTILE: columns.vector(units),
+        columns.POSITION: columns.vector(units),
+        columns.BAND: columns.vector(units, "int8"),
+    }
+    return Features({**{name: feature for name, feature in ds.features.items() if name not in new}, **new})
