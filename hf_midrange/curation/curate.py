@@ -96,7 +96,7 @@ def _report(evidence: Evidence, selection: Selection, strategy: str) -> dict[str
         "worst_before": min(cell["before"]["accuracy"] for cell in cells),
         "worst_after": min(cell["after"]["accuracy"] for cell in cells),
     }
-    verdict, explanation = judge(strategy, selection, report)
+    verdict, explanation = judge(report)
     return _plain({"verdict": verdict, "explanation": explanation, **report})
 
 

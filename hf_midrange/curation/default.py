@@ -16,6 +16,12 @@ IS_CLASS = -0.7
 SIGN_IN_EMBEDDING = 1.0
 """Without a view, the embedding score is trusted if its opposite skew exceeds this."""
 
+TIED_AUC, TIED_CONFIRMATION = 0.85, 0.75
+"""A view tells the class this well, or finds the embedding's low rows this well, only where the class is tied to it.
+
+Real tied tasks (2-10 % against the tie) had a left-out label AUC above .85 in 93 of 93 runs, untied ones in 0 of 27.
+"""
+
 CONFIRMED = 0.8
 VIEW_EDGE, EMBEDDING_EDGE = 0.3, 0.5
 
@@ -41,13 +47,17 @@ def by_view(evidence: Evidence, view: View) -> Selection:
     if confirmation > CONFIRMED:
         mixed = [normed(view.scores[:, k], labels == k) + evidence.scores[:, k] for k in range(scores.shape[1])]
         scores, threshold = np.column_stack(mixed), EMBEDDING_EDGE
-    facts = {"view": view.name, "confirmation": confirmation, "rule": "view and embedding" if threshold == EMBEDDING_EDGE else "view"}
+    rule = "view and embedding" if confirmation > CONFIRMED else "view"
+    sign = view.auc > TIED_AUC or confirmation > TIED_CONFIRMATION
+    facts: dict[str, object] = {"view": view.name, "confirmation": confirmation, "rule": rule, "sign": sign}
     return selection_by_position(evidence, scores, threshold, view.name, facts)
 
 
 def by_embedding(evidence: Evidence) -> Selection:
     """Return label x contrary by the embedding score, for data without a usable view."""
-    facts = {"view": None, "confirmation": None, "rule": "embedding", "embedding_skew": skew_of(evidence.scores, evidence.labels)}
+    skew = skew_of(evidence.scores, evidence.labels)
+    facts: dict[str, object] = {"view": None, "rule": "embedding", "embedding_skew": skew}
+    facts["sign"] = skew > SIGN_IN_EMBEDDING
     return selection_by_position(evidence, evidence.scores, EMBEDDING_EDGE, "embedding score", facts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import rankdata
@@ -10,7 +12,7 @@ from hf_midrange.curation.ridge import compact, left_out_scores, standardised
 
 
 LATE, EARLY = 0.001, 0.3
-"""Ridge of the late and of the early fit on the embedding: weak confounders live in late fits, strong in early ones."""
+"""Ridge of the late and of the early fit on the embedding: weak confounders show late, strong ones early."""
 
 MIXTURES = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5)
 
@@ -90,7 +92,7 @@ def embedding_scores(
     return per_class(labels, score)
 
 
-def per_class(labels: np.ndarray, score) -> np.ndarray:  # noqa: ANN001 - a local function of (members, unit)
+def per_class(labels: np.ndarray, score: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
     """Return `score(members, unit)` of each class side by side; the second of two classes mirrors the first."""
     count = int(labels.max()) + 1
     if count == 2:

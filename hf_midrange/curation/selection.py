@@ -104,7 +104,10 @@ def split_by_contrary(
         classes: class names.
         reasons: one sentence per row.
     """
-    shares_of, names, owners, shares = [], [], [], []
+    names: list[str] = []
+    owners: list[int] = []
+    shares: list[float] = []
+    shares_of: list[float] = []
     cells = np.full(len(labels), -1)
     minority = [float(contrary[labels == k].mean()) for k in range(len(classes))]
     mean_share, mean_rows = float(np.mean(minority)), float(contrary.sum() / len(classes))

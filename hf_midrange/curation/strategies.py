@@ -50,7 +50,7 @@ def random_half(evidence: Evidence) -> Selection:
 
 
 def true_groups(evidence: Evidence) -> Selection:
-    """The true groups of the `group` column, balanced within each label: the oracle's selection (DFR, Kirichenko 2023).
+    """The true groups of the `group` column: the oracle's selection (Kirichenko et al. 2023, DFR).
 
     The rarest group of each label counts as contrary, so that the weights follow the same rule as the default's.
     """
@@ -77,7 +77,7 @@ def _by_groups(
 
 
 def label_by_part(evidence: Evidence, parts: np.ndarray, names: list[str], reasons: list[str]) -> Selection:
-    """Return label x part with equal shares within a label; cells of fewer than five rows join their label's largest."""
+    """Return label x part, equal shares within a label; cells of fewer than five rows join their label's largest."""
     labels, count = evidence.labels, len(names)
     raw = labels * count + parts
     sizes = np.bincount(raw, minlength=len(evidence.classes) * count)
@@ -122,9 +122,10 @@ def confounder_head(evidence: Evidence) -> Selection:
     seed = lowest(evidence.margin_position, labels, EMBEDDING_EDGE)
     points_to = np.where(seed, pointed(evidence.logits, labels), labels)
     features = compact(standardised(evidence.embedding))
-    scores = [_pointing_score(features, points_to == k, labels == k, evidence.sources) for k in range(len(evidence.classes))]
-    facts: dict[str, object] = {"rule": "confounder head"}
-    towards = np.column_stack(scores)
+    units = range(len(evidence.classes))
+    towards = np.column_stack(
+        [_pointing_score(features, points_to == k, labels == k, evidence.sources) for k in units]
+    )
     best = towards.argmax(axis=1)
     contrary = lowest(np.where(best == labels, 1.0, 0.0), labels, EMBEDDING_EDGE)
     reasons = [
@@ -133,7 +134,7 @@ def confounder_head(evidence: Evidence) -> Selection:
     ]
     best = np.where(best == labels, pointed(towards, labels), best)
     found = split_by_contrary(labels, contrary, best, evidence.classes, reasons)
-    found.facts.update(facts)
+    found.facts["rule"] = "confounder head"
     return found
 
 
@@ -160,7 +161,7 @@ def named_concepts(evidence: Evidence) -> Selection:
     has = np.array([-1, *tied])[best]
     contrary = (has >= 0) & (has != evidence.labels)
     reasons = [
-        f"member of *{evidence.classes[label]}* with *{names[j - 1]}*" if j else f"member of *{evidence.classes[label]}*"
+        f"member of *{evidence.classes[label]}*" + (f" with *{names[j - 1]}*" if j else "")
         for label, j in zip(evidence.labels, best, strict=True)
     ]
     towards = np.where(contrary, has, 0)
@@ -200,7 +201,8 @@ def george(evidence: Evidence) -> Selection:
     for k in range(len(evidence.classes)):
         rows = evidence.labels == k
         parts[rows] = _k_means(features[rows], np.ones(int(rows.sum()), dtype=bool), 2, evidence.seed)
-    return label_by_part(evidence, parts, ["cluster 0", "cluster 1"], [f"in cluster {part} of its class" for part in parts])
+    reasons = [f"in cluster {part} of its class" for part in parts]
+    return label_by_part(evidence, parts, ["cluster 0", "cluster 1"], reasons)
 
 
 def afr(evidence: Evidence) -> Selection:
@@ -215,7 +217,9 @@ def afr(evidence: Evidence) -> Selection:
 def evals(evidence: Evidence) -> Selection:
     """Per class the 20 rows of highest and the 20 of lowest loss, equal shares (Ghaznavi et al. 2024, EVaLS)."""
     loss = -log_softmax(evidence.logits, axis=1)[np.arange(len(evidence.labels)), evidence.labels]
-    cells, names, owners = np.full(len(loss), -1), [], []
+    cells = np.full(len(loss), -1)
+    names: list[str] = []
+    owners: list[int] = []
     for k, own in enumerate(evidence.classes):
         rows = np.flatnonzero(evidence.labels == k)
         order = rows[np.argsort(loss[rows], kind="stable")]
@@ -229,7 +233,7 @@ def evals(evidence: Evidence) -> Selection:
 
 
 def disagreement(evidence: Evidence) -> Selection:
-    """Per class the 20 rows whose prediction moves most, KL(p_early || p), classes balanced (LaBonte et al. 2023, SELF).
+    """Per class the 20 rows of largest KL(p_early || p), classes balanced (LaBonte et al. 2023, SELF).
 
     The early stopped network is stood in for by a strongly penalised left-out head on the same embedding.
     """
@@ -255,7 +259,9 @@ def _require_rows(cells: np.ndarray, evidence: Evidence, strategy: str) -> None:
     counts = np.bincount(cells[cells >= 0], minlength=len(evidence.classes))
     few = [f"{name!r} ({count})" for name, count in zip(evidence.classes, counts, strict=True) if count < MINIMUM]
     if few:
-        raise ValueError(f"strategy {strategy!r} finds fewer than {MINIMUM} rows of {', '.join(few)}; use strategy='auto'")
+        raise ValueError(
+            f"strategy {strategy!r} finds fewer than {MINIMUM} rows of {', '.join(few)}; use strategy='auto'"
+        )
 
 
 def _k_means(features: np.ndarray, fitted_on: np.ndarray, clusters: int, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ LARGE = 2e8
 
 
 def cell_table(evidence: Evidence, selection: Selection) -> list[dict[str, Any]]:
-    """Return one record per pseudo-group: rows, weight, and accuracy with 95 % interval before and after the repair."""
+    """Return a record per pseudo-group: rows, weight, and accuracy with 95 % interval before and after the repair."""
     before, after = evidence.logits.argmax(axis=1), held_out_predictions(evidence, selection)
     weight = selection.weight()
     records = []

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_midrange.curation.default import IS_CLASS, SIGN_IN_EMBEDDING
+from hf_midrange.curation.default import IS_CLASS, SIGN_IN_EMBEDDING, TIED_AUC, TIED_CONFIRMATION
 from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
-from hf_midrange.curation.selection import Selection
 
 
-def judge(strategy: str, selection: Selection, report: dict[str, Any]) -> tuple[str, str]:
-    """Return the verdict and a sentence that explains it."""
-    if strategy == "auto":
-        doubt = _no_sign(report)
-        if doubt:
-            return NOTHING, f"{doubt}: no sign of a confounder, head left as it is"
-    if report["worst_after"] < 1 / len(report["classes"]):
-        reach = report["worst_after"]
-        return CANNOT, f"balanced weights reach {reach:.2f} in the worst pseudo-group: the features do not carry the class there"
-    return REPAIRED, f"worst pseudo-group {report['worst_before']:.2f} before, {report['worst_after']:.2f} after, cross-validated"
+BARELY = 1.2
+"""Features do not carry a class where even the upper bound of a repaired accuracy is below this many times chance."""
 
 
-def _no_sign(report: dict[str, Any]) -> str:
+def judge(report: dict[str, Any]) -> tuple[str, str]:
+    """Return the verdict on the other figures of a report, and a sentence that explains it."""
+    before, after, chance = report["worst_before"], report["worst_after"], 1 / len(report["classes"])
+    if not report.get("sign", True):
+        return NOTHING, f"{_doubt(report)}: no sign of a confounder, head left as it is"
+    worst = min(report["cells"], key=lambda cell: cell["after"]["high"])
+    if worst["after"]["high"] < BARELY * chance:
+        return CANNOT, (
+            f"balanced weights reach {worst['after']['accuracy']:.2f} in *{worst['name']}* (cross-validated, at most "
+            f"{worst['after']['high']:.2f}): the features do not carry the class there"
+        )
+    return REPAIRED, f"worst pseudo-group {before:.2f} before, {after:.2f} after, cross-validated"
+
+
+def _doubt(report: dict[str, Any]) -> str:
     if report["rule"] != "embedding":
-        return ""
-    if report["embedding_skew"] > SIGN_IN_EMBEDDING:
-        return ""
+        view = next(view for view in report["views"] if view["name"] == report["view"])
+        return (
+            f"{view['name']} tells the class with AUC {view['auc']:.2f} (tied: above {TIED_AUC}) and the embedding "
+            f"confirms its contrary rows with AUC {report['confirmation']:.2f} (tied: above {TIED_CONFIRMATION})"
+        )
     known = [view["name"] for view in report["views"] if view["skew"] < IS_CLASS]
     lack = f"the views at hand ({', '.join(known)}) are the class itself" if known else "there is no side view"
     return f"{lack} and the embedding's opposite skew {report['embedding_skew']:.2f} is not above {SIGN_IN_EMBEDDING}"

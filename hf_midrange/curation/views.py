@@ -38,7 +38,7 @@ class View:
 
     def carriers(self, labels: np.ndarray) -> list[dict[str, object]]:
         """Return the entries most correlated with the score within classes, strongest first."""
-        found = {}
+        found: dict[int, float] = {}
         for k in range(self.scores.shape[1]):
             values, score = _within(self.values, labels), _within(self.scores[:, k : k + 1], labels)[:, 0]
             scale = np.sqrt((values**2).sum(axis=0) * (score**2).sum())
@@ -57,7 +57,8 @@ def gather(ds: Dataset, findings: Dataset | None, labels: np.ndarray, sources: n
     constant, and clusters of the embedding, are passed over.
     """
     ridge = TEXT_RIDGE if columns.TEXT in ds.column_names else IMAGE_RIDGE
-    dense = [(name, columns.finite_matrix(ds, name), entry_names(ds, name)) for name in columns.view_columns(ds.features)]
+    names = columns.view_columns(ds.features)
+    dense = [(name, columns.finite_matrix(ds, name), entry_names(ds, name)) for name in names]
     offered = dense or _concept_tables(ds, findings)
     views = []
     for name, values, entries in offered:
@@ -98,7 +99,8 @@ def confirmed(findings: Dataset | None) -> set[tuple[str, str]]:
     columns.require(findings, "source", "concept", "confirmed", "confounder")
     table = findings.select_columns(["source", "concept", "confirmed", "confounder"]).to_dict()
     rows = zip(table["source"], table["concept"], table["confirmed"], table["confounder"], strict=True)
-    return {(source.removeprefix(columns.CONCEPTS_PREFIX), concept) for source, concept, sure, bad in rows if sure and bad}
+    chosen = ((source, concept) for source, concept, sure, bad in rows if sure and bad)
+    return {(source.removeprefix(columns.CONCEPTS_PREFIX), concept) for source, concept in chosen}
 
 
 def _within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import fmin_l_bfgs_b
 
 
 Penalty = Literal["l2", "l1"]
@@ -52,12 +52,14 @@ def solve(problem: Problem) -> Correction:
     size = classes * width
     start = np.zeros(size * (1 if problem.penalty == "l2" else 2) + classes)
     bounds = None if problem.penalty == "l2" else [(0.0, None)] * (2 * size) + [(None, None)] * classes
-    options = {"maxiter": 5000, "maxfun": 10000, "gtol": GRADIENT_TOLERANCE, "ftol": 1e-12, "maxcor": 20}
     goal = _ridge_goal(problem) if problem.penalty == "l2" else _lasso_goal(problem)
-    found = minimize(goal, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    weight = found.x[:size] if problem.penalty == "l2" else found.x[:size] - found.x[size : 2 * size]
-    tensor = torch.as_tensor(weight.reshape(classes, width)), torch.as_tensor(found.x[-classes:])
-    return Correction(*(part.to(problem.features.device) for part in tensor), float(found.fun))
+    point, objective, _ = fmin_l_bfgs_b(
+        goal, start, bounds=bounds, m=20, factr=1e4, pgtol=GRADIENT_TOLERANCE, maxiter=5000, maxfun=10000
+    )
+    weight = point[:size] if problem.penalty == "l2" else point[:size] - point[size : 2 * size]
+    device = problem.features.device
+    weights = torch.as_tensor(weight.reshape(classes, width), device=device)
+    return Correction(weights, torch.as_tensor(point[-classes:], device=device), float(objective))
 
 
 def _loss(problem: Problem, weight: np.ndarray, bias: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -108,7 +108,7 @@ class LinearHead:
         """Return the head that `save_pretrained` wrote into a folder."""
         folder = Path(save_directory)
         if not (folder / WEIGHTS_FILE).is_file():
-            raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; `head.save_pretrained({str(folder)!r})` writes it")
+            raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; `head.save_pretrained(folder)` writes it")
         tensors, facts = load_file(folder / WEIGHTS_FILE), json.loads((folder / CONFIG_FILE).read_text())
         names = facts["class_names"]
         return cls(tensors["weight"], tensors["bias"], tuple(names) if names else None)

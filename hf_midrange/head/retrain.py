@@ -28,16 +28,17 @@ def retrain_head(
 ) -> LinearHead:
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
-    With a `model` and `prior="erm"`, the model's own head is corrected: only the difference to it is penalised. Otherwise
-    a new head is fitted. The problem is convex and solved in double precision, so the result does not depend on a seed
-    unless `subsamples` are drawn. A CUDA device is used if there is one.
+    With a `model` and `prior="erm"`, the model's own head is corrected: only the difference to it is penalised.
+    Otherwise a new head is fitted. The problem is convex and solved in double precision, so the result depends on no
+    seed unless `subsamples` are drawn. A CUDA device is used if there is one.
 
     Args:
         curated: a split that `curate` returned, with `embedding`, `label` and `weight`.
         model: the classifier or head to correct; None: a new head.
         prior: `"erm"` corrects the given head, `"none"` fits a new one.
         penalty: `"l2"` (ridge) or `"l1"` (lasso).
-        strength: factor of the penalty; None: `.84 / C` for an L2 correction, `.04 / C` for a new L2 head, `.01` for l1.
+        strength: factor of the penalty; None: `.84 / C` for an L2 correction, `.04 / C` for a new L2 head, `.01`
+            for l1.
         subsamples: if positive, average this many heads, each fitted on a random subset with all pseudo-groups of the
             size of the smallest (the recipe of DFR, Kirichenko et al. 2023), instead of weighting.
         force: retrain although the report says that there is nothing to repair.
@@ -51,7 +52,7 @@ def retrain_head(
         ValueError: for NaN, negative weights, a class without weight, or embeddings of another width than the head's.
     """
     if isinstance(curated, DatasetDict):
-        raise TypeError(f"`retrain_head` takes one split, but got a DatasetDict with {list(curated)}; choose one of them")
+        raise TypeError(f"`retrain_head` takes one split, not a DatasetDict; choose one of {list(curated)}")
     _check_choice("prior", prior, ("erm", "none"))
     _check_choice("penalty", penalty, ("l2", "l1"))
     given = LinearHead.from_model(model) if isinstance(model, torch.nn.Module) else model
@@ -114,8 +115,8 @@ def _fit(
     strength: float | None,
 ) -> LinearHead:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tensors = (torch.tensor(part, device=device) for part in (embedding, labels, weights))
-    head = fit_head(*tensors, given, classes, penalty, strength)
+    rows, ids, shares = (torch.tensor(part, device=device) for part in (embedding, labels, weights))
+    head = fit_head(rows, ids, shares, given, classes, penalty, strength)
     return LinearHead(head.weight.cpu(), head.bias.cpu(), head.class_names)
 
 
