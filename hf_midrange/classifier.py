@@ -40,7 +40,7 @@ def load_classifier(model: nn.Module | str | PathLike[str], *, trust_remote_code
     name = str(model)
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or _is_remote(config, "ImageClassification"):
-        auto: type = AutoModelForImageClassification
+        auto: Any = AutoModelForImageClassification
     elif type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or _is_remote(config, "SequenceClassification"):
         auto = AutoModelForSequenceClassification
     else:
@@ -63,7 +63,7 @@ def unwrap_timm(model: nn.Module) -> nn.Module:
 def number_of_labels(model: nn.Module) -> int | None:
     """Return how many labels the model declares (transformers `config`, timm `num_classes`), or None."""
     if isinstance(model, PreTrainedModel):
-        return int(model.config.num_labels)
+        return model.config.num_labels
     declared = getattr(model, "num_classes", None)
     return declared if isinstance(declared, int) else None
 
@@ -139,9 +139,9 @@ def _candidates(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn
 
 def _classifier_modules(model: nn.Module) -> set[nn.Module]:
     """Return the modules that make up the classifier: everything but the backbone."""
-    inner = unwrap_timm(model)
-    if hasattr(inner, "get_classifier"):
-        found = inner.get_classifier()
+    get_classifier = getattr(unwrap_timm(model), "get_classifier", None)
+    if callable(get_classifier):
+        found = get_classifier()
         parts = found if isinstance(found, tuple | list) else (found,)
         return {module for part in parts if isinstance(part, nn.Module) for module in part.modules()}
     backbone = model.base_model if isinstance(model, PreTrainedModel) else None

@@ -1,0 +1,241 @@
+"""The loop: one classifier, its preprocessing and its options, over any dataset, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, tqdm
+from datasets import ClassLabel, Dataset, Features, IterableDataset, concatenate_datasets
+from datasets.table import InMemoryTable
+from torch import nn
+
+from hf_midrange.classifier import label_names, last_linear
+from hf_midrange.columns import LABEL, class_label, with_columns
+from hf_midrange.extraction.faults import refuse_unreadable, report, unreadable_rows, without_unreadable
+from hf_midrange.extraction.forward import Forward, prepared
+from hf_midrange.extraction.inputs import Batch, Preparation
+from hf_midrange.extraction.manifest import MANIFEST, claim, data_key, model_key
+from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
+from hf_midrange.extraction.shards import Shard, ShardFolder, computed, output_features
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller chose, beyond model and data."""
+
+    batch_size: int
+    shard_size: int
+    num_workers: int
+    head: str | None
+    device: torch.device
+    dtype: torch.dtype | None
+    on_error: str
+    run_id: str | None
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.shard_size) < 1 or self.num_workers < 0:
+            raise ValueError(
+                "batch_size and shard_size must be at least 1 and num_workers at least 0, but are "
+                f"{self.batch_size}, {self.shard_size} and {self.num_workers}"
+            )
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', but is {self.on_error!r}")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A classifier with its preprocessing and options, to run over datasets."""
+
+    model: nn.Module
+    prepare: Preparation
+    options: Options
+
+    @property
+    def _skip(self) -> bool:
+        return self.options.on_error == "skip"
+
+    @property
+    def _cut(self) -> Cut:
+        return Cut(self.options.shard_size, self.options.batch_size)
+
+    def check(self, dataset: Dataset | IterableDataset) -> None:
+        """Refuse a dataset before any work starts."""
+        if not isinstance(dataset, Dataset | IterableDataset):
+            raise TypeError(f"extract takes a datasets.Dataset, DatasetDict or IterableDataset, not {type(dataset)}")
+        if dataset.features is None:
+            raise TypeError(
+                "the stream does not know its features; declare them: `stream.cast(datasets.Features({...}))`"
+            )
+        if isinstance(dataset, Dataset) and len(dataset) == 0:
+            raise ValueError("the dataset is empty: it has no rows")
+        self.prepare.columns(dataset.features)
+        self._features(dataset.features)
+
+    def run(self, dataset: Any, folder: Path | None) -> Any:  # noqa: ANN401 - the same kind comes back
+        """Extract one dataset or stream."""
+        if folder is None:
+            return self._stream(dataset) if isinstance(dataset, IterableDataset) else self._in_memory(dataset)
+        return self._on_disk(dataset, folder)
+
+    def _in_memory(self, dataset: Dataset) -> Dataset:
+        state = PartialState()
+        rows = self._rows(dataset)
+        features = self._features(dataset.features)
+        with self._forward() as forward:
+            shards = list(self._compute(rows, forward, _mine))
+        if state.num_processes > 1:
+            shards = gather_object(shards)
+        shards.sort(key=lambda shard: shard.number)
+        table = pa.concat_tables([shard.table(features) for shard in shards])
+        result = with_columns(dataset, {name: (table[name], features[name]) for name in features})
+        return self._finish(result, [shard.record() for shard in shards])
+
+    def _on_disk(self, dataset: Dataset | IterableDataset, folder: Path) -> Dataset | IterableDataset:
+        state = PartialState()
+        rows = self._rows(dataset)
+        store = ShardFolder(folder, self._features(dataset.features))
+        self._claim(dataset, store)
+        with self._forward() as forward:
+            for shard in self._compute(rows, forward, lambda number: _mine(number) and not store.is_finished(number)):
+                store.write(shard)
+        state.wait_for_everyone()
+        if rows.total == 0:
+            raise ValueError("the stream is empty: it has no rows")
+        count = self._cut.shards(rows.total)
+        columns, records = store.columns(count), store.records(count)
+        if isinstance(dataset, IterableDataset):
+            report(records, skip=self._skip)
+            return _zipped(dataset, columns, unreadable_rows(records))
+        kept = dataset.remove_columns([name for name in store.features if name in dataset.column_names])
+        return self._finish(concatenate_datasets([kept, columns], axis=1), records)
+
+    def _stream(self, dataset: IterableDataset) -> IterableDataset:
+        features = self._features(dataset.features)
+        arguments = {"extraction": self, "dataset": dataset, "added": features}
+        return IterableDataset.from_generator(
+            _streamed, features=Features({**dataset.features, **features}), gen_kwargs=arguments
+        )
+
+    def _rows(self, dataset: Dataset | IterableDataset) -> TableRows | StreamRows:
+        if isinstance(dataset, IterableDataset):
+            return StreamRows(dataset, self.prepare, self._cut)
+        return TableRows(dataset, self.prepare, self._cut, self.options.num_workers)
+
+    def _forward(self) -> AbstractContextManager[Forward]:
+        return prepared(self.model, self.options.head, self.options.device, self.options.dtype)
+
+    def _compute(self, rows: TableRows | StreamRows, forward: Forward, wanted: Wanted) -> Iterator[Shard]:
+        batches = _readable(rows.batches(wanted), skip=self._skip)
+        hidden = datasets.are_progress_bars_disabled()
+        total = rows.total // PartialState().num_processes or None  # a stream's end is not known
+        bar = tqdm(main_process_only=True, total=total, desc="extract", unit=" rows", disable=hidden)
+        yield from computed(_counted(batches, bar), forward, self.options.shard_size)
+        bar.close()
+
+    def _claim(self, dataset: Dataset | IterableDataset, store: ShardFolder) -> None:
+        state = PartialState()
+        if self.options.overwrite and state.is_main_process:
+            store.clear()
+            (store.folder / MANIFEST).unlink(missing_ok=True)
+        state.wait_for_everyone()
+        columns = self.prepare.columns(dataset.features)
+        key = {
+            "data": data_key(dataset, columns, self.options.shard_size, self.options.run_id),
+            "rows": len(dataset) if isinstance(dataset, Dataset) else None,
+            "columns": columns,
+            "model": model_key(self.model),
+            "preprocessing": self.prepare.key(),
+            "head": self.options.head,
+            "dtype": str(self.options.dtype),
+            "shard_size": self.options.shard_size,
+            "features": repr(dict(store.features)),
+        }
+        claim(store.folder, key, is_main=state.is_main_process)
+        state.wait_for_everyone()
+
+    def _features(self, features: Features) -> Features:
+        """Return the features of the added columns; refuse a model whose labels are not the dataset's."""
+        head = last_linear(self.model, self.options.head)[1]
+        return output_features(head, self._prediction(features, head.out_features))
+
+    def _prediction(self, features: Features, labels: int) -> ClassLabel:
+        """Return the feature of `prediction`: the dataset's classes, else the model's names, else numbers."""
+        if LABEL not in features:
+            names = label_names(self.model)
+            fits = names is not None and len(names) == labels
+            return ClassLabel(names=names) if fits else ClassLabel(num_classes=labels)
+        label = class_label(features)
+        if label.num_classes != labels:
+            raise ValueError(
+                f"the model has {labels} labels but column {LABEL!r} has {label.num_classes} "
+                f"({', '.join(label.names[:5])}{', ...' if label.num_classes > 5 else ''}); use a model fine-tuned on "
+                f"these classes, or remove the column for a pure extraction: `ds.remove_columns({LABEL!r})`"
+            )
+        return label
+
+    def _finish(self, result: Dataset, records: list[dict]) -> Dataset:
+        report(records, skip=self._skip)
+        return without_unreadable(result, records)
+
+
+def _mine(number: int) -> bool:
+    """Whether a shard is this process's to compute."""
+    state = PartialState()
+    return number % state.num_processes == state.process_index
+
+
+def _readable(batches: Iterable[Batch], *, skip: bool) -> Iterator[Batch]:
+    for batch in batches:
+        if batch.unreadable and not skip:
+            refuse_unreadable(batch.unreadable)
+        yield batch
+
+
+def _counted(batches: Iterable[Batch], bar: Any) -> Iterator[Batch]:  # noqa: ANN401 - tqdm has no types
+    for batch in batches:
+        yield batch
+        bar.update(batch.count)
+
+
+def _zipped(dataset: IterableDataset, columns: Dataset, dropped: dict[int, str]) -> IterableDataset:
+    """Return a stream that reads `dataset` again, each row beside its extracted columns.
+
+    It is one shard to a DataLoader: several workers would otherwise count rows of their own.
+    """
+    features = Features({**dataset.features, **columns.features})
+    arguments = {"dataset": dataset, "columns": columns, "dropped": frozenset(dropped)}
+    return IterableDataset.from_generator(_zipped_rows, features=features, gen_kwargs=arguments)
+
+
+def _zipped_rows(dataset: IterableDataset, columns: Dataset, dropped: frozenset[int]) -> Iterator[dict]:
+    added = iter(columns.with_format("numpy"))
+    for row, values in enumerate(dataset.decode(False)):
+        extracted = next(added)
+        if row not in dropped:
+            yield {**values, **extracted}
+
+
+def _streamed(extraction: Extraction, dataset: IterableDataset, added: Features) -> Iterator[dict]:
+    """Extract as rows are read: a shard of rows is held while its outputs are computed."""
+    records = []
+    source = iter(dataset.decode(False))
+    with extraction._forward() as forward:
+        for shard in extraction._compute(extraction._rows(dataset), forward, lambda _: True):
+            records.append(shard.record())
+            outputs = Dataset(InMemoryTable(shard.table(added))).with_format("numpy")
+            for row, extracted in enumerate(outputs, start=shard.first):
+                values = next(source)
+                if row not in shard.unreadable:
+                    yield {**values, **extracted}
+    if not records:
+        raise ValueError("the stream is empty: it has no rows")
+    report(records, skip=extraction._skip)

@@ -1,0 +1,234 @@
+"""From rows to model inputs: decode, bring to RGB, transform or tokenise.
+
+A row that cannot be read is named, never lost.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+import timm.data
+import torch
+from datasets import Features, Value
+from datasets import Image as ImageFeature
+from datasets.fingerprint import Hasher
+from PIL import Image, UnidentifiedImageError
+from torch import nn
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+
+from hf_midrange.classifier import Modality, modality, unwrap_timm
+from hf_midrange.columns import IMAGE, TEXT, TEXT_PAIR
+
+
+Processor = BaseImageProcessor | PreTrainedTokenizerBase | Callable[[Image.Image], torch.Tensor]
+UNREADABLE = (
+    OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, MemoryError,
+    ZeroDivisionError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow, transforms and tokenisers raise on input they cannot read."""
+
+
+@dataclass
+class Batch:
+    """Rows `first` to `first + count - 1`, ready for the model."""
+
+    first: int
+    count: int
+    rows: np.ndarray
+    """Numbers of the readable rows, in order."""
+    inputs: Mapping[str, torch.Tensor] | None
+    """Model inputs of the readable rows; None if there are none."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Row number -> what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How rows become model inputs.
+
+    Attributes:
+        processor: an image processor, a tokenizer, or a callable from a PIL image to a tensor of shape `(3, h, w)`.
+        input_name: the model's name for its main input.
+        max_length: most tokens of a text; longer ones are cut.
+    """
+
+    processor: Processor
+    input_name: str
+    modality: Modality
+    max_length: int | None = None
+
+    def columns(self, features: Features) -> list[str]:
+        """Return the columns that are read.
+
+        Raises:
+            KeyError: if the image or text column is missing.
+            TypeError: if it holds something else.
+        """
+        if self.modality == "image":
+            _require_feature(features, IMAGE, ImageFeature, "datasets.Image()")
+            return [IMAGE]
+        _require_feature(features, TEXT, Value, "datasets.Value('string')")
+        return [TEXT, TEXT_PAIR] if TEXT_PAIR in features else [TEXT]
+
+    def __call__(self, first_row: int, values: Mapping[str, Sequence[Any]]) -> Batch:
+        """Prepare rows `first_row`, `first_row + 1`, ... given as undecoded columns."""
+        items, unreadable = self._read(first_row, values)
+        inputs = None
+        if items:
+            try:
+                inputs = self._transform(list(items.values()))
+            except UNREADABLE:
+                # One row spoils the batch; find which. A fault of the processor itself hits every row alike.
+                failing = self._failing(items)
+                if not failing or len(failing) == len(items):
+                    raise
+                unreadable |= failing
+                items = {row: item for row, item in items.items() if row not in failing}
+                inputs = self._transform(list(items.values()))
+        count = len(items) + len(unreadable)
+        return Batch(first_row, count, np.fromiter(items, np.int64, len(items)), inputs, unreadable)
+
+    def key(self) -> str:
+        """Return a text that changes when the preprocessing changes."""
+        if isinstance(self.processor, PreTrainedTokenizerBase):
+            facts = (self.processor.get_vocab(), self.processor.special_tokens_map, self.processor.padding_side,
+                     self.processor.truncation_side, self.max_length)  # fmt: skip
+            return f"{type(self.processor).__name__} {Hasher.hash(facts)}"
+        if isinstance(self.processor, BaseImageProcessor):
+            return f"{type(self.processor).__name__} {Hasher.hash(repr(self.processor))}"
+        described = repr(self.processor)
+        return described if " at 0x" not in described else f"callable {Hasher.hash(self.processor)}"
+
+    def _read(self, first_row: int, values: Mapping[str, Sequence[Any]]) -> tuple[dict[int, Any], dict[int, str]]:
+        items: dict[int, Any] = {}
+        unreadable: dict[int, str] = {}
+        for row, value in enumerate(zip(*values.values(), strict=True), start=first_row):
+            try:
+                items[row] = _rgb_image(value[0]) if self.modality == "image" else _texts(value, list(values))
+            except UNREADABLE as error:
+                unreadable[row] = _reason(value[0], error)
+        return items, unreadable
+
+    def _transform(self, items: list[Any]) -> dict[str, torch.Tensor]:
+        if isinstance(self.processor, PreTrainedTokenizerBase):
+            columns = [list(column) for column in zip(*items, strict=True)]
+            return dict(
+                self.processor(
+                    *columns, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+                )
+            )
+        if isinstance(self.processor, BaseImageProcessor):
+            return {self.input_name: self.processor(images=items, return_tensors="pt")["pixel_values"]}
+        return {self.input_name: torch.stack([self.processor(item) for item in items])}
+
+    def _failing(self, items: Mapping[int, Any]) -> dict[int, str]:
+        failing = {}
+        for row, item in items.items():
+            try:
+                self._transform([item])
+            except UNREADABLE as error:
+                failing[row] = f"cannot be transformed: {error}"
+        return failing
+
+
+def preparation(
+    model: nn.Module,
+    processor: Processor | str | PathLike[str] | None,
+    *,
+    source: str | None = None,
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+) -> Preparation:
+    """Return how rows become inputs of `model`.
+
+    Args:
+        model: the classifier.
+        processor: an image processor, tokenizer, callable, or the id or folder of one; None loads the model's own.
+        source: the id or folder the model was loaded from, if any.
+        max_length: most tokens of a text; None takes the tokenizer's or the model's own limit.
+        trust_remote_code: run processing code that comes with the model.
+
+    Raises:
+        ValueError: if no processor is given and the model has none.
+    """
+    kind = modality(model)
+    if processor is None or isinstance(processor, str | PathLike):
+        origin = fspath(processor) if processor is not None else source or str(getattr(model, "name_or_path", ""))
+        processor = _load_processor(model, kind, origin, trust_remote_code)
+    if isinstance(processor, PreTrainedTokenizerBase):
+        if processor.pad_token is None:
+            raise ValueError(
+                "the tokenizer has no padding token; set `tokenizer.pad_token = tokenizer.eos_token` and "
+                "`model.config.pad_token_id = tokenizer.pad_token_id`, and pass the tokenizer as `processor`"
+            )
+        max_length = max_length or _longest(model, processor)
+    return Preparation(processor, getattr(model, "main_input_name", "pixel_values"), kind, max_length)
+
+
+def _load_processor(model: nn.Module, kind: Modality, origin: str, trust_remote_code: bool) -> Processor:
+    auto = AutoTokenizer if kind == "text" else AutoImageProcessor
+    reason = "the model object does not say where it came from"
+    if origin:
+        try:
+            return auto.from_pretrained(origin, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+    timm_model = unwrap_timm(model)
+    if hasattr(timm_model, "pretrained_cfg"):  # a timm model knows its transform, with or without published weights
+        config = timm.data.resolve_model_data_config(timm_model)
+        return timm.data.create_transform(**config, is_training=False)
+    wanted = "a tokenizer" if kind == "text" else "an image processor, or a callable from PIL image to tensor"
+    raise ValueError(f"found no processor for {type(model).__name__} ({reason}); pass `processor=`: {wanted}")
+
+
+def _longest(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the most tokens a text may have: tokenizers without a limit declare an astronomic one."""
+    positions = getattr(model.config, "max_position_embeddings", None) if isinstance(model, PreTrainedModel) else None
+    return tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else positions
+
+
+def _require_feature(features: Features, column: str, kind: type, call: str) -> None:
+    if column not in features:
+        raise KeyError(
+            f"the dataset has no column {column!r}; it has {list(features)}; rename yours with `rename_column`"
+        )
+    if not isinstance(features[column], kind):
+        raise TypeError(
+            f"column {column!r} is {features[column]}; make it one with `ds.cast_column({column!r}, {call})`"
+        )
+
+
+def _rgb_image(value: Any) -> Image.Image:  # noqa: ANN401 - an undecoded cell
+    if value is None:
+        raise ValueError("the image is null")
+    return _rgb(value if isinstance(value, Image.Image) else ImageFeature().decode_example(value))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as 8-bit RGB: first frame of an animation, alpha dropped, deep greys scaled."""
+    if image.mode.startswith(("I", "F")):  # Pillow's own conversion clips 16-bit greys to white
+        grey = np.asarray(image, dtype=np.float64)
+        grey = grey * 255 if image.mode == "F" and grey.max(initial=0) <= 1 else grey
+        grey = grey / 257 if image.mode != "F" and grey.max(initial=0) > 255 else grey
+        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _texts(value: tuple[Any, ...], names: Sequence[str]) -> tuple[str, ...]:
+    for name, text in zip(names, value, strict=True):
+        if not isinstance(text, str):
+            raise ValueError(f"column {name!r} is {'null' if text is None else f'of type {type(text).__name__}'}")
+    return value
+
+
+def _reason(value: Any, error: BaseException) -> str:  # noqa: ANN401 - an undecoded cell
+    path = value.get("path") if isinstance(value, Mapping) else None
+    return f"{f'file {path!r}: ' if path else ''}{type(error).__name__}: {error}"

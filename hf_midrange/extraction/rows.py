@@ -1,0 +1,119 @@
+"""Where rows come from: batches of a map-style dataset or of a stream, never across the border of a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from datasets import Image as ImageFeature
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from hf_midrange.columns import IMAGE
+from hf_midrange.extraction.inputs import Batch, Preparation
+
+
+Wanted = Callable[[int], bool]
+"""Whether this process is to compute the shard of that number."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How rows are cut."""
+
+    shard_size: int
+    batch_size: int
+
+    def batches(self, start: int, stop: int) -> Iterator[range]:
+        """Cut one shard, the rows `start` to `stop - 1`, into batches."""
+        for first in range(start, stop, self.batch_size):
+            yield range(first, min(first + self.batch_size, stop))
+
+    def shards(self, rows: int) -> int:
+        """Return how many shards hold `rows` rows."""
+        return -(-rows // self.shard_size)
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a map-style dataset, read and prepared in `num_workers` worker processes."""
+
+    dataset: Dataset
+    prepare: Preparation
+    cut: Cut
+    num_workers: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of rows."""
+        return len(self.dataset)
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted shards, in row order."""
+        size = self.cut.shard_size
+        ranges = [
+            rows
+            for number in range(self.cut.shards(self.total))
+            if wanted(number)
+            for rows in self.cut.batches(number * size, min((number + 1) * size, self.total))
+        ]
+        prepared = _Prepared(_undecoded(self.dataset, self.prepare), self.prepare, ranges)
+        yield from DataLoader(prepared, batch_size=None, num_workers=self.num_workers, collate_fn=_as_is)
+
+
+@dataclass
+class StreamRows:
+    """Rows of a stream, read and prepared in this process; `total` is known once they have all been read."""
+
+    dataset: IterableDataset
+    prepare: Preparation
+    cut: Cut
+    total: int = field(default=0, init=False)
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted shards, in row order; the rows of other shards are read past."""
+        columns = self.prepare.columns(self.dataset.features)
+        rows = iter(self.dataset.decode(False).select_columns(columns))
+        size = self.cut.shard_size
+        self.total = 0
+        for number in count():
+            if wanted(number):
+                for limits in self.cut.batches(number * size, (number + 1) * size):
+                    values = list(islice(rows, len(limits)))
+                    self.total += len(values)
+                    if values:
+                        yield self.prepare(limits.start, {name: [row[name] for row in values] for name in columns})
+            else:
+                self.total += sum(1 for _ in islice(rows, size))
+            if self.total < (number + 1) * size:
+                return
+
+
+@dataclass(frozen=True)
+class _Prepared(TorchDataset):
+    """Batches by number, as a DataLoader wants them."""
+
+    dataset: Dataset
+    prepare: Preparation
+    ranges: list[range]
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = self.ranges[number]
+        return self.prepare(rows.start, self.dataset[rows.start : rows.stop])
+
+
+def _undecoded(dataset: Dataset, prepare: Preparation) -> Dataset:
+    """Return only the columns that are read, images still as bytes: decoding is where a row can fail."""
+    columns = prepare.columns(dataset.features)
+    selected = dataset.with_format(None).select_columns(columns)
+    return selected.cast_column(IMAGE, ImageFeature(decode=False)) if IMAGE in columns else selected
+
+
+def _as_is(batch: Any) -> Any:  # noqa: ANN401 - a Batch; DataLoader believes it is a list
+    return batch

@@ -1,0 +1,104 @@
+"""`extract`: one public function over datasets, dictionaries of datasets and streams, on one process or several."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from torch import nn
+
+from hf_midrange.classifier import load_classifier
+from hf_midrange.extraction.engine import Extraction, Options
+from hf_midrange.extraction.inputs import Processor, preparation
+
+
+Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
+
+
+def extract(
+    dataset: Data,
+    model: nn.Module | str | PathLike[str],
+    processor: Processor | str | PathLike[str] | None = None,
+    *,
+    batch_size: int = 64,
+    output_dir: str | PathLike[str] | None = None,
+    head: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    num_workers: int = 0,
+    shard_size: int = 4096,
+    max_length: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    run_id: str | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> Data:
+    """Run a classifier over a dataset and add the columns `embedding`, `logits` and `prediction`.
+
+    One forward pass a row: the embedding is the input of the classifier's last linear layer, of shape `(d,)`; the
+    logits, of shape `(C,)`, are that layer applied to it in float32, whatever the backbone's precision. Rows come back
+    in order, on any number of processes (`accelerate launch`). The model keeps its weights, buffers, mode and device.
+
+    With `output_dir`, rows are computed in shards. A finished shard is on disk and is never computed again, so the
+    same call after a crash goes on where it stopped, and memory does not grow with the number of rows: the result is
+    the dataset with memory-mapped columns. Without it, results stay in memory, and those of a stream are computed as
+    it is read.
+
+    Args:
+        dataset: has `image`, or `text` and perhaps `text_pair`; if it has `label`, a `ClassLabel`, the model must have
+            as many labels. A `DatasetDict` is written to one subfolder a split.
+        model: a timm or transformers image classifier or a transformers sequence classifier; or its Hub id or folder.
+        processor: an image processor, a tokenizer, or a callable from a PIL image to a tensor of shape `(3, h, w)`;
+            None takes the model's own.
+        batch_size: rows a forward pass; halved by itself where the device's memory is too small. Sums are rounded
+            differently in batches of another size, by about 1e-6 of the values.
+        output_dir: folder for the shards; shared by all processes.
+        head: name of the last linear layer, where several fit.
+        device: where to run; None takes the process's accelerator, else the CPU.
+        dtype: precision of the backbone, such as `"bfloat16"`; None takes the model's own.
+        num_workers: worker processes that decode and transform or tokenise; streams use none.
+        shard_size: rows a shard: what is held in memory, and what is lost at most when a process dies.
+        max_length: most tokens of a text; None takes the tokenizer's limit.
+        on_error: `"skip"` drops unreadable rows and says how many; `"raise"` names the first.
+        run_id: your name for these rows, in place of the dataset's fingerprint or a stream's first shard.
+        overwrite: delete the shards of another run in `output_dir`.
+        trust_remote_code: run code that comes with the model.
+
+    Returns:
+        The same kind of dataset, with the columns added.
+
+    Raises:
+        KeyError: if the image or text column is missing.
+        TypeError: if a column has the wrong feature.
+        ValueError: if the dataset is empty, a row cannot be read, the model's labels are not the dataset's, the last
+            linear layer is not clear, or `output_dir` holds another run.
+
+    Example:
+        ```python
+        ds = hm.extract(ds, "timm/resnet18.a1_in1k", output_dir="extracted", batch_size=128)
+        ds.with_format("torch")["embedding"]  # float32, of shape (n, 512)
+        ```
+    """
+    chosen_device = PartialState().device if device is None else torch.device(device)
+    chosen_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    options = Options(
+        batch_size, shard_size, num_workers, head, chosen_device, chosen_dtype, on_error, run_id, overwrite
+    )  # fmt: skip
+    classifier = load_classifier(model, trust_remote_code=trust_remote_code)
+    source = None if isinstance(model, nn.Module) else fspath(model)
+    prepare = preparation(
+        classifier, processor, source=source, max_length=max_length, trust_remote_code=trust_remote_code
+    )
+    extraction = Extraction(classifier, prepare, options)
+    folder = None if output_dir is None else Path(output_dir)
+    if isinstance(dataset, DatasetDict | IterableDatasetDict):
+        for split in dataset.values():
+            extraction.check(split)
+        parts = {name: extraction.run(split, folder and folder / name) for name, split in dataset.items()}
+        return type(dataset)(parts)
+    extraction.check(dataset)
+    return extraction.run(dataset, folder)
