@@ -1,0 +1,149 @@
+"""Loading a classifier and finding its last linear layer."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from hf_midrange.classifier import (
+    head_weights,
+    label_names,
+    last_linear,
+    load_classifier,
+    modality,
+    number_of_labels,
+)
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def bert(labels: int = 3) -> BertForSequenceClassification:
+    return BertForSequenceClassification(BertConfig(**SMALL, vocab_size=50, num_labels=labels))
+
+
+def gpt2() -> GPT2ForSequenceClassification:
+    config = GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, vocab_size=50, num_labels=3, pad_token_id=0, bos_token_id=1, eos_token_id=1
+    )
+    return GPT2ForSequenceClassification(config)
+
+
+def resnet() -> ResNetForImageClassification:
+    return ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3)
+    )
+
+
+def vit(kind=ViTForImageClassification, config=ViTConfig):
+    return kind(config(**SMALL, image_size=16, patch_size=8, num_labels=3))
+
+
+def wrapped() -> TimmWrapperForImageClassification:
+    return TimmWrapperForImageClassification(TimmWrapperConfig(architecture="test_resnet", num_labels=3))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: timm.create_model("test_resnet", num_classes=3), "fc"),
+        (lambda: timm.create_model("test_vit", num_classes=3), "head"),
+        (lambda: timm.create_model("test_convnext", num_classes=3), "head.fc"),
+        (lambda: timm.create_model("test_efficientnet", num_classes=3), "classifier"),
+        (wrapped, "timm_model.fc"),
+        (vit, "classifier"),
+        (resnet, "classifier.1"),
+        (bert, "classifier"),
+        (gpt2, "score"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)), "3"),
+    ],
+)
+def test_last_linear_is_found(make, name):
+    model = make()
+    found, linear = last_linear(model)
+    assert found == name
+    assert linear is model.get_submodule(name)
+    assert linear.out_features == 3
+
+
+def test_as_many_labels_as_hidden_units_is_no_ambiguity():
+    assert last_linear(bert(labels=16))[0] == "classifier"
+
+
+def test_two_heads_are_refused_by_name_and_one_can_be_chosen():
+    model = vit(DeiTForImageClassificationWithTeacher, DeiTConfig)
+    with pytest.raises(ValueError, match="cls_classifier.*distillation_classifier"):
+        last_linear(model)
+    assert last_linear(model, "distillation_classifier")[1] is model.distillation_classifier
+
+
+def test_a_timm_model_without_classifier_is_refused_with_its_linears_named():
+    with pytest.raises(ValueError, match=r"no Linear classifier with 0 outputs.*blocks"):
+        last_linear(timm.create_model("test_vit", num_classes=0))
+
+
+def test_a_name_that_is_no_linear_is_refused_with_the_linears_named():
+    with pytest.raises(ValueError, match=r"'conv1' is no Linear.*'fc' \(96 -> 3\)"):
+        last_linear(timm.create_model("test_resnet", num_classes=3), "conv1")
+
+
+@pytest.mark.parametrize(("make", "kind"), [(bert, "text"), (gpt2, "text"), (vit, "image"), (wrapped, "image")])
+def test_modality(make, kind):
+    assert modality(make()) == kind
+
+
+def test_labels_and_names():
+    named = vit()
+    named.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
+    assert label_names(named) == ["cat", "dog", "bird"]
+    assert number_of_labels(named) == 3
+    assert label_names(timm.create_model("test_resnet", num_classes=3)) is None
+    assert number_of_labels(nn.Linear(2, 2)) is None
+
+
+def test_head_weights_are_float32_copies():
+    linear = nn.Linear(4, 2, bias=False, dtype=torch.bfloat16)
+    weight, bias = head_weights(linear)
+    assert weight.dtype == bias.dtype == torch.float32
+    assert bias.tolist() == [0, 0]
+    weight.zero_()
+    assert linear.weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", [bert, wrapped, vit])
+def test_a_folder_loads_as_the_class_that_wrote_it(make, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    loaded = load_classifier(tmp_path)
+    assert type(loaded) is type(model)
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_a_checkpoint_without_its_head_is_refused(tmp_path):
+    BertModel(BertConfig(**SMALL, vocab_size=50)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"classifier\.weight.*would be random"):
+        load_classifier(tmp_path)
+
+
+def test_a_model_that_is_no_classifier_is_refused(tmp_path):
+    from transformers import CLIPTextConfig
+
+    CLIPTextConfig(**SMALL).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no image or sequence classifier"):
+        load_classifier(tmp_path)
