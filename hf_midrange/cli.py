@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from hf_midrange import __version__
-from hf_midrange.configfile import read_config
+from hf_midrange.options import (
+    BatchSize,
+    Config,
+    Model,
+    OnError,
+    Output,
+    Overwrite,
+    Precision,
+    Seed,
+    Source,
+    Sources,
+    Split,
+)
 
 
 app = typer.Typer(
@@ -24,37 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATASET",
-        help="a saved dataset, an image folder, a csv, json, jsonl or parquet file, or a Hub id",
-    ),
-]
-Output = Annotated[Path, typer.Option(help="the folder to write")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="write into a folder that is not empty")]
-Split = Annotated[str | None, typer.Option(help="the split to use")]
-Model = Annotated[str, typer.Option(help="the classifier: a local folder, a Hub id, or a timm name")]
-Seed = Annotated[int, typer.Option(help="seed of every random choice")]
-Sources = Annotated[
-    list[str],
-    typer.Option(
-        help="annotations:COLUMN[,COLUMN], ngrams:COLUMN, image-properties[:COLUMN], thumbnail[:COLUMN], "
-        "text-style:COLUMN[,COLUMN] or latent; give the flag once per source"
-    ),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="rows in one forward pass")]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        help="a YAML file of flags, such as 'batch-size: 32'; flags typed here win",
-        callback=read_config,
-        is_eager=True,
-        exists=True,
-        dir_okay=False,
-    ),
-]
-
 
 @app.command()
 def extract(
@@ -64,12 +46,13 @@ def extract(
     processor: Annotated[str | None, typer.Option(help="its preprocessing, where not stored with the model")] = None,
     split: Split = None,
     batch_size: BatchSize = 64,
-    dtype: Annotated[str, typer.Option(help="precision of the backbone; logits are float32 in any case")] = "float32",
+    dtype: Annotated[Precision | None, typer.Option(help="of the backbone; by default the model's own")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default what there is")] = None,
     num_workers: Annotated[int, typer.Option(min=0, help="processes that decode images")] = 0,
-    shard_size: Annotated[int, typer.Option(min=1, help="rows written at once; a second call resumes there")] = 4096,
+    shard_size: Annotated[int, typer.Option(min=1, help="rows written at once; the same call resumes there")] = 4096,
     head: Annotated[str | None, typer.Option(help="name of the classifier's last linear layer")] = None,
-    on_error: Annotated[str, typer.Option(help="what an undecodable image does: raise or skip")] = "raise",
+    max_length: Annotated[int | None, typer.Option(min=1, help="most tokens of a text")] = None,
+    on_error: Annotated[OnError, typer.Option(help="what an unreadable row does")] = "raise",
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
@@ -91,7 +74,9 @@ def extract(
         num_workers=num_workers,
         shard_size=shard_size,
         head=head,
+        max_length=max_length,
         on_error=on_error,
+        overwrite=overwrite,
     )
     if PartialState().is_main_process:
         write_dataset(extracted, output)
@@ -268,7 +253,7 @@ def run(
     claim_output(output, dataset, overwrite)
     ds = one_split(read_dataset(dataset, split), dataset)
     sources = [concept_source(text) for text in source or usual_sources(ds)]
-    extracted = hm.extract(ds, model, batch_size=batch_size, output_dir=_shards_of(output))
+    extracted = hm.extract(ds, model, batch_size=batch_size, output_dir=_shards_of(output), overwrite=overwrite)
     if PartialState().is_main_process:
         repair(extracted, model, sources, output, seed)
         typer.echo(f"wrote {output}; {_shards_of(output)} is only needed to resume and can be deleted")
@@ -306,11 +291,28 @@ def main(argv: list[str] | None = None) -> None:
     line on standard error and exit 1; any other exception is a bug and keeps its traceback.
     """
     try:
-        app(args=argv, prog_name="hf-midrange")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # the context puts the old one back
+            app(args=argv, prog_name="hf-midrange")
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        typer.secho(f"error: {' '.join(str(message).split())}", fg="red", err=True)
+        _say("error", message, "red")
         sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _say("warning", message, "yellow")
+
+
+def _say(kind: str, message: object, colour: str) -> None:
+    typer.secho(f"{kind}: {' '.join(str(message).split())}", fg=colour, err=True)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,11 @@ def test_missing_dataset_is_one_line_and_exits_1(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_warning_is_one_line_without_source_code(capsys):
+    cli._show_warning(UserWarning("few\n rows"), UserWarning, "file.py", 3)
+    assert capsys.readouterr().err == "warning: few rows\n"
+
+
 def test_output_that_is_not_empty_is_refused_before_work(saved, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept")
@@ -247,13 +252,14 @@ def tiny_vit(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A saved dataset of 60 noisy images, dark or bright."""
+    """A saved dataset of 60 noisy images, most of them as dark or bright as their label says."""
     from datasets import Image as ImageFeature
     from PIL import Image
 
     rng = np.random.default_rng(0)
     label = np.arange(60) % 2
-    pixels = (rng.integers(0, 120, (60, 16, 16, 3)) + 130 * label[:, None, None, None]).astype(np.uint8)
+    bright = np.where(rng.random(60) < 0.9, label, 1 - label)
+    pixels = (rng.integers(0, 120, (60, 16, 16, 3)) + 130 * bright[:, None, None, None]).astype(np.uint8)
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=["dark", "bright"])})
     folder = tmp_path_factory.mktemp("images")
     rows = {"image": [Image.fromarray(array) for array in pixels], "label": label}
@@ -275,7 +281,7 @@ def test_extract_then_retrain_gives_a_model_that_loads_without_us(images, tiny_v
     assert {name for name in after if not after[name].equal(before[name])} == {"classifier.weight", "classifier.bias"}
     AutoImageProcessor.from_pretrained(tmp_path / "repaired" / "model")
     scored = called("evaluate", tmp_path / "curated", "--head", tmp_path / "repaired" / "head", "--json").stdout
-    assert json.loads(scored)["mean"] > 0.9
+    assert json.loads(scored)["mean"] > 0.7
 
 
 def test_run_writes_every_result(images, tiny_vit, tmp_path):
