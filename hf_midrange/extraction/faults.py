@@ -31,10 +31,11 @@ def report(records: list[dict], *, skip: bool) -> None:
     """Warn, on the main process, of dropped rows and of rows without finite logits.
 
     Raises:
-        ValueError: if rows are unreadable and `skip` is false: an earlier run may have been allowed to drop them.
+        ValueError: if rows are unreadable and `skip` is false (an earlier run may have been allowed to drop them), or
+            no row is readable.
     """
     dropped = unreadable_rows(records)
-    if dropped and not skip:
+    if dropped and (not skip or len(dropped) == sum(record["rows"] for record in records)):
         refuse_unreadable(dropped)
     if not PartialState().is_main_process:
         return

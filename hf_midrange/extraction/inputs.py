@@ -86,11 +86,11 @@ class Preparation:
             except UNREADABLE:
                 # One row spoils the batch; find which. A fault of the processor itself hits every row alike.
                 failing = self._failing(items)
-                if not failing or len(failing) == len(items):
+                if not failing or 1 < len(items) == len(failing):
                     raise
                 unreadable |= failing
                 items = {row: item for row, item in items.items() if row not in failing}
-                inputs = self._transform(list(items.values()))
+                inputs = self._transform(list(items.values())) if items else None
         count = len(items) + len(unreadable)
         return Batch(first_row, count, np.fromiter(items, np.int64, len(items)), inputs, unreadable)
 
