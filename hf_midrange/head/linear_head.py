@@ -67,7 +67,8 @@ class LinearHead:
 
     def __call__(self, embedding: Any) -> torch.Tensor:  # noqa: ANN401 - a tensor, array or nested list
         """Return logits `(n, C)` of raw embeddings `(n, d)`, on the device of the embeddings if they are a tensor."""
-        values = torch.as_tensor(embedding, dtype=self.weight.dtype)
+        raw = embedding if isinstance(embedding, torch.Tensor) else torch.tensor(np.asarray(embedding))
+        values = raw.to(self.weight.dtype)
         if values.shape[-1] != self.width:
             raise ValueError(f"the head acts on embeddings of width {self.width}, but got shape {tuple(values.shape)}")
         return values @ self.weight.T.to(values.device) + self.bias.to(values.device)

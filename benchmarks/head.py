@@ -1,0 +1,133 @@
+"""Time to a repaired head against DFR's full recipe on the same features, in the same run.
+
+Ours: one weighted correction of the given head. DFR (Kirichenko et al. 2023): seven values of C on half the rows, then
+the mean of 20 l1 heads on group-balanced subsamples, by scikit-learn's liblinear. Runs alternate; medians are compared.
+
+    python benchmarks/head.py --sizes 800x1280 20000x2048
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from hf_midrange.head.correction import fit_head
+from hf_midrange.head.linear_head import LinearHead
+
+
+STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
+REFITS = 20
+
+
+def simulate(rows, width, classes, seed, contrary=0.05):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, rows)
+    tied = np.where(rng.random(rows) < contrary, (labels + rng.integers(1, classes, rows)) % classes, labels)
+    core, shortcut = (np.random.default_rng(k).normal(size=(classes, width)) for k in (1, 2))
+    values = rng.normal(size=(rows, width)) * 6 + core[labels] + 1.5 * shortcut[tied]
+    return values.astype(np.float32), labels, labels * classes + tied
+
+
+def erm_head(width, classes):
+    values, labels, _ = simulate(2000, width, classes, 77)
+    model = LogisticRegression(C=1e-4, max_iter=200).fit(values, labels)
+    weight, bias = model.coef_, model.intercept_
+    if classes == 2:
+        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    return LinearHead.from_weights(weight, bias)
+
+
+def worst(predictions, labels, groups):
+    return min((predictions == labels)[groups == group].mean() for group in np.unique(groups))
+
+
+def ours(values, labels, groups, head):
+    classes = head.num_classes
+    contrary = groups % classes != labels
+    share = 1 / (1 + np.sqrt(0.05 / 0.95))
+    weights = np.zeros(len(labels))
+    for k in range(classes):
+        for part, total in (((labels == k) & contrary, share), ((labels == k) & ~contrary, 1 - share)):
+            weights[part] = total / max(1, part.sum())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tensors = (torch.tensor(part, device=device) for part in (values, labels, weights))
+    fitted = fit_head(*tensors, head, classes)
+    return lambda new: fitted(torch.tensor(new)).argmax(dim=1).cpu().numpy()
+
+
+def l1_head(strength):
+    from sklearn.multiclass import OneVsRestClassifier
+
+    return OneVsRestClassifier(LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear"))
+
+
+def balanced_rows(groups, rng):
+    size = np.bincount(groups)[np.unique(groups)].min()
+    return np.concatenate([rng.choice(np.flatnonzero(groups == g), size, replace=False) for g in np.unique(groups)])
+
+
+def dfr(values, labels, groups, head):
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels))
+    fit, choose = order[: len(order) // 2], order[len(order) // 2 :]
+    rows = fit[balanced_rows(groups[fit], rng)]
+    scaler = StandardScaler().fit(values[rows])
+    features, scores = scaler.transform(values), []
+    for strength in STRENGTHS:
+        model = l1_head(strength).fit(features[rows], labels[rows])
+        scores.append(worst(model.predict(features[choose]), labels[choose], groups[choose]))
+    chosen, total = STRENGTHS[int(np.argmax(scores))], 0.0
+    scaler = StandardScaler().fit(values)
+    features = scaler.transform(values)
+    for _ in range(REFITS):
+        rows = balanced_rows(groups, rng)
+        model = l1_head(chosen).fit(features[rows], labels[rows])
+        parts = [np.append(part.coef_[0], part.intercept_) for part in model.estimators_]
+        total = total + np.array(parts) / REFITS
+
+    def predict(new):
+        scores = scaler.transform(new) @ total[:, :-1].T + total[:, -1]
+        return (scores[:, 0] > 0).astype(int) if len(total) == 1 else scores.argmax(axis=1)
+
+    return predict
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["800x1280"], help="rows x width")
+    parser.add_argument("--classes", type=int, nargs="+", default=[2])
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print("| rows x width | classes | ours s | DFR s | DFR / ours | WGA ERM | WGA ours | WGA DFR |\n" + "|---" * 8 + "|")
+    for size in arguments.sizes:
+        for classes in arguments.classes:
+            compare(*map(int, size.split("x")), classes, arguments.repeats)
+
+
+def compare(rows, width, classes, repeats):
+    values, labels, groups = simulate(rows, width, classes, 5)
+    new, new_labels, new_groups = simulate(4000, width, classes, 6, contrary=1 - 1 / classes)
+    head = erm_head(width, classes)
+    times, accuracies = {ours: [], dfr: []}, {}
+    for _ in range(repeats):
+        for recipe in (ours, dfr):
+            start = time.perf_counter()
+            predict = recipe(values, labels, groups, head)
+            times[recipe].append(time.perf_counter() - start)
+            accuracies[recipe] = worst(predict(new), new_labels, new_groups)
+    mine, theirs = (float(np.median(times[recipe])) for recipe in (ours, dfr))
+    before = worst(head(new).argmax(dim=1).numpy(), new_labels, new_groups)
+    print(
+        f"| {rows} x {width} | {classes} | {mine:.2f} | {theirs:.2f} | {theirs / mine:.1f} | {before:.3f} | "
+        f"{accuracies[ours]:.3f} | {accuracies[dfr]:.3f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

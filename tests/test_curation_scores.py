@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+
+from hf_midrange.curation.ridge import class_weights, compact, left_out_scores, standardised
+from hf_midrange.curation.scores import auc, margins, opposite_skew, own_position, position, robust_skewness
+from hf_midrange.curation.selection import balanced, contrary_share, split_by_contrary
+
+
+def brute_force(features, members, ridge, blocks):
+    """Refit scikit-learn's ridge without each block, on the full objective's own weights and penalty."""
+    targets, weights = np.where(members, 1.0, -1.0), class_weights(members)
+    scores = np.empty(len(targets))
+    for block in np.unique(blocks):
+        out = blocks == block
+        model = Ridge(alpha=ridge * len(targets)).fit(features[~out], targets[~out], weights[~out])
+        scores[out] = model.predict(features[out])
+    return scores
+
+
+@pytest.mark.parametrize("width", [5, 60])
+@pytest.mark.parametrize("shared", [False, True])
+def test_left_out_scores_equal_refitting(width, shared):
+    rng = np.random.default_rng(0)
+    raw, members = rng.normal(size=(40, width)), rng.random(40) < 0.3
+    features = compact(standardised(raw))
+    sources = np.arange(40) // 3 if shared else np.arange(40)
+    expected = brute_force(features, members, 0.05, sources)
+    np.testing.assert_allclose(left_out_scores(features, members, 0.05, sources), expected, atol=1e-9)
+
+
+def test_left_out_scores_equal_kernel_ridge_with_free_intercept():
+    rng = np.random.default_rng(1)
+    raw, members = rng.normal(size=(30, 50)), rng.random(30) < 0.5
+    kernel = standardised(raw) @ standardised(raw).T
+    kernel /= np.trace(kernel) / 30
+    system = np.zeros((31, 31))
+    system[:30, :30] = kernel + np.diag(0.02 * 30 / class_weights(members))
+    system[:30, 30] = system[30, :30] = 1
+    targets = np.where(members, 1.0, -1.0)
+    inverse = np.linalg.inv(system)
+    alpha = (inverse @ np.append(targets, 0))[:30]
+    expected = targets - alpha / np.diag(inverse)[:30]
+    np.testing.assert_allclose(left_out_scores(compact(standardised(raw)), members, 0.02), expected, atol=1e-8)
+
+
+def test_compact_keeps_the_kernel():
+    features = np.random.default_rng(2).normal(size=(10, 40))
+    kernel = features @ features.T
+    np.testing.assert_allclose(compact(features) @ compact(features).T, kernel / (np.trace(kernel) / 10), atol=1e-12)
+
+
+def test_standardised_clips_and_silences_constant_columns():
+    values = np.column_stack([np.ones(50), np.r_[np.zeros(49), 1.0], np.arange(50.0)])
+    result = standardised(values)
+    assert not result[:, 0].any()
+    assert result.max() == 4.0
+
+
+def test_position_is_zero_at_strangers_and_one_at_members():
+    members = np.array([True, True, True, False, False, False])
+    scores = np.array([1.0, 3.0, 5.0, -2.0, -1.0, 0.0])
+    np.testing.assert_allclose(position(scores, members), (scores + 1) / 4)
+    assert np.isnan(position(-scores, members)).all()
+
+
+def test_two_classes_mirror_each_other():
+    rng = np.random.default_rng(0)
+    labels, logits = np.arange(50) % 2, rng.normal(size=(50, 2))
+    logits[np.arange(50), labels] += 1
+    difference = margins(logits)
+    np.testing.assert_allclose(difference[:, 0], -difference[:, 1])
+    mirrored = own_position(difference, labels)
+    np.testing.assert_allclose(mirrored[labels == 0], 1 - position(difference[:, 1], labels == 1)[labels == 0])
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=4, max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_auc_equals_scikit_learn(rows):
+    scores, positives = np.array([float(a) for a, _ in rows]), np.array([b for _, b in rows])
+    if positives.all() or not positives.any():
+        assert np.isnan(auc(scores, positives))
+    else:
+        assert auc(scores, positives) == pytest.approx(roc_auc_score(positives, scores))
+
+
+def test_contrary_tails_make_the_opposite_skew_positive():
+    rng = np.random.default_rng(0)
+    members = np.arange(800) % 2 == 1
+    side = np.where(rng.random(800) < 0.05, ~members, members)
+    assert opposite_skew(rng.normal(size=800) + 4.0 * side, members) > 1
+    assert abs(opposite_skew(rng.normal(size=800) + 4.0 * members, members)) < 0.5
+    assert robust_skewness(np.ones(5)) == 0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.25, 0.5])
+def test_contrary_share_is_the_square_root_rule_up_to_forty_rows(share):
+    assert contrary_share(share, 40) == pytest.approx(1 / (1 + np.sqrt(share / (1 - share))))
+    assert contrary_share(share, 4000) <= contrary_share(share, 40)
+    assert contrary_share(share, 4000) >= 0.5 - 1e-9
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_classes_weigh_the_same_and_contrary_rows_get_their_share(classes):
+    rng = np.random.default_rng(0)
+    labels, contrary = rng.integers(0, classes, 600), rng.random(600) < 0.1
+    towards = (labels + rng.integers(1, classes, 600)) % classes
+    names = [f"c{k}" for k in range(classes)]
+    found = split_by_contrary(labels, contrary, towards, names, [""] * 600)
+    weight = found.weight().astype(float)
+    for k in range(classes):
+        mine = labels == k
+        assert weight[mine].sum() == pytest.approx(600 / classes, rel=1e-5)
+        assert weight[mine & contrary].sum() / weight[mine].sum() == pytest.approx(found.facts["q"][f"c{k}"], rel=1e-5)
+    keep = found.keep(0)
+    counts = [np.sum(keep & (labels == k)) for k in range(classes)]
+    assert max(counts) - min(counts) <= classes
+
+
+def test_balanced_keeps_cells_of_equal_size():
+    cells = np.array([0] * 30 + [1] * 6 + [2] * 20)
+    found = balanced(cells, ["a", "b", "c"], np.array([0, 0, 1]), [""] * 56)
+    keep = found.keep(1)
+    assert [int(keep[cells == cell].sum()) for cell in range(3)] == [6, 6, 12]
