@@ -230,7 +230,7 @@ def test_splits_are_chosen_by_name_and_writing_changes_kind(extracted, saved, tm
 def tiny_vit(tmp_path_factory):
     """A random image classifier and its preprocessing in a folder, as `save_pretrained` leaves them."""
     import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorFast
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     torch.manual_seed(0)
     names = {0: "dark", 1: "bright"}
@@ -246,7 +246,7 @@ def tiny_vit(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("model")
     ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessorFast(size={"height": 16, "width": 16}).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
     return folder
 
 
@@ -291,7 +291,25 @@ def test_run_writes_every_result(images, tiny_vit, tmp_path):
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
 def test_every_step_has_a_script_for_launchers(command):
-    run = subprocess.run(
-        [sys.executable, SCRIPTS / f"{command}.py", "--help"], capture_output=True, text=True, check=True
-    )
+    script = SCRIPTS / ("group_metrics.py" if command == "evaluate" else f"{command}.py")
+    run = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
     assert f"Usage: hf-midrange {command} " in run.stdout
+
+
+def test_no_script_hides_a_library():
+    import importlib.util
+
+    names = [script.stem for script in SCRIPTS.glob("*.py")]
+    assert [name for name in names if importlib.util.find_spec(name)] == []
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_rows_of_one(images, tiny_vit, tmp_path):
+    flags = [str(images), "--model", str(tiny_vit), "--batch-size", "8", "--output"]
+    called("extract", *flags, tmp_path / "one")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    subprocess.run([*launch, SCRIPTS / "extract.py", *flags, tmp_path / "two"], check=True, capture_output=True)
+    one, two = load_from_disk(tmp_path / "one"), load_from_disk(tmp_path / "two")
+    assert one["label"][:] == two["label"][:]
+    for column in (columns.EMBEDDING, columns.LOGITS):
+        np.testing.assert_allclose(columns.matrix(one, column), columns.matrix(two, column), atol=1e-5)
