@@ -1,0 +1,105 @@
+"""The findings as a dataset: features, provenance, saving, and a short table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetInfo, Features, List, Value
+
+
+_SHARES = List(Value("float64"))
+_SIDE = {
+    "odds_ratio": Value("float64"),
+    "ci_low": Value("float64"),
+    "ci_high": Value("float64"),
+    "p": Value("float64"),
+    "rows_in_band": Value("int64"),
+    "rows_with_concept_in_band": Value("int64"),
+    "profile": _SHARES,
+    "profile_low": _SHARES,
+    "profile_high": _SHARES,
+    "shape": Value("string"),
+}
+
+FEATURES = Features(
+    {
+        "unit": Value("int32"),
+        "unit_name": Value("string"),
+        "band": Value("string"),
+        "source": Value("string"),
+        "concept": Value("string"),
+        **{name: Value("float64") for name in ("odds_ratio", "ci_low", "ci_high", "p_value", "q_value", "q_confirm")},
+        **{name: Value("bool") for name in ("confirmed", "confounder", "derived")},
+        "signature": Value("string"),
+        "group": Value("string"),
+        "found_at_top": Value("bool"),
+        "odds_ratio_confirm": Value("float64"),
+        "power": Value("float64"),
+        "homogeneity_p": Value("float64"),
+        "strata_dropped": Value("int64"),
+        **{f"{side}_{name}": feature for side in ("member", "stranger") for name, feature in _SIDE.items()},
+    }
+)
+"""The columns of the findings. Odds ratios of `member` and `stranger` say how much more often the concept is present
+in the band than outside it, over all rows; `odds_ratio` is the oriented one of the discovery half."""
+
+
+def findings_dataset(columns: Mapping[str, Sequence[Any]], facts: Mapping[str, Any]) -> Dataset:
+    """Return the findings, with where they come from in the dataset's own description."""
+    info = DatasetInfo(description=json.dumps(facts), features=FEATURES)
+    return Dataset.from_dict({name: columns[name] for name in FEATURES}, features=FEATURES, info=info)
+
+
+def provenance(findings: Dataset) -> dict[str, Any]:
+    """Return how the findings were made: data, options, versions, what was tested, and what was not and why."""
+    return json.loads(findings.info.description or "{}")
+
+
+def save_findings(findings: Dataset, folder: str | Path) -> Path:
+    """Write `findings.parquet` and `provenance.json` to `folder`; return the folder."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    findings.to_parquet(str(target / "findings.parquet"))
+    text = json.dumps(provenance(findings), indent=2) + "\n"
+    (target / "provenance.json").write_text(text, encoding="utf-8")
+    return target
+
+
+def load_findings(folder: str | Path) -> Dataset:
+    """Read what `save_findings` wrote, into memory."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(Path(folder) / "findings.parquet")
+    facts = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))
+    return findings_dataset(table.to_pydict(), facts)
+
+
+def findings_table(findings: Dataset, rows: int = 20) -> str:
+    """Return the first findings as aligned lines of text, with a line on what was and was not tested."""
+    facts = provenance(findings)
+    header = ("unit", "band", "concept", "odds ratio", "95 % interval", "q", "q confirm", "reading")
+    lines = [header, *(_line(row) for row in findings.select(range(min(rows, len(findings)))))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    confirmed = sum(findings["confirmed"]) if len(findings) else 0
+    text.append(f"{len(findings)} of {facts.get('tested', '?')} tests discovered, {confirmed} confirmed")
+    text += [f"{count} not tested: {reason}" for reason, count in facts.get("not_tested", {}).items()]
+    return "\n".join(text)
+
+
+def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    reading = [name for name in ("confirmed", "derived") if row[name]]
+    reading += [row["signature"]] if row["signature"] != "none" else []
+    return (
+        row["unit_name"],
+        row["band"],
+        f"{row['source']}: {row['concept']}",
+        f"{row['odds_ratio']:.3g}",
+        f"{row['ci_low']:.3g} to {row['ci_high']:.3g}",
+        f"{row['q_value']:.2g}",
+        "-" if row["q_confirm"] is None else f"{row['q_confirm']:.2g}",
+        ", ".join(reading) or "not confirmed",
+    )

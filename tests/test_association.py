@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features
+from scipy import sparse
+
+from hf_midrange import columns
+from hf_midrange.association import associate, findings_table, load_findings, provenance, save_findings
+from hf_midrange.bands import LogitBands
+
+
+def simulated(n=2000, *, tie=3.0, classes=3, noise_concepts=30, prevalence=0.1, seed=0, column="concepts_tags"):
+    """Logits that a tied concept (the last one) raises for class 0, for members and strangers alike."""
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation(np.arange(n) % classes)
+    tied = rng.random(n) < np.where(ids == 0, 0.8, 0.2)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), ids] += 3
+    logits[:, 0] += tie * (tied - 0.5)
+    present = rng.random((n, noise_concepts + 1)) < prevalence
+    present[:, -1] = tied
+    names = [f"noise_{i}" for i in range(noise_concepts)] + ["tied"]
+    return dataset(logits, ids, present, names, column)
+
+
+def dataset(logits, ids, present, names, column="concepts_tags"):
+    classes = [f"class_{k}" for k in range(logits.shape[1])]
+    ds = Dataset.from_dict({"label": ids}, features=Features({"label": ClassLabel(names=classes)}))
+    return columns.with_columns(
+        ds,
+        {
+            "logits": (np.asarray(logits, np.float32), columns.vector(logits.shape[1])),
+            column: (columns.concept_arrow(sparse.csr_matrix(present), names), columns.concept_list(names)),
+        },
+    )
+
+
+def same(one, other):
+    """Equality in which NaN equals NaN."""
+    return repr(one[:]) == repr(other[:])
+
+
+def test_a_planted_confounder_is_found_in_the_middle_and_nothing_else():
+    findings = associate(simulated())
+    confounders = findings.filter(lambda row: row["confounder"])
+    assert {(row["unit_name"], row["band"], row["concept"]) for row in confounders} == {("class_0", "mid", "tied")}
+    row = confounders[0]
+    assert row["odds_ratio"] > 1
+    assert row["member_odds_ratio"] < 1 < row["stranger_odds_ratio"]
+    assert row["ci_low"] < row["odds_ratio"] < row["ci_high"]
+    assert row["member_shape"] == row["stranger_shape"] == "rising"
+    assert not any(row["confirmed"] for row in findings if row["concept"] != "tied")
+    assert list(findings["p_value"]) == sorted(findings["p_value"])
+
+
+def test_hardness_is_told_from_confounding():
+    rng = np.random.default_rng(1)
+    n = 4000
+    ids = np.arange(n) % 4
+    blurred = rng.random(n) < 0.3
+    logits = np.where(ids[:, None] == np.arange(4), 2.0, -2.0) * np.where(blurred, 0.3, 1.0)[:, None]
+    logits += rng.normal(size=(n, 4)) * 0.7
+    findings = associate(dataset(logits, ids, blurred[:, None], ["blurred"]))
+    middle = [row for row in findings if row["band"] == "mid"]
+    assert {row["signature"] for row in middle} == {"hardness"}
+    assert not any(row["confounder"] for row in findings)
+
+
+def test_mirrored_units_are_reported_once_unless_asked():
+    ds = simulated(classes=2)
+    values = columns.matrix(ds, "logits")
+    z = values[:, 0] - values[:, 1]
+    ds = columns.with_columns(ds, {"logits": (np.stack([z, -z], axis=1), columns.vector(2))})
+    once, twice = associate(ds), associate(ds, mirrored_units=True)
+    assert set(once["unit"]) == {1}
+    assert set(twice["unit"]) == {0, 1}
+    assert "mirrors" in provenance(once)["units_left_out"]["class_0"]
+
+
+def test_derived_concepts_are_marked_and_never_confirmed():
+    findings = associate(simulated(column="concepts_latent"))
+    assert all(findings["derived"])
+    assert len(findings)
+    assert not any(findings["confirmed"])
+    assert not any(findings["confounder"])
+
+
+def test_bands_are_fitted_where_there_are_none():
+    ds = simulated()
+    assert same(associate(ds), associate(LogitBands().fit(ds).transform(ds)))
+
+
+def test_the_seed_chooses_the_halves():
+    ds = simulated()
+    assert same(associate(ds, seed=3), associate(ds, seed=3))
+    assert not same(associate(ds, seed=3), associate(ds, seed=4))
+
+
+def test_relabelling_classes_changes_only_the_unit_numbers():
+    ds = simulated()
+    order = np.array([2, 0, 1])
+    values, ids = columns.matrix(ds, "logits"), columns.labels(ds)
+    present = columns.presence(ds, "concepts_tags")
+    names = columns.vocabulary(ds.features, "concepts_tags")
+    moved = dataset(values[:, order], np.argsort(order)[ids], present, names)
+    groups = np.arange(len(ids))
+    one = associate(moved.add_column("source_id", groups), alpha=0.05)
+    confounders = [row for row in one if row["confounder"]]
+    assert {(row["unit"], row["band"], row["concept"]) for row in confounders} == {(1, "mid", "tied")}
+
+
+def test_what_was_not_tested_is_counted():
+    ds = simulated(n=400, prevalence=0.002)
+    facts = provenance(associate(ds))
+    assert facts["tested"] + sum(facts["not_tested"].values()) == 3 * 3 * 31
+    assert any("concept" in reason for reason in facts["not_tested"])
+
+
+def test_findings_survive_saving(tmp_path):
+    findings = associate(simulated())
+    loaded = load_findings(save_findings(findings, tmp_path / "found"))
+    assert loaded.features == findings.features
+    assert same(loaded, findings)
+    assert provenance(loaded) == provenance(findings)
+    text = findings_table(findings, rows=3)
+    assert "tags: tied" in text
+    assert "not tested" in text or "discovered" in text
+
+
+def test_no_finding_is_an_empty_dataset_with_the_same_columns():
+    ds = simulated().select_columns(["label", "logits", "concepts_tags"])
+    nothing = associate(ds, alpha=1e-300)
+    assert len(nothing) == 0
+    assert nothing.features == associate(ds).features
+    assert "0 of" in findings_table(nothing)
+
+
+def test_sources_are_never_split():
+    from hf_midrange.association.halves import discovery_half
+
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 50, size=400)
+    half = discovery_half(source % 2, source, seed=1)
+    for value in np.unique(source):
+        assert len(set(half[source == value])) == 1
+    assert 100 < half.sum() < 300
+    plain = discovery_half(source % 2, None, seed=1)
+    assert abs(plain[source % 2 == 0].sum() - (source % 2 == 0).sum() / 2) <= 1
+
+
+def test_concepts_that_say_the_same_share_a_group():
+    ds = simulated()
+    present = columns.presence(ds, "concepts_tags").toarray()
+    twin = present[:, -1] ^ (np.random.default_rng(0).random(len(present)) < 0.02)
+    names = [*columns.vocabulary(ds.features, "concepts_tags"), "twin"]
+    ds = dataset(columns.matrix(ds, "logits"), ds["label"][:], np.column_stack([present, twin]), names)
+    groups = {row["concept"]: row["group"] for row in associate(ds) if row["confounder"]}
+    assert set(groups) == {"tied", "twin"}
+    assert len(set(groups.values())) == 1
+
+
+def test_bad_input_is_refused():
+    ds = simulated()
+    with pytest.raises(KeyError, match="annotate"):
+        associate(ds.remove_columns("concepts_tags"))
+    with pytest.raises(KeyError, match="label"):
+        associate(ds.remove_columns("label"))
+    with pytest.raises(ValueError, match="no rows"):
+        associate(ds.select([]))
+    with pytest.raises(ValueError, match="alpha"):
+        associate(ds, alpha=5)
+    with pytest.raises(ValueError, match="method"):
+        associate(ds, method="bonferroni")
