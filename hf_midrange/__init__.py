@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
     from hf_midrange.bands import LogitBands as LogitBands
     from hf_midrange.concepts import Annotations as Annotations
+    from hf_midrange.concepts import EarlyFeatures as EarlyFeatures
     from hf_midrange.concepts import ImageProperties as ImageProperties
     from hf_midrange.concepts import LatentConcepts as LatentConcepts
     from hf_midrange.concepts import NGrams as NGrams
+    from hf_midrange.concepts import Predictions as Predictions
     from hf_midrange.concepts import TextStyle as TextStyle
     from hf_midrange.concepts import Thumbnail as Thumbnail
     from hf_midrange.concepts import annotate as annotate
@@ -29,9 +31,11 @@ _HOMES = {
     "LogitBands": "bands",
     "annotate": "concepts",
     "Annotations": "concepts",
+    "EarlyFeatures": "concepts",
     "ImageProperties": "concepts",
     "LatentConcepts": "concepts",
     "NGrams": "concepts",
+    "Predictions": "concepts",
     "TextStyle": "concepts",
     "Thumbnail": "concepts",
     "associate": "association",

@@ -72,8 +72,11 @@ def test_every_image_mode_is_read(mode):
     assert Thumbnail().view({"image": [picture]}).shape == (1, 48)
 
 
-def test_transparent_pixels_are_shown_on_white():
-    assert rgb(pillow.new("RGBA", (2, 2), (10, 20, 30, 0))).getpixel((0, 0)) == (255, 255, 255)
+def test_alpha_is_dropped_and_deep_greys_are_scaled():
+    assert rgb(pillow.new("RGBA", (2, 2), (10, 20, 30, 0))).getpixel((0, 0)) == (10, 20, 30)
+    deep = pillow.fromarray(np.full((2, 2), 257 * 100, dtype=np.uint16))
+    assert rgb(deep).getpixel((0, 0)) == (100, 100, 100)
+    assert rgb(pillow.fromarray(np.full((2, 2), 1.0, dtype=np.float32))).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("settings", [{"mode": "HSV"}, {"size": 0}])

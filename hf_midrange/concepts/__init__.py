@@ -1,12 +1,26 @@
 """Concepts: everything that is present or absent in a row and has a name, from wherever a user has it."""
 
 from hf_midrange.concepts.annotation import annotate
+from hf_midrange.concepts.early_features import EarlyFeatures
 from hf_midrange.concepts.image_properties import ImageProperties
+from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.ngrams import NGrams
+from hf_midrange.concepts.predictions import Predictions
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
 
 
-__all__ = ["Annotations", "ImageProperties", "NGrams", "Source", "TextStyle", "Thumbnail", "annotate"]
+__all__ = [
+    "Annotations",
+    "EarlyFeatures",
+    "ImageProperties",
+    "LatentConcepts",
+    "NGrams",
+    "Predictions",
+    "Source",
+    "TextStyle",
+    "Thumbnail",
+    "annotate",
+]

@@ -78,11 +78,11 @@ def _annotated(
         if not source.fitted:
             refuse_unreadable(source, splits[fit_split])
     measured = {name: passes.measure(split, sources, batch_size) for name, split in splits.items()}
-    fitted = [source if source.fitted else source.learn(measured[fit_split]) for source in sources]
-    for old, source in zip(sources, fitted, strict=True):
-        if not old.fitted and not keep_disguised:
-            source = _without_disguised(source, measured[fit_split])
-        measured = {name: passes.read(split, source) for name, split in measured.items()}
+    for source in sorted(sources, key=lambda source: source.derived):
+        fitted = source if source.fitted else source.learn(measured[fit_split])
+        if not source.fitted and not keep_disguised and not source.derived:
+            fitted = _without_disguised(fitted, measured[fit_split])
+        measured = {name: passes.read(split, fitted) for name, split in measured.items()}
     working = [name for source in sources for name in source.measured() if name not in source.kept()]
     return {name: split.remove_columns(working) for name, split in measured.items()}
 

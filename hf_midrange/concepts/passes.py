@@ -20,6 +20,10 @@ class _Measure:
     sources: tuple[Source, ...]
     version: int = 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the cache of `Dataset.map` tells results apart by: no model is pickled."""
+        return {"sources": [source.identity() for source in self.sources], "version": self.version}
+
     def __call__(self, batch: Batch) -> dict[str, Any]:
         return {name: values for source in self.sources for name, values in source.measure(batch).items()}
 

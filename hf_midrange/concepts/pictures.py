@@ -13,22 +13,21 @@ if TYPE_CHECKING:
 
 
 def rgb(image: Image) -> Image:
-    """Return `image` in RGB with 8 bits a channel; 16-bit, 32-bit and float grey images are scaled by their own range.
+    """Return `image` in RGB with 8 bits a channel, as `extract` shows it to a classifier.
 
-    Transparent pixels are shown on white, as a page would show them.
+    Alpha is dropped; 16-bit and 32-bit grey levels are scaled from 0..65535, float ones from 0..1 where none is above.
     """
     from PIL import Image as pillow
 
     if image.mode == "RGB":
         return image
-    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L"):
-        values = np.asarray(image, dtype=np.float32)
-        low, high = float(values.min()), float(values.max())
-        scaled = (values - low) * (255 / (high - low) if high > low else 0.0)
-        return pillow.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        return pillow.alpha_composite(pillow.new("RGBA", layers.size, "white"), layers).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # Pillow's own conversion clips 16-bit greys to white
+        grey = np.asarray(image, dtype=np.float64)
+        top = float(grey.max(initial=0))
+        scale = (255 if top <= 1 else 1) if image.mode == "F" else (1 / 257 if top > 255 else 1)
+        return pillow.fromarray((grey * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 

@@ -66,9 +66,21 @@ class Source(Protocol):
         return False
 
     @property
+    def derived(self) -> bool:
+        """Return whether concepts are computed from the embedding: then no p-value about the logits is evidence.
+
+        Derived sources are fitted last, so that the concepts of the others can describe theirs.
+        """
+        return False
+
+    @property
     def reads_null(self) -> bool:
         """Return whether a null is a value of its own, as in metadata, and not a broken row."""
         return False
+
+    def identity(self) -> object:
+        """Return what tells apart two sources that would measure different things, for the cache of results."""
+        return self
 
     def check(self, features: Features) -> None:
         """Raise `KeyError` or `TypeError` if a column is missing or of a type that cannot be read."""

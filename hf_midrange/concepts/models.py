@@ -1,0 +1,119 @@
+"""What sources that run a model share: loading it once, feeding it, and knowing it again in a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hf_midrange.extraction.inputs import Preparation
+
+ModelLike = Any
+"""A model object, a Hub id, or a folder written by `save_pretrained`."""
+
+
+class Classifier(NamedTuple):
+    """A classifier with its preprocessing; calling it runs the model."""
+
+    model: nn.Module
+    prepare: Preparation
+
+    def inputs(self, column: str, values: Sequence[Any]) -> Mapping[str, Tensor]:
+        """Return the model inputs of some rows, on the model's device; a row that cannot be read is an error."""
+        batch = self.prepare(0, {column: values})
+        if batch.unreadable:
+            row, reason = next(iter(batch.unreadable.items()))
+            raise ValueError(f"column {column!r} cannot be read in row {row} of a batch of {len(values)}: {reason}")
+        place = next(self.model.parameters())
+        return {
+            name: tensor.to(place.device, place.dtype if tensor.is_floating_point() else None)
+            for name, tensor in (batch.inputs or {}).items()
+        }
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - a tensor or a ModelOutput
+        """Run the model, as transformers or as timm call theirs."""
+        from transformers import PreTrainedModel
+
+        return self.model(**inputs) if isinstance(self.model, PreTrainedModel) else self.model(*inputs.values())
+
+
+def classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
+    """Return a classifier ready to run: a model object where it is, one loaded by name on the accelerator if any.
+
+    Raises:
+        ValueError: if the weights belong to no image or sequence classifier, or there is no processor for it.
+    """
+    if isinstance(model, str | PathLike) and (processor is None or isinstance(processor, str | PathLike)):
+        return _loaded(fspath(model), None if processor is None else fspath(processor))
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.extraction.inputs import preparation
+
+    source = fspath(model) if isinstance(model, str | PathLike) else None
+    loaded = load_classifier(model)
+    return Classifier(loaded, preparation(loaded, processor, source=source))
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, processor: str | None) -> Classifier:
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.extraction.inputs import preparation
+
+    loaded = load_classifier(model).to(accelerator())
+    return Classifier(loaded, preparation(loaded, processor, source=model))
+
+
+def accelerator() -> Any:  # noqa: ANN401 - a torch.device
+    """Return the device that accelerate gives this process."""
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a model in eval mode without gradients; afterwards each module is in its former mode."""
+    import torch
+
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def model_identity(model: ModelLike) -> str:
+    """Return a text that differs between models with different weights: for a Hub id, the id itself."""
+    if isinstance(model, str | PathLike):
+        folder = Path(model)
+        files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+        return f"{fspath(model)} {[(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]}"
+    digest = hashlib.sha256(f"{type(model).__qualname__} {model}".encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def settings_identity(source: Any, *models: str) -> tuple[Any, ...]:  # noqa: ANN401 - a dataclass instance
+    """Return the fields of `source` with those named in `models` replaced by what tells their weights apart."""
+    values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    for name in models:
+        values[name] = _told_apart(values[name])
+    return (type(source).__name__, *sorted(values.items()))
+
+
+def _told_apart(held: Any) -> str:  # noqa: ANN401 - a model, a processor, an id, or None
+    known = isinstance(held, str | PathLike) or hasattr(held, "state_dict")
+    return model_identity(held) if known else repr(held)
