@@ -23,6 +23,7 @@ from hf_midrange.extraction.faults import refuse_unreadable, report, unreadable_
 from hf_midrange.extraction.forward import Forward, prepared
 from hf_midrange.extraction.inputs import Batch, Preparation
 from hf_midrange.extraction.manifest import MANIFEST, claim, data_key, model_key
+from hf_midrange.extraction.processes import is_mine
 from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
 from hf_midrange.extraction.shards import Shard, ShardFolder, computed, output_features
 
@@ -91,7 +92,7 @@ class Extraction:
         rows = self._rows(dataset)
         features = self._features(dataset.features)
         with self._forward() as forward:
-            shards = list(self._compute(rows, forward, _mine))
+            shards = list(self._compute(rows, forward, is_mine))
         if state.num_processes > 1:
             shards = gather_object(shards)
         shards.sort(key=lambda shard: shard.number)
@@ -105,7 +106,9 @@ class Extraction:
         store = ShardFolder(folder, self._features(dataset.features))
         self._claim(dataset, store)
         with self._forward() as forward:
-            for shard in self._compute(rows, forward, lambda number: _mine(number) and not store.is_finished(number)):
+            for shard in self._compute(
+                rows, forward, lambda number: is_mine(number) and not store.is_finished(number)
+            ):
                 store.write(shard)
         state.wait_for_everyone()
         if rows.total == 0:
@@ -185,12 +188,6 @@ class Extraction:
     def _finish(self, result: Dataset, records: list[dict]) -> Dataset:
         report(records, skip=self._skip)
         return without_unreadable(result, records)
-
-
-def _mine(number: int) -> bool:
-    """Whether a shard is this process's to compute."""
-    state = PartialState()
-    return number % state.num_processes == state.process_index
 
 
 def _readable(batches: Iterable[Batch], *, skip: bool) -> Iterator[Batch]:

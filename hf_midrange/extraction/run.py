@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import nn
 
 from hf_midrange.classifier import load_classifier
 from hf_midrange.extraction.engine import Extraction, Options
 from hf_midrange.extraction.inputs import Processor, preparation
+from hf_midrange.extraction.processes import join_processes
 
 
 Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
@@ -83,7 +83,8 @@ def extract(
         ds.with_format("torch")["embedding"]  # float32, of shape (n, 512)
         ```
     """
-    chosen_device = PartialState().device if device is None else torch.device(device)
+    state = join_processes()
+    chosen_device = state.device if device is None else torch.device(device)
     chosen_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     options = Options(
         batch_size, shard_size, num_workers, head, chosen_device, chosen_dtype, on_error, run_id, overwrite
