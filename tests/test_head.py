@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import DatasetDict, Value
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from torch import nn

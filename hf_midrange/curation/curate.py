@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
+from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.columns import Splits
@@ -66,7 +67,10 @@ def _curate_split(ds: Dataset, findings: Dataset | None, strategy: str, seed: in
             columns.PSEUDO_GROUP: (cells, ClassLabel(names=names)),
             columns.KEEP: (selection.keep(seed), Value("bool")),
             columns.WEIGHT: (selection.weight(), Value("float32")),
-            columns.CONFOUNDERS: (columns.concept_arrow(present, concepts), columns.concept_list(concepts)),
+            columns.CONFOUNDERS: (
+                columns.concept_arrow(sparse.csr_matrix(present), concepts),
+                columns.concept_list(concepts),
+            ),
             columns.REASON: (selection.reasons, reason_feature(report)),
         },
     )

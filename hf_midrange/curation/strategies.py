@@ -152,7 +152,7 @@ def named_concepts(evidence: Evidence) -> Selection:
     wanted = confirmed(evidence.findings)
     if not wanted:
         raise ValueError(
-            "strategy 'concepts' needs findings with at least one confirmed confounder; run `associate(ds)` and look at "
+            "strategy 'concepts' needs findings with a confirmed confounder; run `associate(ds)` and look at "
             "its `confirmed` and `confounder` columns, or use strategy='auto'"
         )
     present, names = named_presence(evidence, wanted)

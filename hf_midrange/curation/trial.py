@@ -12,7 +12,7 @@ from hf_midrange.curation.selection import Selection
 
 
 FOLDS = 5
-LARGE = 2e8
+LARGE = 1e7
 """Above this many values of the embedding, two folds instead of five."""
 
 
