@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
-from hf_midrange.association.stratified import Tables, moments
+from hf_midrange.association.stratified import Tables
 
 
 def mid_p_values(tables: Tables, tests: np.ndarray) -> np.ndarray:
@@ -16,11 +16,6 @@ def mid_p_values(tables: Tables, tests: np.ndarray) -> np.ndarray:
     exact test is far below it; two-sided is twice the smaller tail, at most 1.
     """
     return np.array([_mid_p(Tables(*(values[:, test] for values in tables))) for test in tests], dtype=np.float64)
-
-
-def few_expected(tables: Tables, least_variance: float) -> np.ndarray:
-    """Return where the normal approximation is not trusted: the null variance of `sum(a)` is under the stated one."""
-    return moments(tables)[1] < least_variance
 
 
 def _mid_p(table: Tables) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +37,23 @@ def testable_sides(tables: Tables, member: int | None, least: int) -> Sides:
         least: the minimum.
     """
     live = tables.informative()
-    own = np.zeros(live.shape, dtype=bool)
+    everyone = [np.sum(values, axis=0, where=live) for values in tables]
+    members, strangers = np.zeros_like(live), live.copy()
     if member is not None:
-        own[member] = True
-    return Sides(*(side & enough_rows(tables.kept(side), least) for side in (live & own, live & ~own)))
+        own = [np.where(live[member], values[member], 0.0) for values in tables]
+        members[member] = live[member] & _enough(own, least)
+        strangers[member] = False
+        everyone = [both - part for both, part in zip(everyone, own, strict=True)]
+    return Sides(members, strangers & _enough(everyone, least))
 
 
 def enough_rows(tables: Tables, least: int) -> np.ndarray:
     """Return which tests have `least` rows in each margin of the summed tables, of shape `(m,)`."""
-    _, in_band, with_concept, total = (values.sum(0) for values in tables)
+    return _enough([values.sum(axis=0) for values in tables], least)
+
+
+def _enough(sums: Sequence[np.ndarray], least: int) -> np.ndarray:
+    _, in_band, with_concept, total = sums
     margins = (in_band, total - in_band, with_concept, total - with_concept)
     return np.min(margins, axis=0) >= least
 

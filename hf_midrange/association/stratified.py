@@ -57,18 +57,23 @@ def moments(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     Mantel and Haenszel 1959; tables with a zero margin or fewer than two rows contribute nothing.
     """
     _, n1, m1, t = tables
-    safe = np.where(t > 1, t, 2.0)
+    safe = np.maximum(t, 2.0)
     expected = n1 * m1 / safe
-    variance = expected * (safe - n1) * (safe - m1) / (safe * (safe - 1))
-    live = tables.informative()
-    return np.where(live, tables.a - expected, 0).sum(0), np.where(live, variance, 0).sum(0)
+    # With a zero margin `a` equals its expectation and the variance is 0, so that no table need be left out.
+    variance = expected * (t - n1) * (t - m1) / (safe * (safe - 1))
+    live_excess = np.where(t > 1, tables.a - expected, 0)
+    return live_excess.sum(0), variance.sum(0)
 
 
 def cochran_mantel_haenszel(tables: Tables) -> np.ndarray:
     """Return two-sided p-values of no association, without continuity correction; NaN where untestable."""
-    excess, variance = moments(tables)
+    return chi_square_p(*moments(tables))
+
+
+def chi_square_p(excess: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return two-sided p-values of sums of counts in the normal approximation; NaN where the variance is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return special.chdtrc(1, np.where(variance > 0, excess**2 / variance, np.nan))
+        return special.erfc(np.where(variance > 0, np.abs(excess) / np.sqrt(2 * variance), np.nan))
 
 
 class OddsRatios(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import sparse, stats
 
 from hf_midrange.association.counting import Occurrences, UnitCounts, count_unit, occurrences
-from hf_midrange.association.exact import few_expected, mid_p_values
+from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.sides import FEW_BAND, FEW_CONCEPT, enough_rows, orient, testable_sides
-from hf_midrange.association.stratified import Tables, cochran_mantel_haenszel
+from hf_midrange.association.stratified import Tables, chi_square_p, moments
 
 
 class Problem(NamedTuple):
@@ -59,8 +59,9 @@ def test_all(problem: Problem, units: list[int], options: Options) -> Tested:
     for unit in units:
         counts, own = unit_counts(problem, unit, found)
         for band in range(problem.number):
-            p[unit, band] = _test_band(counts.tables(band, own), problem, unit, band, options)
-            missed += _reasons(counts.tables(band, own), np.isnan(p[unit, band]), options.least)
+            tables = counts.tables(band, own)
+            p[unit, band] = _test_band(tables, problem, unit, band, options)
+            missed += _reasons(tables, np.isnan(p[unit, band]), options.least)
     return Tested(p, dict(missed))
 
 
@@ -88,8 +89,9 @@ def p_values(tables: Tables, options: Options) -> np.ndarray:
     Where the null variance of the count is below `options.exact_below`, each p-value that could be called significant
     (at most alpha) is replaced by the exact mid-p value; larger ones cannot be rejected either way.
     """
-    p = cochran_mantel_haenszel(tables)
-    small = np.flatnonzero((p <= options.alpha) & few_expected(tables, options.exact_below))
+    excess, variance = moments(tables)
+    p = chi_square_p(excess, variance)
+    small = np.flatnonzero((p <= options.alpha) & (variance < options.exact_below))
     if small.size:
         p[small] = mid_p_values(tables, small)
     return p
@@ -98,8 +100,7 @@ def p_values(tables: Tables, options: Options) -> np.ndarray:
 def _test_band(tables: Tables, problem: Problem, unit: int, band: int, options: Options) -> np.ndarray:
     member = problem.members[unit]
     sides = testable_sides(tables, member, options.least)
-    oriented = orient(tables, member, band, problem.number - 1).kept(sides.both())
-    return p_values(oriented, options)
+    return p_values(orient(tables.kept(sides.both()), member, band, problem.number - 1), options)
 
 
 def _reasons(tables: Tables, untested: np.ndarray, least: int) -> Counter[str]:
