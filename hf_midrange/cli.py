@@ -142,12 +142,12 @@ def associate(
     config: Config = None,
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
-    import hf_midrange as hm
+    from hf_midrange import association
     from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
     from hf_midrange.tables import print_findings
 
     claim_output(output, dataset, overwrite)
-    findings = hm.associate(one_split(read_dataset(dataset, split), dataset), alpha=alpha, seed=seed)
+    findings = association.associate(one_split(read_dataset(dataset, split), dataset), alpha=alpha, seed=seed)
     write_dataset(findings, output)
     print_findings(findings, rows)
     typer.echo(f"wrote {output}")
@@ -221,7 +221,10 @@ def evaluate(
     ds = one_split(read_dataset(dataset, split), dataset)
     by = columns.GROUP if columns.GROUP in ds.column_names else columns.LABEL
     loaded = None if head is None else hm.LinearHead.from_pretrained(head)
-    metrics = hm.group_metrics(predictions_of(ds, loaded), columns.labels(ds), columns.labels(ds, by))
+    names = columns.class_label(ds.features, by).names
+    metrics = hm.group_metrics(
+        predictions_of(ds, loaded), columns.labels(ds), columns.labels(ds, by), group_names=names
+    )
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 
+WIDTH_IN_FILES = 160
+"""Characters in a line where the output is no terminal."""
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text under a header."""
-    table = Table(*header, title=title, title_justify="left")
+    """Print rows of text under a header; what is too long goes on in the next line, nothing is cut off."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_header=any(header), padding=(0, 1, 0, 0))
+    for name in header:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    width = None if sys.stdout.isatty() else WIDTH_IN_FILES
+    Console(width=width, markup=False, highlight=False).print(table)
 
 
 def print_findings(findings: Dataset, limit: int) -> None:
@@ -23,26 +32,43 @@ def print_findings(findings: Dataset, limit: int) -> None:
     confirmed = sum(findings["confirmed"])
     title = f"{len(findings)} findings, {confirmed} confirmed on the other half"
     rows = [_finding(row) for row in findings.select(range(min(limit, len(findings))))]
-    print_table(title, ["unit", "band", "concept", "odds ratio", "95 % interval", "q", "q confirm", "is"], rows)
+    print_table(title, ["unit", "band", "concept", "odds ratio (95 %)", "q", "q confirm", ""], rows)
 
 
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:
-    """Print a mapping as lines `name  value`; nested values are written on one line."""
-    print_table(title, ["", ""], [[name.replace("_", " "), _text(value)] for name, value in facts.items()])
+    """Print a mapping: plain values as lines, and each mapping or list of mappings as a table of its own."""
+    tables = {name: rows for name, value in facts.items() if (rows := _records(value))}
+    lines = [[_words(name), _text(value)] for name, value in facts.items() if name not in tables]
+    print_table(title, ["", ""], lines)
+    for name, rows in tables.items():
+        header = list(dict.fromkeys(key for row in rows for key in row))
+        body = [[_text(row.get(key)) for key in header] for row in rows]
+        print_table(_words(name), [_words(key) for key in header], body)
 
 
 def _finding(row: Mapping[str, Any]) -> list[str]:
-    kinds = [kind for kind in ("confirmed", "confounder", "derived") if row[kind]]
     return [
         str(row["unit_name"]),
         str(row["band"]),
         f"{row['source']}: {row['concept']}",
-        _text(row["odds_ratio"]),
-        f"{_text(row['ci_low'])} to {_text(row['ci_high'])}",
+        f"{_text(row['odds_ratio'])} ({_text(row['ci_low'])} to {_text(row['ci_high'])})",
         _text(row["q_value"]),
         _text(row["q_confirm"]),
-        ", ".join(kinds),
+        ", ".join(kind for kind in ("confirmed", "confounder", "derived") if row[kind]),
     ]
+
+
+def _records(value: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - a fact may be anything
+    """Return the rows of a table that `value` holds: a list of mappings, or mappings by name; else nothing."""
+    if isinstance(value, Mapping) and value and all(isinstance(inner, Mapping) for inner in value.values()):
+        return [{"name": name, **inner} for name, inner in value.items()]
+    if isinstance(value, list) and value and all(isinstance(inner, Mapping) for inner in value):
+        return value
+    return []
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - a cell may hold anything
@@ -51,7 +77,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - a cell may hold anything
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+        return ", ".join(f"{_words(name)} {_text(inner)}" for name, inner in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "; ".join(_text(inner) for inner in value)
+        return ", ".join(_text(inner) for inner in value)
     return str(value)
