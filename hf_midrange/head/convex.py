@@ -15,7 +15,7 @@ Penalty = Literal["l2", "l1"]
 GRADIENT_TOLERANCE = {"l2": 1e-5, "l1": 1e-6}
 """Largest entry of the (projected) gradient at which the solver stops.
 
-The L2 objective is strongly convex, so at the default strength it is then within 1e-6 of its minimum up to about 10,000
+The L2 objective is strongly convex, so at the default strength it is then within 1e-6 of its minimum up to 10,000
 weights.
 """
 
