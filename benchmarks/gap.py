@@ -1,7 +1,7 @@
 """Gap closed by every strategy under the same head, on simulated embeddings whose truth is known.
 
 Gap closed = sum(WGA - ERM) / sum(oracle - ERM) over the runs in which the true groups, under the same head, gain at
-Gap closed = sum(WGA - ERM) / sum(oracle - ERM) over runs in which the true groups, under the same head, gain at
+least .05; untied runs are listed as the mean change of WGA instead. Results go into a JSON file as they come, and a
 finished run is not repeated.
 
     python benchmarks/gap.py --output gap.json
