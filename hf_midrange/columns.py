@@ -115,7 +115,8 @@ def matrix(ds: Dataset, column: str) -> np.ndarray:
         lengths = values.value_lengths().to_numpy(zero_copy_only=False)
         odd = np.flatnonzero(lengths != lengths[0])
         if odd.size:
-            raise ValueError(f"column {column!r} has {lengths[0]} values in row 0 but {lengths[odd[0]]} in row {odd[0]}")
+            first = odd[0]
+            raise ValueError(f"column {column!r} has {lengths[0]} values in row 0 but {lengths[first]} in row {first}")
     flat = values.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(values), -1) if len(values) else flat.reshape(0, max(ds.features[column].length, 0))
 
@@ -213,7 +214,7 @@ def _arrow(ds: Dataset, column: str) -> pa.Array:
     return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
 
 
-def _storage(values: Any, feature: Any) -> pa.Array:
+def _storage(values: Any, feature: Any) -> pa.Array:  # noqa: ANN401 - arrays of several libraries, any feature
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
     if isinstance(values, pa.Array):

