@@ -4,12 +4,12 @@ import torch
 from datasets import DatasetDict, Value
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
+from test_curation import WIDTH, simulate
 from torch import nn
 
 from hf_midrange import LinearHead, columns, curate, curation_report, retrain_head
 from hf_midrange.head.convex import Problem, solve
 from hf_midrange.head.correction import desaturated, fit_scaler
-from tests.test_curation import WIDTH, simulate
 
 
 def problem_of(classes=3, penalty="l2", strength=0.05, offset=True, seed=0):
