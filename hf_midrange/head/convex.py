@@ -15,8 +15,8 @@ Penalty = Literal["l2", "l1"]
 GRADIENT_TOLERANCE = {"l2": 1e-5, "l1": 1e-6}
 """Largest entry of the (projected) gradient at which the solver stops.
 
-The L2 objective is strongly convex, so at the default strength it is then within 1e-6 of its minimum up to 10,000
-weights.
+For l2 at the default strength, strong convexity in the weights then bounds the distance to the minimum of the goal,
+given the bias, by about 1e-6 up to 10,000 weights.
 """
 
 
