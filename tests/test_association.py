@@ -65,15 +65,22 @@ def test_hardness_is_told_from_confounding():
     assert not any(row["confounder"] for row in findings)
 
 
-def test_mirrored_units_are_reported_once_unless_asked():
+@pytest.mark.parametrize("tied_to", [0, 1])
+def test_mirrored_units_are_reported_once_unless_asked(tied_to):
     ds = simulated(classes=2)
     values = columns.matrix(ds, "logits")
     z = values[:, 0] - values[:, 1]
-    ds = columns.with_columns(ds, {"logits": (np.stack([z, -z], axis=1), columns.vector(2))})
+    order = [0, 1] if tied_to == 0 else [1, 0]
+    present, names = columns.presence(ds, "concepts_tags"), columns.vocabulary(ds.features, "concepts_tags")
+    ids = np.asarray(order)[columns.labels(ds)]
+    ds = dataset(np.stack([z, -z], axis=1)[:, order], ids, present, names)
     once, twice = associate(ds), associate(ds, mirrored_units=True)
-    assert set(once["unit"]) == {1}
+    confounders = [(row["unit"], row["band"], row["concept"]) for row in once if row["confounder"]]
+    assert confounders == [(tied_to, "mid", "tied")]
+    assert len(twice) > len(once)
+    assert all(ratio > 1 for ratio in once["odds_ratio"])
     assert set(twice["unit"]) == {0, 1}
-    assert "mirrors" in provenance(once)["units_left_out"]["class_0"]
+    assert provenance(once)["mirrored_findings_dropped"]
 
 
 def test_derived_concepts_are_marked_and_never_confirmed():

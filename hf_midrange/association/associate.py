@@ -45,7 +45,9 @@ def associate(
         method: `bh` (Benjamini-Hochberg) or `by` (Benjamini-Yekutieli, for any dependence between tests).
         minimum_rows: a side is tested with this many rows in and out of the band, with and without the concept.
         exact_below: under this null variance of the count, p-values at or below alpha are exact mid-p values.
-        mirrored_units: report both of two units that are mirror images; otherwise only the second class's.
+        mirrored_units: of two units that are mirror images (two classes), report every finding for both. Otherwise
+            each is reported once, for the unit with an odds ratio above 1: the other says the same, inverted. Both are
+            tested either way, which leaves `q_value` as it would be with one.
 
     Returns:
         One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`.
@@ -68,7 +70,7 @@ def associate(
     problem = inputs.problem
     half = discovery_half(problem.ids, inputs.source_ids, seed)
     halves = Halves(problem.rows(half), problem.rows(~half), problem)
-    units, left_out = _units(inputs, mirrored_units)
+    units, left_out = _units(inputs)
     tested = test_all(halves.discovery, units, options)
     derived = np.array([CONCEPTS_PREFIX + source in DERIVED_COLUMNS for source in inputs.sources], dtype=bool)
     q = _q_values(tested, derived, method)
@@ -76,9 +78,10 @@ def associate(
     columns = _describe(inputs, halves, tested, q, found, options)
     columns |= _verdicts(columns, derived[found[:, 2]], options)
     facts = _facts(ds, inputs, halves, tested, options, seed)
-    order = np.lexsort((-np.abs(_finite_logs(columns["odds_ratio"])), columns["p_value"]))
+    twice = not mirrored_units and mirrored(inputs.ranks, len(inputs.unit_names))
+    order = _order(columns, only_above_one=twice)
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
-    return findings_dataset(ordered, facts | {"units_left_out": left_out, "findings": len(order)})
+    return findings_dataset(ordered, facts | {"units_left_out": left_out, "mirrored_findings_dropped": twice})
 
 
 def _check(options: Options) -> None:
@@ -90,16 +93,13 @@ def _check(options: Options) -> None:
         raise ValueError(f"minimum_rows must be at least 1, but is {options.least}")
 
 
-def _units(inputs: Inputs, both: bool) -> tuple[list[int], dict[str, str]]:
+def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
     """Return the units to test, and why others are not."""
     left_out = {}
     units = []
-    skip_first = not both and mirrored(inputs.ranks, len(inputs.unit_names))
     for unit, name in enumerate(inputs.unit_names):
         if (inputs.problem.bands[:, unit] < 0).all():
             left_out[name] = "it has no bands"
-        elif skip_first and unit == 0:
-            left_out[name] = f"it mirrors {inputs.unit_names[1]!r}"
         else:
             units.append(unit)
     if not units:
@@ -164,9 +164,13 @@ def _verdicts(columns: dict[str, Any], derived: np.ndarray, options: Options) ->
     return {"q_confirm": q_confirm, "confirmed": confirmed, "confounder": confounder, "derived": derived}
 
 
-def _finite_logs(ratios: Any) -> np.ndarray:  # noqa: ANN401 - a list or array of numbers
+def _order(columns: dict[str, Any], only_above_one: bool) -> np.ndarray:
+    """Return the findings to report, most significant first, and among equals the strongest first."""
+    ratios = np.asarray(columns["odds_ratio"], dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(np.log(np.asarray(ratios, dtype=np.float64)), nan=0.0)
+        strength = np.abs(np.nan_to_num(np.log(ratios), nan=0.0))
+    order = np.lexsort((-strength, columns["p_value"]))
+    return order[ratios[order] > 1] if only_above_one else order
 
 
 def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options: Options, seed: int) -> dict[str, Any]:
