@@ -177,3 +177,31 @@ def test_bad_input_is_refused():
         associate(ds, alpha=5)
     with pytest.raises(ValueError, match="method"):
         associate(ds, method="bonferroni")
+
+
+def test_units_that_are_no_classes_are_tested_within_labels():
+    ds = simulated()
+    values = columns.matrix(ds, "logits")[:, :2]
+    ds = columns.with_columns(ds, {"embedding": (np.ascontiguousarray(values), columns.vector(2))})
+    banded = LogitBands("quantile", column="embedding").fit(ds).transform(ds)
+    findings = associate(banded.remove_columns("logits"))
+    top = [row for row in findings if row["band"] == "high" and row["confirmed"]]
+    assert [(row["unit_name"], row["concept"]) for row in top] == [("unit_0", "tied")]
+    assert not any(findings["confounder"])
+    assert set(findings["member_rows_in_band"]) == {0}
+
+
+def test_rows_and_units_without_a_band_are_left_out():
+    ds = LogitBands().fit(simulated()).transform(simulated())
+    band = columns.matrix(ds, "band").copy()
+    band[:, 2] = -1
+    band[:100, 0] = -1
+    holes = columns.with_columns(ds, {"band": (band, columns.vector(3, "int8"))})
+    findings = associate(holes)
+    assert provenance(findings)["units_left_out"] == {"class_2": "it has no bands"}
+    row = next(row for row in findings if row["confounder"])
+    inside = (band[:, 0] == 1) & (columns.labels(ds) == 0)
+    assert row["member_rows_in_band"] == inside.sum()
+    band[:] = -1
+    with pytest.raises(ValueError, match="no unit has bands"):
+        associate(columns.with_columns(ds, {"band": (band, columns.vector(3, "int8"))}))
