@@ -159,7 +159,8 @@ def _print(trial: Trial, facts: dict[str, Any]) -> None:
     title = "what the network confounds with each class, from the middle of its logits (seed 0)"
     print_table(title, ["class", "confounded with", "odds ratio", "95 % interval"], rows)
     report = facts["curation"]
-    Console().print(f"verdict: {report['verdict']}. {report['explanation']}")
+    carriers = "; ".join(carrier["name"] for view in report["views"] for carrier in view["carriers"][:4])
+    Console().print(f"verdict: {report['verdict']}, {report['explanation']}. Contrary rows were told by: {carriers}")
     rows = [
         [method, *(f"{100 * row[key]:.1f} +- {100 * row[key + '_sd']:.1f}" for key in ("mean", "worst_group"))]
         for method, row in facts["methods"].items()
