@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
     from hf_midrange.bands import LogitBands as LogitBands
     from hf_midrange.concepts import Annotations as Annotations
+    from hf_midrange.concepts import Captions as Captions
     from hf_midrange.concepts import EarlyFeatures as EarlyFeatures
     from hf_midrange.concepts import ImageProperties as ImageProperties
     from hf_midrange.concepts import LatentConcepts as LatentConcepts
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from hf_midrange.concepts import Predictions as Predictions
     from hf_midrange.concepts import TextStyle as TextStyle
     from hf_midrange.concepts import Thumbnail as Thumbnail
+    from hf_midrange.concepts import ZeroShot as ZeroShot
     from hf_midrange.concepts import annotate as annotate
     from hf_midrange.curation import curate as curate
     from hf_midrange.curation import curation_report as curation_report
@@ -31,6 +33,7 @@ _HOMES = {
     "LogitBands": "bands",
     "annotate": "concepts",
     "Annotations": "concepts",
+    "Captions": "concepts",
     "EarlyFeatures": "concepts",
     "ImageProperties": "concepts",
     "LatentConcepts": "concepts",
@@ -38,6 +41,7 @@ _HOMES = {
     "Predictions": "concepts",
     "TextStyle": "concepts",
     "Thumbnail": "concepts",
+    "ZeroShot": "concepts",
     "associate": "association",
     "curate": "curation",
     "curation_report": "curation",

@@ -119,5 +119,5 @@ def test_what_is_missing_is_named(planted):
         annotate(planted.select(range(10)), [LatentConcepts()])
     with pytest.raises(ValueError, match="at least 2"):
         LatentConcepts(k=1)
-    with pytest.raises(ValueError, match="begin with 'latent'"):
+    with pytest.raises(ValueError, match="must be called 'latent'"):
         LatentConcepts(name="clusters")

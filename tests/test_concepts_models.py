@@ -19,7 +19,7 @@ from transformers import (
 from hf_midrange import columns
 from hf_midrange.concepts import EarlyFeatures, Predictions, annotate
 from hf_midrange.concepts.early_features import first_block
-from hf_midrange.concepts.predictions import imagenet_lemmas
+from hf_midrange.concepts.vocabularies import imagenet_lemmas
 
 
 NAMES = [f"thing {k}" for k in range(6)]

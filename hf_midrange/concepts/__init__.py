@@ -1,6 +1,7 @@
 """Concepts: everything that is present or absent in a row and has a name, from wherever a user has it."""
 
 from hf_midrange.concepts.annotation import annotate
+from hf_midrange.concepts.captions import Captions
 from hf_midrange.concepts.early_features import EarlyFeatures
 from hf_midrange.concepts.image_properties import ImageProperties
 from hf_midrange.concepts.latent import LatentConcepts
@@ -10,10 +11,12 @@ from hf_midrange.concepts.predictions import Predictions
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
+from hf_midrange.concepts.zero_shot import ZeroShot
 
 
 __all__ = [
     "Annotations",
+    "Captions",
     "EarlyFeatures",
     "ImageProperties",
     "LatentConcepts",
@@ -22,5 +25,6 @@ __all__ = [
     "Source",
     "TextStyle",
     "Thumbnail",
+    "ZeroShot",
     "annotate",
 ]

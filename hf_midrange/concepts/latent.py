@@ -41,7 +41,7 @@ class LatentConcepts(Source):
         k: number of clusters, or "auto".
         seed: of k-means and of the discovery half, which is the one that `associate` takes with this seed.
         max_rows: at most so many mid-band rows are used, drawn at random.
-        name: the column is `concepts_<name>`; it must begin with "latent", by which other steps know it.
+        name: always "latent": by the column `concepts_latent` the other steps know derived concepts.
     """
 
     k: int | str = "auto"
@@ -59,8 +59,10 @@ class LatentConcepts(Source):
     def __post_init__(self) -> None:
         if self.k != "auto" and (not isinstance(self.k, int) or self.k < 2):
             raise ValueError(f"`k` must be a number of clusters, at least 2, or 'auto', but is {self.k!r}")
-        if not self.name.startswith("latent"):
-            raise ValueError(f"the name of latent concepts must begin with 'latent', but is {self.name!r}")
+        if self.name != "latent":
+            raise ValueError(
+                f"latent concepts must be called 'latent', by which other steps know them, not {self.name!r}"
+            )
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.concepts.models import Classifier, ModelLike, classifier, evaluating, settings_identity
 from hf_midrange.concepts.source import IMAGE, TEXT, Batch, Source, refuse_constant, require_feature
+from hf_midrange.concepts.vocabularies import imagenet_lemmas
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,3 @@ class Predictions(Source):
                 f"source {self.name!r} needs {count} label names, but has {len(names or ())}; give them with `labels=`"
             )
         return [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names)]
-
-
-def imagenet_lemmas() -> list[str]:
-    """Return the WordNet lemmas of ImageNet's 1,000 classes in id order, the first of each, from timm."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return [info.index_to_description(k).split(",")[0] for k in range(info.num_classes())]
