@@ -2,6 +2,7 @@
 
 from hf_midrange.association.associate import associate
 from hf_midrange.association.findings import findings_table, load_findings, provenance, save_findings
+from hf_midrange.association.mislabels import suspected_mislabels
 
 
-__all__ = ["associate", "findings_table", "load_findings", "provenance", "save_findings"]
+__all__ = ["associate", "findings_table", "load_findings", "provenance", "save_findings", "suspected_mislabels"]
