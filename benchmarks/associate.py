@@ -22,11 +22,12 @@ OPTIONS = Options(alpha=0.05, method="bh", least=5, exact_below=0.0)
 """No exact tests: the referee has none, so that both sides do the same work."""
 
 
-def simulate(rows, units, concepts, density, seed=0):
-    """Return a problem with one class per unit and sparse concepts."""
+def simulate(rows, units, concepts, density, seed=0, only_units=None):
+    """Return a problem with one class per unit and sparse concepts; bands of the first units only, where told."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, units, rows)
-    bands = rng.choice(3, size=(rows, units), p=[0.45, 0.5, 0.05]).astype(np.int8)
+    twentieths = rng.integers(0, 20, size=(rows, only_units or units), dtype=np.int8)
+    bands = np.repeat(np.arange(3, dtype=np.int8), [9, 10, 1])[twentieths]  # 45 % low, 50 % middle, 5 % top
     number = int(rows * concepts * density)
     pairs = (rng.integers(0, rows, number), rng.integers(0, concepts, number))
     present = sparse.csr_matrix((np.ones(number, dtype=bool), pairs), shape=(rows, concepts))
@@ -98,7 +99,8 @@ def sharded(options):
     """Count every unit over shards and test it, keeping one unit's counts and the shards' bands at a time."""
     start = time.perf_counter()
     shards = [
-        simulate(options.rows, options.units, options.concepts, options.density, s) for s in range(options.shards)
+        simulate(options.rows, options.units, options.concepts, options.density, seed, options.only_units)
+        for seed in range(options.shards)
     ]
     found = [occurrences(shard.present, shard.ids, shard.classes) for shard in shards]
     whole = found[0]._replace(with_concept=sum(part.with_concept for part in found))
