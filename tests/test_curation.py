@@ -104,7 +104,10 @@ def test_the_default_finds_the_rows_that_break_the_tie(classes):
 @pytest.mark.parametrize("view", [True, False])
 def test_untied_data_have_nothing_to_repair(view, seed):
     ds = simulate(contrary=0.5, seed=seed, view=view, strength=0.0)
-    assert curation_report(curate(ds))["verdict"] == "nothing to repair"
+    curated = curate(ds)
+    assert curation_report(curated)["verdict"] == "nothing to repair"
+    assert all(curated["keep"])
+    assert set(curated["weight"]) == {1.0}
 
 
 def test_without_a_view_the_embedding_finds_a_strong_tie():

@@ -12,7 +12,7 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.columns import Splits
 from hf_midrange.curation.evidence import Evidence, read
-from hf_midrange.curation.report import reason_feature
+from hf_midrange.curation.report import NOTHING, reason_feature
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.strategies import STRATEGIES, named_presence
 from hf_midrange.curation.trial import cell_table
@@ -44,7 +44,8 @@ def curate(
 
     Returns:
         The same kind of dataset. `weight` has mean 1; `keep` marks a random subset with balanced pseudo-groups, for a
-        trainer without weights. `curation_report` reads the report.
+        trainer without weights; with the verdict "nothing to repair" all rows are kept and weigh 1.
+        `curation_report` reads the report.
 
     Raises:
         KeyError: a column is missing.
@@ -61,12 +62,16 @@ def _curate_split(ds: Dataset, findings: Dataset | None, strategy: str, seed: in
     report = _report(evidence, selection, strategy)
     cells, names = _with_left_out(selection)
     present, concepts = named_presence(evidence, confirmed(findings))
+    # Where there is nothing to repair, any Trainer that honours these columns must train as if they were not there.
+    leave = report["verdict"] == NOTHING
+    keep = np.ones(len(ds), dtype=bool) if leave else selection.keep(seed)
+    weight = np.ones(len(ds), dtype=np.float32) if leave else selection.weight()
     return columns.with_columns(
         ds,
         {
             columns.PSEUDO_GROUP: (cells, ClassLabel(names=names)),
-            columns.KEEP: (selection.keep(seed), Value("bool")),
-            columns.WEIGHT: (selection.weight(), Value("float32")),
+            columns.KEEP: (keep, Value("bool")),
+            columns.WEIGHT: (weight, Value("float32")),
             columns.CONFOUNDERS: (
                 columns.concept_arrow(sparse.csr_matrix(present), concepts),
                 columns.concept_list(concepts),
