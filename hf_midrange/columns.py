@@ -165,7 +165,7 @@ def presence(ds: Dataset, column: str) -> sparse.csr_matrix:
     return table
 
 
-def concept_arrow(table: sparse.spmatrix, names: Sequence[str]) -> pa.Array:
+def concept_arrow(table: np.ndarray | sparse.csr_matrix, names: Sequence[str]) -> pa.Array:
     """Return the arrow list column of a boolean matrix of shape `(n, len(names))`: the inverse of `presence`."""
     csr = sparse.csr_matrix(table, dtype=bool)
     if csr.shape[1] != len(names):

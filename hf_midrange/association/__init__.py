@@ -1,6 +1,6 @@
 """Associations: which concepts fill which band of which unit, and how sure that is."""
 
-from hf_midrange.association.associate import associate
+from hf_midrange.association.search import associate
 from hf_midrange.association.findings import findings_table, load_findings, provenance, save_findings
 from hf_midrange.association.mislabels import suspected_mislabels
 
