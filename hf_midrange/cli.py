@@ -271,8 +271,13 @@ def demo(
     config: Config = None,
 ) -> None:
     """Show the whole way on real images and a pretrained network, with controls beside it."""
+    from datasets import disable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
     from hf_midrange.demo import run_demo
 
+    disable_progress_bars()  # of copying and saving; the passes of the network keep theirs
+    disable_progress_bar()
     run_demo(task=task, seeds=seeds, output=output, quick=quick)
 
 
