@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_midrange.concepts import Thumbnail as Thumbnail
     from hf_midrange.concepts import ZeroShot as ZeroShot
     from hf_midrange.concepts import annotate as annotate
+    from hf_midrange.concepts import concept_report as concept_report
     from hf_midrange.curation import curate as curate
     from hf_midrange.curation import curation_report as curation_report
     from hf_midrange.extraction import extract as extract
@@ -32,6 +33,7 @@ _HOMES = {
     "extract": "extraction",
     "LogitBands": "bands",
     "annotate": "concepts",
+    "concept_report": "concepts",
     "Annotations": "concepts",
     "Captions": "concepts",
     "EarlyFeatures": "concepts",

@@ -8,6 +8,7 @@ from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.ngrams import NGrams
 from hf_midrange.concepts.predictions import Predictions
+from hf_midrange.concepts.report import concept_report
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
@@ -27,4 +28,5 @@ __all__ = [
     "Thumbnail",
     "ZeroShot",
     "annotate",
+    "concept_report",
 ]
