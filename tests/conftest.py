@@ -1,11 +1,16 @@
-"""What every test runs under: no network, its own caches, no progress bars."""
+"""What every test runs under: no network, its own caches, no progress bars, no wall-clock deadlines."""
 
 import os
 
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(autouse=True, scope="session")
