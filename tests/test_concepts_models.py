@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from hf_midrange import columns
-from hf_midrange.concepts import EarlyFeatures, Predictions, annotate
+from hf_midrange.concepts import EarlyFeatures, Predictions, annotate, load_source
 from hf_midrange.concepts.early_features import first_block
 from hf_midrange.concepts.vocabularies import imagenet_lemmas
 
@@ -86,6 +86,38 @@ def test_batches_shards_and_streams_agree_and_json_brings_the_source_back(ds, fo
     parts = concatenate_datasets([annotate(ds.shard(3, i, contiguous=True), [fitted]) for i in range(3)])
     assert parts[name][:] == whole
     assert [row[name] for row in annotate(ds.to_iterable_dataset(), [fitted])] == whole
+
+
+def test_a_finished_shard_is_not_computed_again(ds, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_midrange.concepts.passes.SHARD_ROWS", 10)
+    calls = []
+    view = EarlyFeatures.view
+    monkeypatch.setattr(
+        EarlyFeatures, "view", lambda self, batch: calls.append(len(batch["image"])) or view(self, batch)
+    )
+    plain = annotate(ds, [EarlyFeatures(folder)])
+    first = annotate(ds, [EarlyFeatures(folder)], output_dir=tmp_path)
+    shards = sorted(tmp_path.glob("early_features-*/rows-*.arrow"))
+    assert len(shards) == 3
+    shards[1].unlink()
+    calls.clear()
+    again = annotate(ds, [EarlyFeatures(folder)], output_dir=tmp_path)
+    assert [rows for rows in calls if rows > 1] == [10]
+    for out in (first, again):
+        assert out["concepts_early_features"][:] == plain["concepts_early_features"][:]
+        values = (columns.matrix(rows, "view_early_features") for rows in (out, plain))
+        np.testing.assert_allclose(*values, atol=1e-5)
+    frozen = load_source(tmp_path / "early_features.json")
+    assert annotate(ds, [frozen])["concepts_early_features"][:] == plain["concepts_early_features"][:]
+
+
+def test_a_model_object_cannot_be_kept_and_says_so(ds, tmp_path):
+    model = timm.create_model("test_resnet", num_classes=4)
+    with pytest.warns(UserWarning, match="cannot be saved: `model`"):
+        annotate(ds, [EarlyFeatures(model)], output_dir=tmp_path)
+    (tmp_path / "other.json").write_text('{"kind": "Other"}')
+    with pytest.raises(ValueError, match="kind 'Other'"):
+        load_source(tmp_path / "other.json")
 
 
 def test_other_weights_are_not_taken_from_the_cache(ds, folder, tmp_path):

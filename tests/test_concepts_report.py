@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import sparse
@@ -34,7 +34,6 @@ def test_prevalence_and_twins():
     assert ((low <= share) & (share <= high)).all()
 
 
-@settings(deadline=None, max_examples=50)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12)))
 def test_kappa_agrees_with_scikit_learn(table):
     kappa = cohens_kappa(sparse.csr_matrix(table))
@@ -46,7 +45,6 @@ def test_kappa_agrees_with_scikit_learn(table):
                 assert kappa[i, j] == -np.inf
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 20))
 def test_a_concept_is_disguised_up_to_half_a_percent_of_contrary_rows(contrary):
     labels = np.repeat([0, 1], 1000)

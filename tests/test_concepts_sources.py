@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image as pillow
@@ -26,7 +26,6 @@ def names_per_row(ds, source):
     return [{words[j] for j in row} for row in out[source.concept_column]]
 
 
-@settings(deadline=None, max_examples=50)
 @given(arrays(np.float32, st.integers(2, 40), elements=st.floats(-5, 5, width=16)))
 def test_the_halving_threshold_beats_every_other_cut(values):
     cut = halving_thresholds(values[:, None])[0]
@@ -35,7 +34,6 @@ def test_the_halving_threshold_beats_every_other_cut(values):
     assert reached == min(halves, default=len(values) / 2)
 
 
-@settings(deadline=None, max_examples=50)
 @given(arrays(np.float32, st.integers(2, 40), elements=st.floats(-5, 5, width=16)))
 def test_otsu_agrees_with_brute_force(values):
     cut = otsu_threshold(values)
@@ -187,7 +185,6 @@ def test_annotations_name_values_and_bins():
     assert got[3] == {"place=a"}
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50).filter(lambda v: len(set(v)) > 1))
 def test_every_number_falls_in_exactly_one_bin(values):
     from hf_midrange.concepts.metadata import _bins, _names, _row_names

@@ -10,6 +10,7 @@ from hf_midrange.concepts.ngrams import NGrams
 from hf_midrange.concepts.predictions import Predictions
 from hf_midrange.concepts.report import concept_report
 from hf_midrange.concepts.source import Source
+from hf_midrange.concepts.storage import load_source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.zero_shot import ZeroShot
@@ -29,4 +30,5 @@ __all__ = [
     "ZeroShot",
     "annotate",
     "concept_report",
+    "load_source",
 ]

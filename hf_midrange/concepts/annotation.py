@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ def annotate(
     fit_split: str | None = None,
     keep_disguised: bool = False,
     batch_size: int = 64,
+    output_dir: str | Path | None = None,
 ) -> Annotated:
     """Return `ds` with one column `concepts_<source>` per source: the names that each row has.
 
@@ -44,6 +46,8 @@ def annotate(
             decides in all but 0.5 % of the rows of every class. By default a source fitted here never reports them,
             and a warning names them. Needs a `ClassLabel` column `label`; without one nothing is left out.
         batch_size: rows that are measured at once.
+        output_dir: folder in which what models measure is kept shard by shard, so that the same call goes on where it
+            stopped, and every fitted source as `<name>.json` for `load_source`. Streams write nothing.
 
     Raises:
         KeyError, TypeError: before any work, if a column is missing or of a type that its source cannot read.
@@ -65,26 +69,39 @@ def annotate(
     if isinstance(ds, IterableDatasetDict):
         return cast(Annotated, IterableDatasetDict({name: _streamed(split, chosen) for name, split in ds.items()}))
     splits = dict(ds) if isinstance(ds, DatasetDict) else {"": ds}
-    done = _annotated(splits, chosen, _fit_split(splits, chosen, fit_split), keep_disguised, batch_size)
+    folder = None if output_dir is None else Path(output_dir)
+    split = _fit_split(splits, chosen, fit_split)
+    for source in chosen:
+        for rows in splits.values():
+            refuse_nulls(source, rows)
+        if not source.fitted:
+            refuse_unreadable(source, splits[split])
+    measured = {name: passes.measure(rows, chosen, batch_size, folder) for name, rows in splits.items()}
+    done = _read(measured, chosen, split, keep_disguised, folder)
     return cast(Annotated, DatasetDict(done) if isinstance(ds, DatasetDict) else done[""])
 
 
-def _annotated(
-    splits: dict[str, Dataset], sources: list[Source], fit_split: str, keep_disguised: bool, batch_size: int
+def _read(
+    splits: dict[str, Dataset], sources: list[Source], fit_split: str, keep_disguised: bool, folder: Path | None
 ) -> dict[str, Dataset]:
-    for source in sources:
-        for split in splits.values():
-            refuse_nulls(source, split)
-        if not source.fitted:
-            refuse_unreadable(source, splits[fit_split])
-    measured = {name: passes.measure(split, sources, batch_size) for name, split in splits.items()}
+    """Return measured splits with the concept columns, and without the columns that only served to measure."""
     for source in sorted(sources, key=lambda source: source.derived):
-        fitted = source if source.fitted else source.learn(measured[fit_split])
+        fitted = source if source.fitted else source.learn(splits[fit_split])
         if not source.fitted and not keep_disguised and not source.derived:
-            fitted = _without_disguised(fitted, measured[fit_split])
-        measured = {name: passes.read(split, fitted) for name, split in measured.items()}
+            fitted = _without_disguised(fitted, splits[fit_split])
+        if folder is not None:
+            _keep(fitted, folder)
+        splits = {name: passes.read(split, fitted) for name, split in splits.items()}
     working = [name for source in sources for name in source.measured() if name not in source.kept()]
-    return {name: split.remove_columns(working) for name, split in measured.items()}
+    return {name: split.remove_columns(working) for name, split in splits.items()}
+
+
+def _keep(source: Source, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        source.save(folder / f"{source.name}.json")
+    except TypeError as error:  # a function or a model object; the columns are right all the same
+        warnings.warn(str(error), UserWarning, stacklevel=4)
 
 
 def _without_disguised(source: Source, ds: Dataset) -> Source:
@@ -100,7 +117,7 @@ def _without_disguised(source: Source, ds: Dataset) -> Source:
         f"source {source.name!r}: {list(names)} are the class label in disguise (the label decides them in at least "
         "99.5 % of the rows of every class) and are left out; `keep_disguised=True` keeps them",
         UserWarning,
-        stacklevel=5,
+        stacklevel=4,
     )
     return cast(Source, replace(cast(Any, source), left_out=names))
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features
+from datasets.fingerprint import Hasher
 
 from hf_midrange import columns
 from hf_midrange.concepts.source import Batch, Source
+
+
+SHARD_ROWS = 2048
+"""Rows of a costly source that are lost at most when a process dies."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +46,46 @@ class _Read:
         return pa.table({self.source.concept_column: columns.concept_arrow(table, self.source.vocabulary)})
 
 
-def measure(ds: Dataset, sources: Sequence[Source], batch_size: int = 64) -> Dataset:
+def measure(ds: Dataset, sources: Sequence[Source], batch_size: int = 64, folder: Path | None = None) -> Dataset:
     """Return `ds` with the columns that the sources measure: cheap sources in one pass, costly ones each in its own.
 
-    Images are decoded once for all cheap sources together.
+    Images are decoded once for all cheap sources together. With a `folder`, what costly sources measure is written
+    there shard by shard, and a finished shard is never computed again.
     """
     cheap = tuple(source for source in sources if source.measured() and not source.costly)
-    groups = [cheap] if cheap else []
-    groups += [(source,) for source in sources if source.measured() and source.costly]
-    for group in groups:
-        ds = _mapped(ds, _Measure(group), group, _features(group), batch_size)
+    costly = [(source,) for source in sources if source.measured() and source.costly]
+    for group in ([cheap] if cheap else []) + costly:
+        if folder is None or group is cheap:
+            ds = _mapped(ds, _Measure(group), group, _features(group), batch_size)
+        else:
+            ds = _resumed(ds, _Measure(group), group, batch_size, folder)
     return ds
+
+
+def _resumed(ds: Dataset, step: _Measure, group: Sequence[Source], batch_size: int, folder: Path) -> Dataset:
+    """Return `ds` with the columns that `step` measures, computing only the shards that `folder` lacks."""
+    from hf_midrange.extraction.shards import write_atomically
+
+    added = _features(group)
+    place = folder / f"{group[0].name}-{Hasher.hash((ds._fingerprint, step))}"
+    place.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for first in range(0, len(ds), SHARD_ROWS):
+        path = place / f"rows-{first:09d}.arrow"
+        if not path.exists():
+            rows = ds.select(range(first, min(first + SHARD_ROWS, len(ds))))
+            done = _mapped(rows, step, group, added, batch_size).select_columns(list(added))
+            write_atomically(path, _stream(done.with_format("arrow")[:]))
+        tables.append(pa.ipc.open_stream(path.read_bytes()).read_all())
+    whole = pa.concat_tables(tables) if tables else Features(added).arrow_schema.empty_table()
+    return columns.with_columns(ds, {name: (whole.column(name), feature) for name, feature in added.items()})
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def read(ds: Dataset, source: Source, batch_size: int = 1000) -> Dataset:
