@@ -121,6 +121,23 @@ def matrix(ds: Dataset, column: str) -> np.ndarray:
     return flat.reshape(len(values), -1) if len(values) else flat.reshape(0, max(ds.features[column].length, 0))
 
 
+def some_units(ds: Dataset, column: str, units: Sequence[int], batch_size: int = 16_384) -> np.ndarray:
+    """Return some entries of a vector column, of shape `(n, len(units))`, reading a batch of rows at a time.
+
+    A wide column on disk then costs the memory of the entries asked for, not of all.
+    """
+    require(ds, column)
+    wanted = np.asarray(units, dtype=np.int64)
+    everyone = ds.select_columns([column])
+    out: np.ndarray | None = None
+    for start in range(0, len(ds), batch_size):
+        part = matrix(everyone.select(range(start, min(start + batch_size, len(ds)))), column)
+        if out is None:
+            out = np.empty((len(ds), len(wanted)), dtype=part.dtype)
+        out[start : start + len(part)] = part[:, wanted]
+    return np.empty((0, len(wanted)), dtype=np.float32) if out is None else out
+
+
 def finite_matrix(ds: Dataset, column: str) -> np.ndarray:
     """Return `matrix(ds, column)`, refusing NaN and infinite values by the rows they stand in."""
     values = matrix(ds, column)

@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from hf_midrange.association.counting import count_unit, occurrences
 from hf_midrange.association.exact import mid_p_values
-from hf_midrange.association.profile import profile, shape_of
+from hf_midrange.association.profile import profile, shape_of, trend_and_hump
 from hf_midrange.association.sides import orient
 from hf_midrange.association.stratified import (
     Tables,
@@ -186,9 +186,7 @@ def test_trend_equals_the_cochran_armitage_statistic():
     rows = np.repeat(np.arange(5), 40)
     has = np.concatenate([np.arange(40) < h for h in hits])
     expected = np.corrcoef(rows, has)[0, 1] * np.sqrt(200)
-    from hf_midrange.association.profile import _score_test
-
-    assert _score_test(hits, totals, np.arange(5.0)) == pytest.approx(expected)
+    assert trend_and_hump(hits, totals)[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +201,7 @@ def test_trend_equals_the_cochran_armitage_statistic():
     ],
 )
 def test_shapes(hits, shape):
-    assert shape_of(np.array(hits, float), np.full(5, 40.0)) == shape
+    assert shape_of(*trend_and_hump(np.array(hits, float), np.full(5, 40.0))) == shape
 
 
 def test_profile_bins_are_equal_shares_of_the_ranks():

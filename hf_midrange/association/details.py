@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import sparse
 
 from hf_midrange.association.counting import occurrences
-from hf_midrange.association.profile import profile
-from hf_midrange.association.sides import Sides, orient, signatures, testable_sides
+from hf_midrange.association.profile import Profile, profile
+from hf_midrange.association.ranks import label_ranks, stratified_shift
+from hf_midrange.association.sides import Sides, orient, testable_sides
 from hf_midrange.association.stratified import (
     Tables,
     cochran_mantel_haenszel,
@@ -17,7 +18,11 @@ from hf_midrange.association.stratified import (
     moments,
     pooled_odds_ratio,
 )
-from hf_midrange.association.testing import Options, Problem, p_values, unit_counts
+from hf_midrange.association.testing import Options, Problem, p_values, power_at, unit_counts
+
+
+RANGE = ("auc", "auc_p", "profile", "profile_low", "profile_high", "shape", "trend_p", "hump_p")
+"""What is said of either side's whole range."""
 
 
 class Halves(NamedTuple):
@@ -28,12 +33,12 @@ class Halves(NamedTuple):
     whole: Problem
 
 
-def unit_details(halves: Halves, ranks: np.ndarray | None, unit: int, tests: np.ndarray, options: Options) -> dict:
+def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarray, options: Options) -> dict:
     """Return the columns of one unit's discovered tests.
 
     Args:
         halves: the rows.
-        ranks: the unit's values or ranks over all rows, of shape `(n,)`, or None: then there are no profiles.
+        values: the unit's values, or anything that orders rows like them, over all rows, of shape `(n,)`.
         unit: which unit.
         tests: pairs (band, concept), of shape `(t, 2)`.
         options: as given to `associate`.
@@ -49,20 +54,15 @@ def unit_details(halves: Halves, ranks: np.ndarray | None, unit: int, tests: np.
         "ci_high": found.high,
         "odds_ratio_confirm": again.ratio,
         "p_confirm": p_values(oriented[1], options),
-        "power": power_at(oriented[1], options.alpha),
+        "power": power_at(moments(oriented[1])[1], options.alpha),
     }
-    middle = (tests[:, 0] > 0) & (tests[:, 0] < top)
     return {
         **effects,
-        **_side_effects(whole, testable_sides(whole, member, options.least), middle, options),
+        **_side_effects(whole, testable_sides(whole, member, options.least), options),
+        **_confirmed_shifts(halves.confirmation, values, member, tests[:, 1], options),
         **_counts(whole, member),
-        **_profiles(halves.whole, ranks, member, tests[:, 1]),
+        **_whole_range(halves.whole, values, member, tests[:, 1]),
     }
-
-
-def power_at(tables: Tables, alpha: float, odds_ratio: float = 3.0) -> np.ndarray:
-    """Return the chance that these rows show a true odds ratio of 3 at level alpha, in the normal approximation."""
-    return special.ndtr(np.log(odds_ratio) * np.sqrt(moments(tables)[1]) - special.ndtri(1 - alpha / 2))
 
 
 def _tables(problem: Problem, unit: int, tests: np.ndarray) -> Tables:
@@ -74,20 +74,15 @@ def _tables(problem: Problem, unit: int, tests: np.ndarray) -> Tables:
     return Tables(*(np.stack(parts)[tests[:, 0], :, column].T for parts in zip(*per_band, strict=True)))
 
 
-def _side_effects(whole: Tables, sides: Sides, middle: np.ndarray, options: Options) -> dict[str, Any]:
-    """Return each side's own effect (presence of the concept in the band), and the signature the two make."""
+def _side_effects(whole: Tables, sides: Sides, options: Options) -> dict[str, Any]:
+    """Return each side's own effect over all rows: presence of the concept in the band."""
     effects: dict[str, Any] = {}
-    signs = []
     for name, side in (("member", sides.members), ("stranger", sides.strangers)):
         kept = whole.kept(side)
-        ratio, p = pooled_odds_ratio(kept), _two_sided(kept, options)
+        ratio = pooled_odds_ratio(kept)
         effects |= {f"{name}_odds_ratio": ratio.ratio, f"{name}_ci_low": ratio.low, f"{name}_ci_high": ratio.high}
-        effects[f"{name}_p"] = p
-        signs.append(np.where(p <= options.alpha, np.sign(moments(kept)[0]), 0))
-    effects["homogeneity_p"] = equal_odds(whole.kept(sides.strangers))
-    untested = np.asarray(~sides.strangers.any(axis=0))
-    effects["signature"] = signatures(middle, signs[0], signs[1], untested)
-    return effects
+        effects[f"{name}_p"] = _two_sided(kept, options)
+    return effects | {"homogeneity_p": equal_odds(whole.kept(sides.strangers))}
 
 
 def _two_sided(tables: Tables, options: Options) -> np.ndarray:
@@ -107,21 +102,58 @@ def _counts(whole: Tables, member: int | None) -> dict[str, np.ndarray]:
     return counts
 
 
-def _profiles(whole: Problem, ranks: np.ndarray | None, member: int | None, concepts: np.ndarray) -> dict[str, list]:
-    """Return prevalence profiles, one list of bins per test; None where the side is empty or there are no ranks."""
-    columns: dict[str, list] = {}
-    made: dict[tuple[str, int], Any] = {}
-    member_rows = whole.ids == member if member is not None else np.zeros(len(whole.ids), dtype=bool)
-    table = whole.present.tocsc()
-    for name, side in (("member", member_rows), ("stranger", ~member_rows)):
-        for concept in np.unique(concepts):
-            if ranks is not None and side.any():
-                has = np.zeros(len(side), dtype=bool)
-                has[table.indices[table.indptr[concept] : table.indptr[concept + 1]]] = True
-                made[name, concept] = profile(ranks[side], has[side])
-        chosen = [made.get((name, concept)) for concept in concepts]
-        columns[f"{name}_profile"] = [None if one is None else one.prevalence for one in chosen]
-        columns[f"{name}_profile_low"] = [None if one is None else one.low for one in chosen]
-        columns[f"{name}_profile_high"] = [None if one is None else one.high for one in chosen]
-        columns[f"{name}_shape"] = [None if one is None else one.shape for one in chosen]
-    return columns
+def _sides(problem: Problem, member: int | None) -> tuple[tuple[str, np.ndarray], ...]:
+    """Return each side's labels, boolean of shape `(C,)`."""
+    own = np.zeros(problem.classes, dtype=bool)
+    if member is not None:
+        own[member] = True
+    return ("member", own), ("stranger", ~own)
+
+
+def _confirmed_shifts(
+    half: Problem, values: np.ndarray, member: int | None, concepts: np.ndarray, options: Options
+) -> dict[str, np.ndarray]:
+    """Return how each concept shifts either side over the whole range, on rows that took no part in discovery."""
+    kept, where = np.unique(concepts, return_inverse=True)
+    ranked, table = label_ranks(values[half.at], half.ids, half.classes), half.present[:, kept].tocsc()
+    return {
+        f"{name}_z_confirm": stratified_shift(ranked, half.ids, table, strata, options.least).z[where]
+        for name, strata in _sides(half, member)
+    }
+
+
+def _whole_range(whole: Problem, values: np.ndarray, member: int | None, concepts: np.ndarray) -> dict[str, list]:
+    """Return profiles and rank tests over each side's whole range; None where the side is empty."""
+    kept, where = np.unique(concepts, return_inverse=True)
+    table, ranked = whole.present[:, kept].tocsc(), label_ranks(values, whole.ids, whole.classes)
+    found: dict[str, list] = {}
+    for name, strata in _sides(whole, member):
+        made: list[dict[str, Any]] = [dict.fromkeys(RANGE) for _ in kept]
+        side = strata[whole.ids]
+        if side.any():
+            shift = stratified_shift(ranked, whole.ids, table, strata)
+            made = [
+                _of_range(profile(values[side], _column(table, j)[side]), shift.auc[j], shift.p[j])
+                for j in range(len(kept))
+            ]
+        found |= {f"{name}_{key}": [made[j][key] for j in where] for key in RANGE}
+    return found
+
+
+def _of_range(shape: Profile, auc: float, p: float) -> dict[str, Any]:
+    return {
+        "auc": auc,
+        "auc_p": p,
+        "profile": shape.prevalence,
+        "profile_low": shape.low,
+        "profile_high": shape.high,
+        "shape": shape.shape,
+        "trend_p": shape.trend_p,
+        "hump_p": shape.hump_p,
+    }
+
+
+def _column(table: sparse.csc_matrix, j: int) -> np.ndarray:
+    has = np.zeros(table.shape[0], dtype=bool)
+    has[table.indices[table.indptr[j] : table.indptr[j + 1]]] = True
+    return has

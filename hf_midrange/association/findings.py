@@ -22,6 +22,10 @@ _SIDE = {
     "profile_low": _SHARES,
     "profile_high": _SHARES,
     "shape": Value("string"),
+    "trend_p": Value("float64"),
+    "hump_p": Value("float64"),
+    "auc": Value("float64"),
+    "auc_p": Value("float64"),
 }
 
 FEATURES = Features(
@@ -35,6 +39,7 @@ FEATURES = Features(
         **{name: Value("bool") for name in ("confirmed", "confounder", "derived")},
         "signature": Value("string"),
         "group": Value("string"),
+        "p_at_top": Value("float64"),
         "found_at_top": Value("bool"),
         "odds_ratio_confirm": Value("float64"),
         "power": Value("float64"),
@@ -43,8 +48,13 @@ FEATURES = Features(
         **{f"{side}_{name}": feature for side in ("member", "stranger") for name, feature in _SIDE.items()},
     }
 )
-"""The columns of the findings. Odds ratios of `member` and `stranger` say how much more often the concept is present
-in the band than outside it, over all rows; `odds_ratio` is the oriented one of the discovery half."""
+"""The columns of the findings.
+
+`odds_ratio`, its interval, `p_value` and `q_value` are the oriented ones of the discovery half. Everything of `member`
+and `stranger` is over all rows: how much more often the concept is present in the band than outside it (odds ratio,
+interval, `p`), its prevalence in five equal bins of that side's range (`profile`), the tests behind its `shape`
+(`trend_p`, `hump_p`), and the chance that a row with the concept stands above one of the same label without it (`auc`,
+`auc_p`). `p_at_top` and `found_at_top` tell what an analysis of the top band alone would have shown."""
 
 
 def findings_dataset(columns: Mapping[str, Sequence[Any]], facts: Mapping[str, Any]) -> Dataset:

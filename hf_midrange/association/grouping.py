@@ -10,9 +10,16 @@ from scipy.sparse.csgraph import connected_components
 SAME = 0.8
 """Within-label correlation from which two concepts count as one."""
 
+CONTAINED, SURE = 0.9, 5.0
+"""Within-label homogeneity from which one concept is part of another, and how many deviations show it is not luck."""
+
 
 def same_concepts(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> np.ndarray:
-    """Return a group number per concept, of shape `(m,)`; a within-label correlation of 0.8 links two concepts.
+    """Return a group number per concept, of shape `(m,)`; concepts linked directly or through others share one.
+
+    Two concepts are linked if they correlate at 0.8 within labels, or if one lies inside the other, as "there are" in
+    "there": Loevinger's homogeneity (1948), the covariance over the largest that the prevalences allow, is then 0.9 or
+    more, and the excess of joint rows is five standard deviations or more above what chance gives.
 
     Args:
         present: which row has which concept, of shape `(n, m)`; `(m, m)` must fit in memory.
@@ -20,10 +27,16 @@ def same_concepts(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> 
         classes: how many classes there are.
     """
     table = sparse.csr_matrix(present, dtype=np.float64)
-    one_hot = sparse.csr_matrix((np.ones(len(ids)), (ids, np.arange(len(ids)))), shape=(classes, len(ids)))
-    sums = (one_hot @ table).toarray()
-    sizes = np.maximum(np.bincount(ids, minlength=classes), 1)[:, None]
-    covariance = (table.T @ table).toarray() - sums.T @ (sums / sizes)
+    covariance, largest, chance = np.zeros((3, table.shape[1], table.shape[1]))
+    for label in range(classes):
+        rows = table[ids == label]
+        n, hits = max(rows.shape[0], 1), np.asarray(rows.sum(axis=0)).ravel()
+        covariance += (rows.T @ rows).toarray() - np.outer(hits, hits) / n
+        fewer, more = np.minimum.outer(hits, hits), np.maximum.outer(hits, hits)
+        largest += fewer * (1 - more / n)
+        chance += np.outer(hits * (1 - hits / n), hits * (1 - hits / n)) / n
     deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-    linked = covariance / np.outer(deviation, deviation) >= SAME
+    with np.errstate(divide="ignore", invalid="ignore"):
+        contained = (covariance / largest >= CONTAINED) & (covariance / np.sqrt(chance) >= SURE)
+    linked = (covariance / np.outer(deviation, deviation) >= SAME) | contained
     return connected_components(sparse.csr_matrix(linked), directed=False)[1]

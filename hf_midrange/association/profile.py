@@ -22,6 +22,10 @@ class Profile(NamedTuple):
     high: np.ndarray
     shape: str
     """`rising`, `falling`, `humped`, `dipped` or `flat`."""
+    trend_p: float
+    """Of the Cochran-Armitage trend over the bins, two-sided."""
+    hump_p: float
+    """Of the inner bins against the two ends, two-sided."""
 
 
 def profile(ranks: np.ndarray, has: np.ndarray) -> Profile:
@@ -38,15 +42,19 @@ def profile(ranks: np.ndarray, has: np.ndarray) -> Profile:
     with np.errstate(divide="ignore", invalid="ignore"):
         share = hits / totals
     low, high = wilson_interval(hits, totals)
-    return Profile(share, low, high, shape_of(hits, totals))
+    trend, hump = trend_and_hump(hits, totals)
+    return Profile(share, low, high, shape_of(trend, hump), _two_sided(trend), _two_sided(hump))
 
 
-def shape_of(hits: np.ndarray, totals: np.ndarray) -> str:
-    """Return the shape by two tests at 5 %: Cochran-Armitage trend, and the inner bins against the two ends."""
-    trend = _score_test(hits, totals, np.arange(len(hits), dtype=np.float64))
+def trend_and_hump(hits: np.ndarray, totals: np.ndarray) -> tuple[float, float]:
+    """Return two z statistics: the Cochran-Armitage trend over the bins, and the inner bins against the two ends."""
     inner = np.ones(len(hits))
     inner[[0, -1]] = 0
-    hump = _score_test(hits, totals, inner)
+    return _score_test(hits, totals, np.arange(len(hits), dtype=np.float64)), _score_test(hits, totals, inner)
+
+
+def shape_of(trend: float, hump: float) -> str:
+    """Return the shape that two z statistics show at 5 %: the larger one names it."""
     if abs(hump) > _Z and abs(hump) > abs(trend):
         return "humped" if hump > 0 else "dipped"
     if abs(trend) > _Z:
@@ -62,3 +70,7 @@ def _score_test(hits: np.ndarray, totals: np.ndarray, scores: np.ndarray) -> flo
         return 0.0
     centred = scores - (totals * scores).sum() / n
     return float((hits * centred).sum() / np.sqrt(share * (1 - share) * (totals * centred**2).sum()))
+
+
+def _two_sided(z: float) -> float:
+    return float(special.erfc(abs(z) / np.sqrt(2)))

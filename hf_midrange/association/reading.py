@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -19,19 +20,39 @@ DERIVED_COLUMNS = ("concepts_latent",)
 MIRRORED = -0.999
 
 
+UNITS_AT_ONCE = 64
+"""Units whose values are held at a time."""
+
+
 class Inputs(NamedTuple):
     """Everything `associate` works on."""
 
     problem: Problem
-    ranks: np.ndarray | None
-    """Values or ranks of the units, of shape `(n, U)`, for profiles."""
+    ds: Dataset
+    values: str
+    """The column that `bands` was cut from, or one that orders rows alike: at worst the bands."""
     names: list[str]
     """The concepts' names, of length m."""
     sources: list[str]
     unit_names: list[str]
     band_names: tuple[str, ...]
     source_ids: np.ndarray | None
-    bands_from: str
+    bands: dict[str, Any]
+    """Where the bands come from."""
+
+    def unit_values(self, units: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield units with their values over all rows, of shape `(n,)`, holding a few at a time."""
+        for start in range(0, len(units), UNITS_AT_ONCE):
+            block = units[start : start + UNITS_AT_ONCE].tolist()
+            table = columns.some_units(self.ds, self.values, block)
+            yield from ((unit, table[:, j]) for j, unit in enumerate(block))
+
+    def mirrored(self) -> bool:
+        """Return whether there are two units that say the same with opposite sign (correlation below -0.999)."""
+        if len(self.unit_names) != 2 or self.values == columns.BAND:
+            return False
+        both = columns.matrix(self.ds, self.values)
+        return not np.any(np.ptp(both, axis=0) == 0) and bool(np.corrcoef(both, rowvar=False)[0, 1] < MIRRORED)
 
 
 def read_inputs(ds: Dataset) -> Inputs:
@@ -39,33 +60,27 @@ def read_inputs(ds: Dataset) -> Inputs:
     ds, bands_from = _with_bands(ds)
     label = columns.class_label(ds.features)
     ids = columns.labels(ds)
-    bands = columns.matrix(ds, columns.BAND)
-    members, unit_names = _units(bands.shape[1], label.names)
+    number = _width(ds, columns.BAND)
+    bands = columns.some_units(ds, columns.BAND, range(number))
+    members, unit_names = _units(number, label.names)
     present, names, sources = _concepts(ds)
     band_names = _band_names(int(bands.max(initial=-1)) + 1)
-    problem = Problem(bands, ids, present, label.num_classes, len(band_names), members)
-    ranks = next((columns.matrix(ds, c) for c in (columns.LOGITS, columns.QUANTILE) if _fits(ds, c, bands)), None)
+    problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(band_names), members)
+    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _width(ds, c) == number)
     source_ids = np.asarray(ds[columns.SOURCE_ID][:]) if columns.SOURCE_ID in ds.column_names else None
-    return Inputs(problem, ranks, names, sources, unit_names, band_names, source_ids, bands_from)
+    return Inputs(problem, ds, values, names, sources, unit_names, band_names, source_ids, bands_from)
 
 
-def mirrored(ranks: np.ndarray | None, units: int) -> bool:
-    """Return whether there are two units that say the same with opposite sign (correlation below -0.999)."""
-    if units != 2 or ranks is None or np.any(np.ptp(ranks, axis=0) == 0):
-        return False
-    return bool(np.corrcoef(ranks, rowvar=False)[0, 1] < MIRRORED)
-
-
-def _with_bands(ds: Dataset) -> tuple[Dataset, str]:
+def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:
     if isinstance(ds, DatasetDict):
         raise TypeError(f"associate takes one split, such as ds[{next(iter(ds), 'validation')!r}], not a DatasetDict")
     if not len(ds):
         raise ValueError("the dataset has no rows to find associations in")
     if columns.BAND in ds.column_names:
-        return ds, "the `band` column"
+        return ds, {"from": "the `band` column"}
     columns.require(ds, columns.LOGITS)
     bands = LogitBands().fit(ds)
-    return bands.transform(ds), f"LogitBands(rule={bands.rule!r}, edges={bands.edges}) fitted on these rows"
+    return bands.transform(ds), {"from": "fitted on these rows", "rule": bands.rule, "edges": list(bands.edges or ())}
 
 
 def _units(number: int, classes: list[str]) -> tuple[tuple[int | None, ...], list[str]]:
@@ -94,5 +109,6 @@ def _concepts(ds: Dataset) -> tuple[sparse.csr_matrix, list[str], list[str]]:
     return sparse.csr_matrix(sparse.hstack([columns.presence(ds, c) for c in found], format="csr")), names, sources
 
 
-def _fits(ds: Dataset, column: str, bands: np.ndarray) -> bool:
-    return column in ds.column_names and columns.matrix(ds, column).shape == bands.shape
+def _width(ds: Dataset, column: str) -> int:
+    """Return the length of a vector column; 0 where there is no such column."""
+    return columns.matrix(ds.select(range(1)), column).shape[1] if column in ds.column_names else 0

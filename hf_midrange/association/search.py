@@ -13,7 +13,8 @@ from hf_midrange.association.details import Halves, unit_details
 from hf_midrange.association.findings import findings_dataset
 from hf_midrange.association.grouping import same_concepts
 from hf_midrange.association.halves import discovery_half
-from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, mirrored, read_inputs
+from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, read_inputs
+from hf_midrange.association.signatures import one_row_a_pair, signatures
 from hf_midrange.association.testing import Options, Tested, adjusted, test_all
 from hf_midrange.columns import CONCEPTS_PREFIX
 
@@ -51,10 +52,13 @@ def associate(
 
     Returns:
         One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`.
-        `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1. `confounder`: confirmed, in a
-        middle band, and over all rows significantly absent in its members and present in its strangers. `signature`
-        also tells `hardness` (the same direction on both sides) and `core` (absent in members, untestable in
-        strangers). `derived` concepts (`concepts_latent`) are adjusted in a family of their own and never confirmed.
+        `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1. `signature` reads the whole range
+        on the confirmation half: `confounder` if the concept raises the unit in its members and in strangers alike
+        (so that in the middle it is absent in the former and present in the latter), `hardness` if it lowers members
+        and raises strangers, `core` if it raises members and strangers cannot be tested. `confounder`: confirmed, with
+        that signature and an odds ratio above 1, in the middle, or in another band if a tie is so strong that the
+        middle shows nothing. `derived` concepts (`concepts_latent`) are adjusted in a family of
+        their own and never confirmed.
         What was not tested, and why, is in `provenance(findings)`.
 
     Raises:
@@ -73,12 +77,12 @@ def associate(
     units, left_out = _units(inputs)
     tested = test_all(halves.discovery, units, options)
     derived = np.array([CONCEPTS_PREFIX + source in DERIVED_COLUMNS for source in inputs.sources], dtype=bool)
-    q = _q_values(tested, derived, method)
+    q, q_top = _q_values(tested.p, derived, method), _q_values(tested.p[:, -1], derived, method)
     found = np.argwhere(q <= alpha)
-    columns = _describe(inputs, halves, tested, q, found, options)
+    columns = _describe(inputs, halves, tested, q, q_top, found, options)
     columns |= _verdicts(columns, derived[found[:, 2]], options)
     facts = _facts(ds, inputs, halves, tested, options, seed)
-    twice = not mirrored_units and mirrored(inputs.ranks, len(inputs.unit_names))
+    twice = not mirrored_units and inputs.mirrored()
     order = _order(columns, only_above_one=twice)
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
     return findings_dataset(ordered, facts | {"units_left_out": left_out, "mirrored_findings_dropped": twice})
@@ -107,26 +111,33 @@ def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
     return units, left_out
 
 
-def _q_values(tested: Tested, derived: np.ndarray, method: Literal["bh", "by"]) -> np.ndarray:
-    """Return adjusted p-values; derived concepts are a family of their own."""
-    q = np.full(tested.p.shape, np.nan)
+def _q_values(p: np.ndarray, derived: np.ndarray, method: Literal["bh", "by"]) -> np.ndarray:
+    """Return adjusted p-values, the last axis being concepts; derived concepts are a family of their own."""
+    q = np.full(p.shape, np.nan)
     for family in (derived, ~derived):
-        q[:, :, family] = adjusted(tested.p[:, :, family], method)
+        q[..., family] = adjusted(p[..., family], method)
     return q
 
 
 def _describe(
-    inputs: Inputs, halves: Halves, tested: Tested, q: np.ndarray, found: np.ndarray, options: Options
+    inputs: Inputs,
+    halves: Halves,
+    tested: Tested,
+    q: np.ndarray,
+    q_top: np.ndarray,
+    found: np.ndarray,
+    options: Options,
 ) -> dict[str, Any]:
-    parts = []
-    for unit in np.unique(found[:, 0]):
-        ranks = None if inputs.ranks is None else inputs.ranks[:, unit]
-        parts.append(unit_details(halves, ranks, int(unit), found[found[:, 0] == unit, 1:], options))
+    parts = [
+        unit_details(halves, values, unit, found[found[:, 0] == unit, 1:], options)
+        for unit, values in inputs.unit_values(np.unique(found[:, 0]))
+    ]
     if not parts:
-        parts = [unit_details(halves, None, 0, np.empty((0, 2), dtype=np.int64), options)]
+        nothing = np.empty((0, 2), dtype=np.int64)
+        parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, options)]
     details = {name: [value for part in parts for value in part[name]] for name in parts[0]}
     units, bands, concepts = found.T
-    top = q[units, len(inputs.band_names) - 1, concepts]
+    top = len(inputs.band_names) - 1
     return details | {
         "unit": units,
         "unit_name": [inputs.unit_names[k] for k in units],
@@ -135,7 +146,10 @@ def _describe(
         "concept": [inputs.names[c] for c in concepts],
         "p_value": tested.p[units, bands, concepts],
         "q_value": q[units, bands, concepts],
-        "found_at_top": top <= options.alpha,
+        "number": concepts,
+        "middle": (bands > 0) & (bands < top),
+        "p_at_top": tested.p[units, top, concepts],
+        "found_at_top": q_top[units, concepts] <= options.alpha,
         "group": _groups(inputs, concepts, tested.p[units, bands, concepts]),
     }
 
@@ -154,14 +168,24 @@ def _groups(inputs: Inputs, concepts: np.ndarray, p: np.ndarray) -> list[str]:
 
 
 def _verdicts(columns: dict[str, Any], derived: np.ndarray, options: Options) -> dict[str, Any]:
-    p = np.asarray(columns["p_confirm"], dtype=np.float64)
-    q_confirm = np.full(p.shape, np.nan)
+    """Return what the confirmation half says of what the other half discovered."""
+    q_confirm = _q_values(np.asarray(columns["p_confirm"], dtype=np.float64), derived, options.method)
+    above, again = (np.asarray(columns[name]) > 1 for name in ("odds_ratio", "odds_ratio_confirm"))
+    confirmed = (q_confirm <= options.alpha) & (above == again) & ~derived
+    signature = np.full(len(derived), "none", dtype=object)
+    pairs = np.column_stack([columns["unit"], columns["number"]])
     for family in (derived, ~derived):
-        q_confirm[family] = adjusted(p[family], options.method)
-    same_side = (np.asarray(columns["odds_ratio"]) > 1) == (np.asarray(columns["odds_ratio_confirm"]) > 1)
-    confirmed = (q_confirm <= options.alpha) & same_side & ~derived
-    confounder = confirmed & (np.asarray(columns["signature"]) == "confounder")
-    return {"q_confirm": q_confirm, "confirmed": confirmed, "confounder": confounder, "derived": derived}
+        _, first, where = np.unique(pairs[family], axis=0, return_index=True, return_inverse=True)
+        z = [np.asarray(columns[f"{side}_z_confirm"])[family][first] for side in ("member", "stranger")]
+        signature[family] = signatures(z[0], z[1], options)[where.reshape(-1)]
+    flagged = confirmed & above & (signature == "confounder")
+    return {
+        "q_confirm": q_confirm,
+        "confirmed": confirmed,
+        "confounder": one_row_a_pair(flagged, columns["middle"], pairs, columns["p_value"]),
+        "derived": derived,
+        "signature": signature.tolist(),
+    }
 
 
 def _order(columns: dict[str, Any], only_above_one: bool) -> np.ndarray:
@@ -180,11 +204,22 @@ def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options:
         "discovery_rows": len(halves.discovery.ids),
         "confirmation_rows": len(halves.confirmation.ids),
         "halves_by": "source_id" if inputs.source_ids is not None else "row",
-        "bands": inputs.bands_from,
+        "bands": inputs.bands,
         "concepts": len(inputs.names),
         "tested": int((~np.isnan(tested.p)).sum()),
         "not_tested": tested.not_tested,
+        "power": _power(tested.power),
         "options": options._asdict() | {"seed": seed},
         "versions": {name: version(name) for name in ("hf-midrange", "numpy", "scipy", "datasets")}
         | {"python": platform.python_version()},
+    }
+
+
+def _power(power: np.ndarray) -> dict[str, Any]:
+    """Return what the discovery half could see at all: its power for an odds ratio of 3, before adjustment."""
+    known = power[~np.isnan(power)]
+    return {
+        "odds_ratio": 3.0,
+        "median": float(np.median(known)) if known.size else None,
+        "tests_below_0.8": int((known < 0.8).sum()),
     }

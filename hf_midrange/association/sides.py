@@ -75,23 +75,3 @@ def orient(tables: Tables, member: int | None, bands: int | np.ndarray, top: int
     if member is not None:
         absence[member] = at < top
     return tables.flipped(absence)
-
-
-def signatures(middle: np.ndarray, members: np.ndarray, strangers: np.ndarray, one_sided: np.ndarray) -> np.ndarray:
-    """Return what each finding looks like: `confounder`, `hardness`, `core` or `none`.
-
-    Args:
-        middle: which findings are in a middle band; the others are `none`.
-        members: -1, 0 or 1: concept significantly absent, neither, or present in members in the band.
-        strangers: the same for strangers.
-        one_sided: where strangers could not be tested, since they nearly never or nearly always have the concept.
-    """
-    return np.select(
-        [
-            middle & (members < 0) & (strangers > 0),
-            middle & (members != 0) & (members == strangers),
-            middle & (members < 0) & one_sided,
-        ],
-        ["confounder", "hardness", "core"],
-        "none",
-    )

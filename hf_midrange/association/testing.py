@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse, special, stats
 
 from hf_midrange.association.counting import Occurrences, UnitCounts, count_unit, occurrences
 from hf_midrange.association.exact import mid_p_values
@@ -18,7 +18,9 @@ class Problem(NamedTuple):
     """The rows to test, as arrays."""
 
     bands: np.ndarray
-    """Of shape `(n, U)`, int8; -1 where undefined."""
+    """Of shape `(N, U)`, int8; -1 where undefined. Shared by all parts of the data: a copy of it may be gigabytes."""
+    at: np.ndarray
+    """Which rows of `bands` are meant, of shape `(n,)`."""
     ids: np.ndarray
     present: sparse.csr_matrix
     """Which row has which concept, of shape `(n, m)`."""
@@ -30,7 +32,11 @@ class Problem(NamedTuple):
 
     def rows(self, where: np.ndarray) -> Problem:
         """Return some of the rows."""
-        return self._replace(bands=self.bands[where], ids=self.ids[where], present=self.present[where])
+        return self._replace(at=self.at[where], ids=self.ids[where], present=self.present[where])
+
+    def unit_bands(self, unit: int) -> np.ndarray:
+        """Return the band of one unit on each row, of shape `(n,)`."""
+        return self.bands[self.at, unit]
 
 
 class Options(NamedTuple):
@@ -48,26 +54,29 @@ class Tested(NamedTuple):
 
     p: np.ndarray
     """Of shape `(U, B, m)`; NaN where not tested."""
+    power: np.ndarray
+    """Of the same shape: the chance to see a true odds ratio of 3 at level alpha, before adjustment."""
     not_tested: dict[str, int]
 
 
 def test_all(problem: Problem, units: list[int], options: Options) -> Tested:
     """Test every concept in every band of `units`."""
     p = np.full((len(problem.members), problem.number, problem.present.shape[1]), np.nan)
+    power = p.astype(np.float32)
     found = occurrences(problem.present, problem.ids, problem.classes)
     missed: Counter[str] = Counter()
     for unit in units:
         counts, own = unit_counts(problem, unit, found)
         for band in range(problem.number):
             tables = counts.tables(band, own)
-            p[unit, band] = _test_band(tables, problem, unit, band, options)
+            p[unit, band], power[unit, band] = _test_band(tables, problem, unit, band, options)
             missed += _reasons(tables, np.isnan(p[unit, band]), options.least)
-    return Tested(p, dict(missed))
+    return Tested(p, power, dict(missed))
 
 
 def unit_counts(problem: Problem, unit: int, found: Occurrences) -> tuple[UnitCounts, Occurrences]:
     """Return one unit's counts over the rows where it has a band, and the occurrences in these rows."""
-    bands = problem.bands[:, unit]
+    bands = problem.unit_bands(unit)
     defined = bands >= 0
     if not defined.all():
         found = occurrences(problem.present[defined], problem.ids[defined], problem.classes)
@@ -83,13 +92,24 @@ def adjusted(p: np.ndarray, method: Literal["bh", "by"]) -> np.ndarray:
     return q
 
 
+def power_at(variance: np.ndarray, alpha: float, odds_ratio: float = 3.0) -> np.ndarray:
+    """Return the chance that rows with this null variance of the count show an odds ratio of 3 at level alpha.
+
+    In the normal approximation, in which the log odds ratio has variance `1 / variance`.
+    """
+    return special.ndtr(np.log(odds_ratio) * np.sqrt(variance) - special.ndtri(1 - alpha / 2))
+
+
 def p_values(tables: Tables, options: Options) -> np.ndarray:
     """Return p-values of oriented tables: Cochran-Mantel-Haenszel, exact mid-p where it matters and rows are few.
 
     Where the null variance of the count is below `options.exact_below`, each p-value that could be called significant
     (at most alpha) is replaced by the exact mid-p value; larger ones cannot be rejected either way.
     """
-    excess, variance = moments(tables)
+    return _p_of(tables, *moments(tables), options)
+
+
+def _p_of(tables: Tables, excess: np.ndarray, variance: np.ndarray, options: Options) -> np.ndarray:
     p = chi_square_p(excess, variance)
     small = np.flatnonzero((p <= options.alpha) & (variance < options.exact_below))
     if small.size:
@@ -97,10 +117,15 @@ def p_values(tables: Tables, options: Options) -> np.ndarray:
     return p
 
 
-def _test_band(tables: Tables, problem: Problem, unit: int, band: int, options: Options) -> np.ndarray:
+def _test_band(
+    tables: Tables, problem: Problem, unit: int, band: int, options: Options
+) -> tuple[np.ndarray, np.ndarray]:
     member = problem.members[unit]
     sides = testable_sides(tables, member, options.least)
-    return p_values(orient(tables.kept(sides.both()), member, band, problem.number - 1), options)
+    oriented = orient(tables.kept(sides.both()), member, band, problem.number - 1)
+    excess, variance = moments(oriented)
+    power = np.where(variance > 0, power_at(variance, options.alpha), np.nan)
+    return _p_of(oriented, excess, variance, options), power
 
 
 def _reasons(tables: Tables, untested: np.ndarray, least: int) -> Counter[str]:
