@@ -150,6 +150,11 @@ def finite_matrix(ds: Dataset, column: str) -> np.ndarray:
     return values
 
 
+def numbers(ds: Dataset, column: str) -> np.ndarray:
+    """Return a column of numbers as float64, `(n,)`; null is NaN."""
+    return _arrow(ds, column).cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+
+
 def concept_columns(features: Features) -> list[str]:
     """Return the names of the sparse concept columns, in order."""
     return [name for name in features if name.startswith(CONCEPTS_PREFIX)]
