@@ -12,7 +12,7 @@ def signatures(members: np.ndarray, strangers: np.ndarray, options: Options) -> 
     """Return `confounder`, `hardness`, `core` or `none` for each pair of a unit and a concept, of shape `(t,)`.
 
     A claim about two sides is as significant as the weaker of its two one-sided tests (intersection-union; Berger
-    1982); each kind of claim is adjusted over all pairs. The whole range is read and not the middle band alone, since a
+    1982); each kind of claim is adjusted over all pairs. The whole range is read, not the middle band alone, since a
     tie can be so strong that it carries strangers past the middle, into the top.
 
     Args:
