@@ -82,15 +82,12 @@ def save_repaired(head: LinearHead, classifier: PreTrainedModel, model: str, fol
 
 def repair(extracted: Dataset, model: str, sources: Sequence[Any], output: Path, seed: int) -> None:
     """Do every step after `extract`; write what each gives into `output`, and print findings and report."""
-    from hf_midrange.association import associate
-    from hf_midrange.curation import curate, curation_report
+    from hf_midrange.curation import curation_report
     from hf_midrange.datafiles import write_dataset
+    from hf_midrange.pipeline import curated_from
     from hf_midrange.tables import print_facts, print_findings
 
-    bands = hm.LogitBands().fit(extracted)
-    annotated = hm.annotate(bands.transform(extracted), sources)
-    findings = associate(annotated, seed=seed)
-    curated = curate(annotated, findings, seed=seed)
+    bands, findings, curated = curated_from(extracted, sources, seed)
     classifier = named_classifier(model)
     head = hm.retrain_head(curated, classifier, seed=seed)
 

@@ -19,9 +19,11 @@ from torch import nn
 
 from hf_midrange.classifier import label_names, last_linear
 from hf_midrange.columns import LABEL, class_label, with_columns
+from hf_midrange.extraction.batch import Batch
+from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.faults import refuse_unreadable, report, unreadable_rows, without_unreadable
 from hf_midrange.extraction.forward import Forward, prepared
-from hf_midrange.extraction.inputs import Batch, Preparation
+from hf_midrange.extraction.inputs import Preparation
 from hf_midrange.extraction.manifest import MANIFEST, claim, data_key, model_key
 from hf_midrange.extraction.processes import is_mine
 from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
@@ -57,7 +59,7 @@ class Extraction:
     """A classifier with its preprocessing and options, to run over datasets."""
 
     model: nn.Module
-    prepare: Preparation
+    prepare: Preparation | Collated
     options: Options
 
     @property
@@ -78,6 +80,8 @@ class Extraction:
             )
         if isinstance(dataset, Dataset) and len(dataset) == 0:
             raise ValueError("the dataset is empty: it has no rows")
+        if isinstance(self.prepare, Collated) and not isinstance(dataset, Dataset):
+            raise TypeError("`Collated` gives inputs to the rows of a Dataset, not to a stream")
         self.prepare.columns(dataset.features)
         self._features(dataset.features)
 

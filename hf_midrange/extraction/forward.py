@@ -71,9 +71,16 @@ class Forward:
             if not seen:
                 raise ValueError(f"the model never reached its layer {self.head_name!r}; choose another with `head=`")
             embedding = self._rows(seen[-1], returned).float()
-            logits = nn.functional.linear(embedding, self.weight, self.bias)
+            with torch.autocast(self.device.type, enabled=False):  # the caller's must not reach the head
+                logits = nn.functional.linear(embedding, self.weight, self.bias)
             self._verify(logits, returned)
             return Outputs(embedding.cpu().numpy(), logits.cpu().numpy())
+
+    @property
+    def _precision(self) -> torch.dtype:
+        """What the backbone computes in: its own type, or that of the caller's autocast."""
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
 
     def _call(self, inputs: Inputs) -> Any:  # noqa: ANN401 - a tensor, a tuple or a ModelOutput
         moved = {
@@ -92,7 +99,7 @@ class Forward:
         distance = (self.head(tokens).float() - returned.float().unsqueeze(1)).abs().amax(-1)
         nearest = distance.nan_to_num(nan=torch.inf).argmin(1)
         at = torch.arange(len(tokens), device=tokens.device)
-        far = distance[at, nearest] > _tolerance(self.dtype, returned)
+        far = distance[at, nearest] > _tolerance(self._precision, returned)
         if (far & returned.isfinite().all(1)).any():
             raise ValueError(
                 f"{self.head_name!r} gives outputs of shape {(*seen.shape[:-1], self.head.out_features)}, and the "
@@ -105,7 +112,7 @@ class Forward:
         if not self._unverified:
             return
         self._unverified = False
-        if logits.shape != returned.shape or ((logits - returned).abs() > _tolerance(self.dtype, returned)).any():
+        if logits.shape != returned.shape or ((logits - returned).abs() > _tolerance(self._precision, returned)).any():
             raise ValueError(
                 f"the model's logits, of shape {tuple(returned.shape)}, are not the outputs of {self.head_name!r}, "
                 f"of shape {tuple(logits.shape)}; if these are what you want, say so with `head={self.head_name!r}`"

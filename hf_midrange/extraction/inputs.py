@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 import timm.data
 import torch
-from datasets import Features, Value
+from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from datasets.fingerprint import Hasher
 from PIL import Image, UnidentifiedImageError
@@ -24,6 +24,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_midrange.classifier import Modality, modality, unwrap_timm
 from hf_midrange.columns import IMAGE, TEXT, TEXT_PAIR
+from hf_midrange.extraction.batch import Batch
+from hf_midrange.extraction.collated import Collated
 
 
 Processor = BaseImageProcessor | PreTrainedTokenizerBase | Callable[[Image.Image], torch.Tensor]
@@ -32,20 +34,6 @@ UNREADABLE = (
     ZeroDivisionError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow, transforms and tokenisers raise on input they cannot read."""
-
-
-@dataclass
-class Batch:
-    """Rows `first` to `first + count - 1`, ready for the model."""
-
-    first: int
-    count: int
-    rows: np.ndarray
-    """Numbers of the readable rows, in order."""
-    inputs: Mapping[str, torch.Tensor] | None
-    """Model inputs of the readable rows; None if there are none."""
-    unreadable: dict[int, str] = field(default_factory=dict)
-    """Row number -> what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +82,12 @@ class Preparation:
         count = len(items) + len(unreadable)
         return Batch(first_row, count, np.fromiter(items, np.int64, len(items)), inputs, unreadable)
 
+    def view(self, dataset: Dataset) -> Dataset:
+        """Return only the columns that are read, images still as bytes: decoding is where a row can fail."""
+        columns = self.columns(dataset.features)
+        selected = dataset.with_format(None).select_columns(columns)
+        return selected.cast_column(IMAGE, ImageFeature(decode=False)) if IMAGE in columns else selected
+
     def key(self) -> str:
         """Return a text that changes when the preprocessing changes."""
         if isinstance(self.processor, PreTrainedTokenizerBase):
@@ -139,17 +133,18 @@ class Preparation:
 
 def preparation(
     model: nn.Module,
-    processor: Processor | str | PathLike[str] | None,
+    processor: Processor | Collated | str | PathLike[str] | None,
     *,
     source: str | None = None,
     max_length: int | None = None,
     trust_remote_code: bool = False,
-) -> Preparation:
+) -> Preparation | Collated:
     """Return how rows become inputs of `model`.
 
     Args:
         model: the classifier.
-        processor: an image processor, tokenizer, callable, or the id or folder of one; None loads the model's own.
+        processor: an image processor, tokenizer, callable, or the id or folder of one; rows that are `Collated`
+            already; None loads the model's own.
         source: the id or folder the model was loaded from, if any.
         max_length: most tokens of a text; None takes the tokenizer's or the model's own limit.
         trust_remote_code: run processing code that comes with the model.
@@ -157,6 +152,8 @@ def preparation(
     Raises:
         ValueError: if no processor is given and the model has none.
     """
+    if isinstance(processor, Collated):
+        return processor
     kind = modality(model)
     if processor is None or isinstance(processor, str | PathLike):
         origin = fspath(processor) if processor is not None else source or str(getattr(model, "name_or_path", ""))

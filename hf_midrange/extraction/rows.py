@@ -8,12 +8,12 @@ from itertools import count, islice
 from typing import Any
 
 from datasets import Dataset, IterableDataset
-from datasets import Image as ImageFeature
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hf_midrange.columns import IMAGE
-from hf_midrange.extraction.inputs import Batch, Preparation
+from hf_midrange.extraction.batch import Batch
+from hf_midrange.extraction.collated import Collated
+from hf_midrange.extraction.inputs import Preparation
 
 
 Wanted = Callable[[int], bool]
@@ -42,7 +42,7 @@ class TableRows:
     """Rows of a map-style dataset, read and prepared in `num_workers` worker processes."""
 
     dataset: Dataset
-    prepare: Preparation
+    prepare: Preparation | Collated
     cut: Cut
     num_workers: int = 0
 
@@ -60,7 +60,7 @@ class TableRows:
             if wanted(number)
             for rows in self.cut.batches(number * size, min((number + 1) * size, self.total))
         ]
-        prepared = _Prepared(_undecoded(self.dataset, self.prepare), self.prepare, ranges)
+        prepared = _Prepared(self.prepare.view(self.dataset), self.prepare, ranges)
         yield from DataLoader(prepared, batch_size=None, num_workers=self.num_workers, collate_fn=_as_is)
 
 
@@ -69,7 +69,7 @@ class StreamRows:
     """Rows of a stream, read and prepared in this process; `total` is known once they have all been read."""
 
     dataset: IterableDataset
-    prepare: Preparation
+    prepare: Preparation | Collated
     cut: Cut
     total: int = field(default=0, init=False)
 
@@ -97,7 +97,7 @@ class _Prepared(TorchDataset):
     """Batches by number, as a DataLoader wants them."""
 
     dataset: Dataset
-    prepare: Preparation
+    prepare: Preparation | Collated
     ranges: list[range]
 
     def __len__(self) -> int:
@@ -106,13 +106,6 @@ class _Prepared(TorchDataset):
     def __getitem__(self, number: int) -> Batch:
         rows = self.ranges[number]
         return self.prepare(rows.start, self.dataset[rows.start : rows.stop])
-
-
-def _undecoded(dataset: Dataset, prepare: Preparation) -> Dataset:
-    """Return only the columns that are read, images still as bytes: decoding is where a row can fail."""
-    columns = prepare.columns(dataset.features)
-    selected = dataset.with_format(None).select_columns(columns)
-    return selected.cast_column(IMAGE, ImageFeature(decode=False)) if IMAGE in columns else selected
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 - a Batch; DataLoader believes it is a list

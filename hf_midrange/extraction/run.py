@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import nn
 
 from hf_midrange.classifier import load_classifier
+from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.engine import Extraction, Options
 from hf_midrange.extraction.inputs import Processor, preparation
 from hf_midrange.extraction.processes import join_processes
@@ -22,7 +23,7 @@ Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDic
 def extract(
     dataset: Data,
     model: nn.Module | str | PathLike[str],
-    processor: Processor | str | PathLike[str] | None = None,
+    processor: Processor | Collated | str | PathLike[str] | None = None,
     *,
     batch_size: int = 64,
     output_dir: str | PathLike[str] | None = None,
@@ -53,7 +54,7 @@ def extract(
             as many labels. A `DatasetDict` is written to one subfolder a split.
         model: a timm or transformers image classifier or a transformers sequence classifier; or its Hub id or folder.
         processor: an image processor, a tokenizer, or a callable from a PIL image to a tensor of shape `(3, h, w)`;
-            None takes the model's own.
+            or `Collated`, rows that are model inputs already; None takes the model's own.
         batch_size: rows a forward pass; halved by itself where the device's memory is too small. Sums are rounded
             differently in batches of another size, by about 1e-6 of the values.
         output_dir: folder for the shards; shared by all processes.

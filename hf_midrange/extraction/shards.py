@@ -21,8 +21,8 @@ from datasets import ClassLabel, Dataset, Features, concatenate_datasets
 from torch import nn
 
 from hf_midrange.columns import EMBEDDING, LOGITS, PREDICTION, vector, vector_arrow
+from hf_midrange.extraction.batch import Batch
 from hf_midrange.extraction.forward import Forward
-from hf_midrange.extraction.inputs import Batch
 
 
 class Shard(NamedTuple):
