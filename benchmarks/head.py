@@ -22,20 +22,27 @@ from hf_midrange import LinearHead, columns, curate, retrain_head
 
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
 REFITS = 20
+VIEW = 48
+"""Numbers of the side view, as many as a 4 x 4 thumbnail has."""
+
 HEAD_SECONDS: list[float] = []
 
 
 def simulate(rows, width, classes, seed, contrary=0.05):
+    """Return embeddings with a core and a shortcut direction per class, labels, groups, and a view of the shortcut."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, rows)
     tied = np.where(rng.random(rows) < contrary, (labels + rng.integers(1, classes, rows)) % classes, labels)
-    core, shortcut = (np.random.default_rng(k).normal(size=(classes, width)) for k in (1, 2))
+    core, shortcut, seen = (
+        np.random.default_rng(k).normal(size=(classes, size)) for k, size in ((1, width), (2, width), (3, VIEW))
+    )
     values = rng.normal(size=(rows, width)) * 15 + core[labels] + 1.5 * shortcut[tied]
-    return values.astype(np.float32), labels, labels * classes + tied
+    view = rng.normal(size=(rows, VIEW)) * 2 + seen[tied]
+    return values.astype(np.float32), labels, labels * classes + tied, view.astype(np.float32)
 
 
 def erm_head(width, classes):
-    values, labels, _ = simulate(2000, width, classes, 77)
+    values, labels, _, _ = simulate(2000, width, classes, 77)
     model = LogisticRegression(C=1e-4, max_iter=200).fit(values, labels)
     weight, bias = model.coef_, model.intercept_
     if classes == 2:
@@ -47,21 +54,20 @@ def worst(predictions, labels, groups):
     return min((predictions == labels)[groups == group].mean() for group in np.unique(groups))
 
 
-def dataset(values, labels, head):
+def dataset(values, labels, groups, view, head):
+    """Return what both recipes start from: the extracted columns, true groups for DFR, a view for ours."""
     names = ClassLabel(names=[f"class {k}" for k in range(head.num_classes)])
     base = Dataset.from_dict({"label": labels}, features=Features({"label": names}))
-    logits = head(values).numpy()
-    return columns.with_columns(
-        base,
-        {
-            "embedding": (values, columns.vector(values.shape[1])),
-            "logits": (logits, columns.vector(head.num_classes)),
-        },
-    )
+    more = {
+        "group": (groups, ClassLabel(num_classes=head.num_classes**2)),
+        "embedding": (values, columns.vector(values.shape[1])),
+        "logits": (head(values).numpy(), columns.vector(head.num_classes)),
+    }
+    return columns.with_columns(base, more | ({} if view is None else {"view_side": (view, columns.vector(VIEW))}))
 
 
-def ours(values, labels, groups, head):
-    curated = curate(dataset(values, labels, head))
+def ours(ds, head):
+    curated = curate(ds)
     selected = time.perf_counter()
     fitted = retrain_head(curated, head, force=True)
     HEAD_SECONDS.append(time.perf_counter() - selected)
@@ -79,7 +85,8 @@ def balanced_rows(groups, rng):
     return np.concatenate([rng.choice(np.flatnonzero(groups == g), size, replace=False) for g in np.unique(groups)])
 
 
-def dfr(values, labels, groups, head):
+def dfr(ds, head):
+    values, labels, groups = columns.matrix(ds, "embedding"), columns.labels(ds), columns.labels(ds, "group")
     rng = np.random.default_rng(0)
     order = rng.permutation(len(labels))
     fit, choose = order[: len(order) // 2], order[len(order) // 2 :]
@@ -110,24 +117,26 @@ def main():
     parser.add_argument("--sizes", nargs="+", default=["800x1280"], help="rows x width")
     parser.add_argument("--classes", type=int, nargs="+", default=[2])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-view", action="store_true", help="leave the side view out: ours reads the embedding alone")
     arguments = parser.parse_args()
     print("| rows x width | classes | ours s | head s | DFR s | DFR / ours | DFR / head | WGA ERM | ours | DFR |")
     print("|---" * 10 + "|")
     for size in arguments.sizes:
         for classes in arguments.classes:
-            compare(*map(int, size.split("x")), classes, arguments.repeats)
+            compare(*map(int, size.split("x")), classes, arguments.repeats, not arguments.no_view)
 
 
-def compare(rows, width, classes, repeats):
-    values, labels, groups = simulate(rows, width, classes, 5)
-    new, new_labels, new_groups = simulate(4000, width, classes, 6, contrary=1 - 1 / classes)
+def compare(rows, width, classes, repeats, with_view):
     head = erm_head(width, classes)
+    *parts, view = simulate(rows, width, classes, 5)
+    ds = dataset(*parts, view if with_view else None, head)
+    new, new_labels, new_groups, _ = simulate(4000, width, classes, 6, contrary=1 - 1 / classes)
     times, accuracies = {ours: [], dfr: []}, {}
     HEAD_SECONDS.clear()
     for _ in range(repeats):
         for recipe in (ours, dfr):
             start = time.perf_counter()
-            predict = recipe(values, labels, groups, head)
+            predict = recipe(ds, head)
             times[recipe].append(time.perf_counter() - start)
             accuracies[recipe] = worst(predict(new), new_labels, new_groups)
     mine, theirs, alone = (float(np.median(each)) for each in (times[ours], times[dfr], HEAD_SECONDS))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from hf_midrange.curation.ridge import class_weights, compact, left_out_scores, standardised
+from hf_midrange.curation.ridge import Fit, class_weights, left_out_scores, sampled, standardised
 from hf_midrange.curation.scores import auc, margins, opposite_skew, own_position, position, robust_skewness
 from hf_midrange.curation.selection import balanced, contrary_share, split_by_contrary
 
@@ -21,15 +21,22 @@ def brute_force(features, members, ridge, blocks):
     return scores
 
 
+def normalised(raw):
+    features = standardised(raw)
+    return features / np.sqrt(np.square(features).sum(axis=1).mean())
+
+
 @pytest.mark.parametrize("width", [5, 60])
 @pytest.mark.parametrize("shared", [False, True])
 def test_left_out_scores_equal_refitting(width, shared):
     rng = np.random.default_rng(0)
     raw, members = rng.normal(size=(40, width)), rng.random(40) < 0.3
-    features = compact(standardised(raw))
     sources = np.arange(40) // 3 if shared else np.arange(40)
-    expected = brute_force(features, members, 0.05, sources)
-    np.testing.assert_allclose(left_out_scores(features, members, 0.05, sources), expected, atol=1e-9)
+    scores = left_out_scores(raw, [Fit(members, (0.05, 0.3)), Fit(~members, (0.05,))], sources)
+    for j, ridge in enumerate((0.05, 0.3)):
+        expected = brute_force(normalised(raw), members, ridge, sources)
+        np.testing.assert_allclose(scores[:, j], expected, atol=1e-9)
+    np.testing.assert_allclose(scores[:, 2], -scores[:, 0], atol=1e-9)
 
 
 def test_left_out_scores_equal_kernel_ridge_with_free_intercept():
@@ -44,13 +51,45 @@ def test_left_out_scores_equal_kernel_ridge_with_free_intercept():
     inverse = np.linalg.inv(system)
     alpha = (inverse @ np.append(targets, 0))[:30]
     expected = targets - alpha / np.diag(inverse)[:30]
-    np.testing.assert_allclose(left_out_scores(compact(standardised(raw)), members, 0.02), expected, atol=1e-8)
+    np.testing.assert_allclose(left_out_scores(raw, [Fit(members, (0.02,))])[:, 0], expected, atol=1e-8)
 
 
-def test_compact_keeps_the_kernel():
-    features = np.random.default_rng(2).normal(size=(10, 40))
-    kernel = features @ features.T
-    np.testing.assert_allclose(compact(features) @ compact(features).T, kernel / (np.trace(kernel) / 10), atol=1e-12)
+@pytest.mark.parametrize("width", [4, 80])
+def test_rows_outside_the_sample_are_scored_by_its_fit(width):
+    rng = np.random.default_rng(3)
+    raw, members = rng.normal(size=(60, width)), np.arange(60) % 3 == 0
+    sample = np.arange(0, 60, 2)
+    scores = left_out_scores(raw, [Fit(members, (0.05,))], sample=sample)[:, 0]
+    alone = left_out_scores(raw[sample], [Fit(members[sample], (0.05,))])[:, 0]
+    np.testing.assert_allclose(scores[sample], alone)
+    kept = raw[sample]
+    scaled = np.clip((raw - kept.mean(axis=0)) / kept.std(axis=0), -4, 4)
+    scaled /= np.sqrt(np.square(scaled[sample]).sum(axis=1).mean())
+    targets, weights = np.where(members, 1.0, -1.0)[sample], class_weights(members[sample])
+    model = Ridge(alpha=0.05 * 30).fit(scaled[sample], targets, weights)
+    np.testing.assert_allclose(scores[1::2], model.predict(scaled[1::2]), atol=1e-9)
+
+
+def test_the_sample_keeps_rare_classes_and_whole_sources(monkeypatch):
+    monkeypatch.setattr("hf_midrange.curation.ridge.FITTED_ROWS", 300)
+    labels = (np.arange(3000) % 100 == 0).astype(int)
+    sources = np.arange(3000) // 5
+    chosen = sampled(labels, sources, seed=0)
+    assert labels[chosen].sum() == 30
+    assert 300 <= len(chosen) < 450
+    assert set(np.bincount(sources[chosen])) <= {0, 5}
+    assert sampled(labels[:300], None, seed=0) is None
+
+
+def test_single_precision_agrees(monkeypatch):
+    rng = np.random.default_rng(4)
+    for width in (30, 500):
+        raw, members = rng.normal(size=(200, width)).astype(np.float32), rng.random(200) < 0.3
+        fits = [Fit(members, (0.001, 0.3))]
+        expected = left_out_scores(raw, fits)
+        monkeypatch.setattr("hf_midrange.curation.ridge.SINGLE", 10)
+        np.testing.assert_allclose(left_out_scores(raw, fits), expected, atol=2e-3)
+        monkeypatch.undo()
 
 
 def test_standardised_clips_and_silences_constant_columns():

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
+from hf_midrange.curation.ridge import sampled
 from hf_midrange.curation.scores import embedding_scores, margins, own_position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.curation.views import View, gather
@@ -35,14 +36,19 @@ class Evidence:
     seed: int
 
     @cached_property
+    def sample(self) -> np.ndarray | None:
+        """The rows that scores are fitted to; None: all."""
+        return sampled(self.labels, self.sources, self.seed)
+
+    @cached_property
     def views(self) -> list[View]:
         """The side views at hand."""
-        return gather(self.ds, self.findings, self.labels, self.sources)
+        return gather(self.ds, self.findings, self.labels, self.sources, self.sample)
 
     @cached_property
     def scores(self) -> np.ndarray:
         """The embedding score e per class, `(n, C)`."""
-        return embedding_scores(self.embedding, self.logits, self.labels, self.sources)
+        return embedding_scores(self.embedding, self.logits, self.labels, self.sources, self.sample)
 
     @cached_property
     def logit_position(self) -> np.ndarray:

@@ -1,32 +1,72 @@
-"""Kernel ridge scores of every row, as predicted by a fit that did not see the row."""
+"""Ridge scores of every row, as predicted by a fit that did not see the row."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, qr
+from scipy.linalg import blas, cho_solve, lapack
 
 
 CLIP = 4.0
 """Standardised features are clipped here: near-dead channels reach 1e5 on rows that they were not fitted to."""
 
+FITTED_ROWS = 4000
+"""Scores are fitted to at most about this many rows, drawn at random; all other rows are scored by that fit."""
+
+FEWEST_OF_CLASS = 100
+"""All rows of a class up to this many are fitted to, beyond the draw."""
+
+SINGLE = 4_000_000
+"""Fits on more values than this are computed in float32."""
+
+BLOCK = 1024
+
+
+class Fit(NamedTuple):
+    """A ridge regression on +-1 membership, at one or more strengths."""
+
+    members: np.ndarray
+    """Rows that are members of the unit's class, `(n,)` bool."""
+    ridges: tuple[float, ...]
+    """Strengths of the penalty per row."""
+    weights: np.ndarray | None = None
+    """Positive weights of rows, `(n,)`; None gives members and strangers the same total."""
+
+
+def sampled(labels: np.ndarray, sources: np.ndarray | None, seed: int) -> np.ndarray | None:
+    """Return the rows to fit to, in order; None where all are few enough.
+
+    Rows that share a source are drawn together, so that no score is fitted to a row's own source.
+    """
+    if len(labels) <= FITTED_ROWS:
+        return None
+    sources = np.arange(len(labels)) if sources is None else sources
+    rank = np.random.default_rng(seed).permutation(int(sources.max()) + 1)[sources]
+    order = np.argsort(rank, kind="stable")
+    first = order[:FITTED_ROWS]
+    few = [order[labels[order] == k][:FEWEST_OF_CLASS] for k in np.unique(labels)]
+    return np.flatnonzero(np.isin(sources, sources[np.concatenate([first, *few])]))
+
 
 def standardised(values: np.ndarray) -> np.ndarray:
     """Return `values` of shape `(n, d)` with column means 0 and deviations 1, clipped; constant columns become 0."""
     values = values.astype(np.float64)
-    centred = values - values.mean(axis=0)
-    deviation = centred.std(axis=0)
+    return _scaled(values, *_moments(values))
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = values.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(np.square(values - mean.astype(values.dtype)).mean(axis=0, dtype=np.float64))
     alive = deviation > 1e-12 * max(float(deviation.max(initial=0.0)), 1e-300)
-    return np.clip(centred * np.where(alive, 1.0 / np.where(alive, deviation, 1.0), 0.0), -CLIP, CLIP)
+    return mean, np.where(alive, 1.0 / np.where(alive, deviation, 1.0), 0.0)
 
 
-def compact(features: np.ndarray) -> np.ndarray:
-    """Return features of shape `(n, min(n, d))`, of mean squared norm 1, with the same kernel up to that factor."""
-    rows, width = features.shape
-    if width > rows:
-        (triangle,) = qr(features.T, mode="r", check_finite=False)
-        features = triangle[:rows].T
-    norm = np.sqrt(np.mean(np.einsum("ij,ij->i", features, features)))
-    return features / norm if norm > 0 else features
+def _scaled(values: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    moved = values - mean.astype(values.dtype)
+    moved *= inverse.astype(values.dtype)
+    return np.clip(moved, -CLIP, CLIP, out=moved)
 
 
 def class_weights(members: np.ndarray) -> np.ndarray:
@@ -36,42 +76,119 @@ def class_weights(members: np.ndarray) -> np.ndarray:
 
 
 def left_out_scores(
-    features: np.ndarray,
-    members: np.ndarray,
-    ridge: float,
-    sources: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
+    values: np.ndarray, fits: Sequence[Fit], sources: np.ndarray | None = None, sample: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the exact leave-one-out scores of class-balanced ridge on the +-1 membership, with a free intercept.
+    """Return the exact leave-one-out scores of weighted ridge on the +-1 membership, with a free intercept.
 
-    Minimises `sum_i w_i (t_i - f_i)^2 + ridge n |beta|^2` for `f = features @ beta + intercept`, the same as kernel
-    ridge on `features @ features.T` with `ridge n / w_i` on the diagonal. Left-out residuals follow from the hat
-    matrix (Cawley and Talbot 2003): `r_i / (1 - h_ii)`, and by blocks where rows share a source.
+    Minimises `sum_i w_i (t_i - f_i)^2 + ridge n |beta|^2` for `f = x @ beta + intercept` with standardised rows x of
+    mean squared norm 1, the same as kernel ridge on `x @ x.T` with `ridge n / w_i` on the diagonal. Left-out residuals
+    follow from the hat matrix (Cawley and Talbot 2003), by blocks where rows share a source. The smaller of the
+    systems in rows and in columns is solved.
 
     Args:
-        features: as `compact` gives them, of shape `(n, p)`.
-        members: which rows are members of the unit's class, `(n,)` bool.
-        ridge: strength of the penalty per row.
+        values: raw description of the rows, `(n, d)`.
+        fits: what to regress on.
         sources: ids of shape `(n,)`; rows that share one are left out together.
-        weights: weights of mean 1, `(n,)`; None gives members and strangers the same total.
+        sample: rows to fit to; the others are scored by that fit. None: all rows.
 
     Returns:
-        Scores of shape `(n,)`; members lie near 1, strangers near -1.
+        Scores of shape `(n, number of fits and strengths)`; members lie near 1, strangers near -1.
     """
-    targets = np.where(members, 1.0, -1.0)
-    weights = class_weights(members) if weights is None else weights
-    design = np.column_stack([features, np.ones(len(features))])
-    system = design.T @ (design * weights[:, None])
-    system[np.diag_indices(features.shape[1])] += ridge * len(features)
-    factor = cho_factor(system, overwrite_a=True, check_finite=False)
-    halves = cho_solve(factor, design.T, check_finite=False).T
-    residuals = targets - halves @ (design.T @ (weights * targets))
-    leverage = weights * np.einsum("ij,ij->i", halves, design)
-    left_out = residuals / np.maximum(1.0 - leverage, 1e-9)
-    for block in _shared(sources):
-        hat = halves[block] @ design[block].T * weights[block]
-        left_out[block] = np.linalg.solve(np.eye(len(block)) - hat, residuals[block])
-    return targets - left_out
+    chosen = np.arange(len(values)) if sample is None else sample
+    kept = values if sample is None else values[sample]
+    kept = kept.astype(np.float64 if kept.size <= SINGLE else np.float32, copy=False)
+    mean, inverse = _moments(kept)
+    features = _scaled(kept, mean, inverse)
+    norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64))))
+    features /= features.dtype.type(norm if norm > 0 else 1.0)
+    blocks = _shared(None if sources is None else sources[chosen])
+    solver = _by_rows if len(features) <= features.shape[1] else _by_columns
+    solved = [part for fit in fits for part in solver(features, _restricted(fit, chosen), blocks)]
+    scores = np.empty((len(values), len(solved)))
+    scores[chosen] = np.column_stack([left_out for left_out, _ in solved])
+    rest = np.setdiff1d(np.arange(len(values)), chosen)
+    beta = np.column_stack([coefficients for _, coefficients in solved])
+    for rows in np.split(rest, range(BLOCK, len(rest), BLOCK)):
+        moved = _scaled(values[rows].astype(features.dtype), mean, inverse) / features.dtype.type(norm or 1.0)
+        scores[rows] = moved @ beta[:-1] + beta[-1]
+    return scores
+
+
+def _restricted(fit: Fit, rows: np.ndarray) -> Fit:
+    members = fit.members[rows]
+    weights = class_weights(members) if fit.weights is None else fit.weights[rows] / fit.weights[rows].mean()
+    return Fit(members, fit.ridges, weights)
+
+
+Solved = tuple[np.ndarray, np.ndarray]
+"""Left-out scores `(n,)`, and coefficients with the intercept last, `(d + 1,)`."""
+
+
+def _by_rows(features: np.ndarray, fit: Fit, blocks: list[np.ndarray]) -> list[Solved]:
+    """Solve in the row space, where left-out residuals are the dual weights over the diagonal of the inverse."""
+    kernel = features @ features.T
+    targets, weights = np.where(fit.members, 1.0, -1.0).astype(features.dtype), fit.weights
+    solved = []
+    for ridge in fit.ridges:
+        system = kernel.copy()
+        system[np.diag_indices(len(system))] += (ridge * len(system) / weights).astype(features.dtype)
+        inverse = _inverse(system)
+        ones = inverse.sum(axis=1)
+        intercept = float(ones @ targets) / float(ones.sum())
+        dual = inverse @ targets - ones * features.dtype.type(intercept)
+        # The inverse of the system bordered by the free intercept.
+        left_out = dual / (inverse.diagonal() - ones**2 / ones.sum())
+        for block in blocks:
+            bordered = inverse[np.ix_(block, block)] - np.outer(ones[block], ones[block]) / ones.sum()
+            left_out[block] = np.linalg.solve(bordered, dual[block])
+        solved.append((targets - left_out, np.append(features.T @ dual, intercept)))
+    return solved
+
+
+def _by_columns(features: np.ndarray, fit: Fit, blocks: list[np.ndarray]) -> list[Solved]:
+    """Solve the normal equations, where left-out residuals are `r_i / (1 - h_ii)`."""
+    targets, weights = np.where(fit.members, 1.0, -1.0).astype(features.dtype), fit.weights
+    roots = np.sqrt(weights).astype(features.dtype)
+    design = np.column_stack([features, np.ones(len(features), dtype=features.dtype)])
+    halves = design * roots[:, None]
+    gram, moments = halves.T @ halves, halves.T @ (roots * targets)
+    solved = []
+    for ridge in fit.ridges:
+        system = gram.copy()
+        system[np.diag_indices(features.shape[1])] += features.dtype.type(ridge * len(features))
+        factor = _cholesky(system)
+        beta = cho_solve((factor, True), moments, check_finite=False)
+        residuals = targets - design @ beta
+        whitened = _trsm(factor)(1.0, factor, halves.T, lower=1).T
+        left_out = residuals / np.maximum(1.0 - np.einsum("ij,ij->i", whitened, whitened), 1e-9)
+        for block in blocks:
+            hat = whitened[block] @ whitened[block].T * roots[block] / roots[block][:, None]
+            left_out[block] = np.linalg.solve(np.eye(len(block)) - hat, residuals[block])
+        solved.append((targets - left_out, beta))
+    return solved
+
+
+def _cholesky(system: np.ndarray) -> np.ndarray:
+    """Return the lower factor of a symmetric matrix in C order, which is destroyed."""
+    factorise = lapack.dpotrf if system.dtype == np.float64 else lapack.spotrf
+    factor, fault = factorise(system.T, lower=1, overwrite_a=1)
+    if fault:
+        raise np.linalg.LinAlgError("the ridge system is not positive definite; its weights must be positive")
+    return factor
+
+
+def _inverse(system: np.ndarray) -> np.ndarray:
+    invert = lapack.dpotri if system.dtype == np.float64 else lapack.spotri
+    lower, _ = invert(_cholesky(system), lower=1, overwrite_c=1)
+    lower = np.tril(lower)
+    diagonal = lower.diagonal().copy()
+    lower += lower.T
+    lower[np.diag_indices(len(lower))] = diagonal
+    return lower
+
+
+def _trsm(factor: np.ndarray) -> Callable[..., np.ndarray]:
+    return blas.dtrsm if factor.dtype == np.float64 else blas.strsm
 
 
 def _shared(sources: np.ndarray | None) -> list[np.ndarray]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from hf_midrange.curation.ridge import compact, left_out_scores, standardised
+from hf_midrange.curation.ridge import Fit, left_out_scores
 
 
 LATE, EARLY = 0.001, 0.3
@@ -64,41 +62,52 @@ def margins(logits: np.ndarray) -> np.ndarray:
     return np.column_stack([logits[:, k] - logsumexp(rest, axis=1) for k, rest in enumerate(others)])
 
 
-def view_scores(values: np.ndarray, labels: np.ndarray, ridge: float, sources: np.ndarray | None) -> np.ndarray:
+def view_scores(
+    values: np.ndarray,
+    labels: np.ndarray,
+    ridge: float,
+    sources: np.ndarray | None,
+    sample: np.ndarray | None = None,
+) -> np.ndarray:
     """Return one left-out score per class, `(n, C)`, of a view of shape `(n, m)` (step 1 of the default)."""
-    features = compact(standardised(values))
-    return per_class(labels, lambda members, _: left_out_scores(features, members, ridge, sources))
+    fits = [Fit(labels == k, (ridge,)) for k in units(labels)]
+    return mirrored(left_out_scores(values, fits, sources, sample))
 
 
 def embedding_scores(
-    embedding: np.ndarray, logits: np.ndarray, labels: np.ndarray, sources: np.ndarray | None
+    embedding: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray | None,
+    sample: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return one score per class, `(n, C)`, from the embedding and the logits (step 2 of the default).
 
     `e = norm(late - beta early)`, both left-out ridge scores averaged with the logit; `beta` is the mixture with the
     largest opposite skew.
     """
-    features, own = compact(standardised(embedding)), margins(logits)
-
-    def score(members: np.ndarray, unit: int) -> np.ndarray:
-        logit = normed(own[:, unit], members)
-        late, early = (
-            normed(normed(left_out_scores(features, members, ridge, sources), members) + logit, members)
-            for ridge in (LATE, EARLY)
-        )
+    own = margins(logits)
+    fits = [Fit(labels == k, (LATE, EARLY)) for k in units(labels)]
+    left_out = left_out_scores(embedding, fits, sources, sample).reshape(len(labels), -1, 2)
+    scores = []
+    for k, pair in zip(units(labels), left_out.transpose(1, 2, 0), strict=True):
+        members = labels == k
+        logit = normed(own[:, k], members)
+        late, early = (normed(normed(score, members) + logit, members) for score in pair)
         mixed = [normed(late - beta * early, members) for beta in MIXTURES]
-        return max(mixed, key=lambda scores: opposite_skew(scores, members))
+        scores.append(max(mixed, key=lambda score: opposite_skew(score, members)))
+    return mirrored(np.column_stack(scores))
 
-    return per_class(labels, score)
 
-
-def per_class(labels: np.ndarray, score: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-    """Return `score(members, unit)` of each class side by side; the second of two classes mirrors the first."""
+def units(labels: np.ndarray) -> list[int]:
+    """Return the classes that need a score of their own: of two, the first mirrors the second."""
     count = int(labels.max()) + 1
-    if count == 2:
-        second = score(labels == 1, 1)
-        return np.column_stack([-second, second])
-    return np.column_stack([score(labels == k, k) for k in range(count)])
+    return [1] if count == 2 else list(range(count))
+
+
+def mirrored(scores: np.ndarray) -> np.ndarray:
+    """Return scores `(n, C)` of all classes, from those of `units`."""
+    return np.column_stack([-scores, scores]) if scores.shape[1] == 1 else scores
 
 
 def own_position(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

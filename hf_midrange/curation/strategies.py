@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from hf_midrange import columns
 from hf_midrange.curation.default import EMBEDDING_EDGE, auto, selection_by_position
 from hf_midrange.curation.evidence import Evidence
-from hf_midrange.curation.ridge import compact, left_out_scores, standardised
+from hf_midrange.curation.ridge import Fit, left_out_scores, standardised
 from hf_midrange.curation.scores import pointed, position
 from hf_midrange.curation.selection import MINIMUM, Selection, balanced, lowest, split_by_contrary
 from hf_midrange.curation.views import confirmed
@@ -121,11 +121,8 @@ def confounder_head(evidence: Evidence) -> Selection:
     labels = evidence.labels
     seed = lowest(evidence.margin_position, labels, EMBEDDING_EDGE)
     points_to = np.where(seed, pointed(evidence.logits, labels), labels)
-    features = compact(standardised(evidence.embedding))
-    units = range(len(evidence.classes))
-    towards = np.column_stack(
-        [_pointing_score(features, points_to == k, labels == k, evidence.sources) for k in units]
-    )
+    fits = [_pointing_fit(points_to == k, labels == k) for k in range(len(evidence.classes))]
+    towards = left_out_scores(evidence.embedding, fits, evidence.sources, evidence.sample)
     best = towards.argmax(axis=1)
     contrary = lowest(np.where(best == labels, 1.0, 0.0), labels, EMBEDDING_EDGE)
     reasons = [
@@ -138,13 +135,10 @@ def confounder_head(evidence: Evidence) -> Selection:
     return found
 
 
-def _pointing_score(
-    features: np.ndarray, points: np.ndarray, members: np.ndarray, sources: np.ndarray | None
-) -> np.ndarray:
+def _pointing_fit(points: np.ndarray, members: np.ndarray) -> Fit:
     cells = 2 * points.astype(int) + members
     sizes = np.bincount(cells, minlength=4)
-    weights = len(points) / (4 * np.maximum(sizes[cells], 1))
-    return left_out_scores(features, points, 0.03, sources, weights)
+    return Fit(points, (0.03,), len(points) / (4 * np.maximum(sizes[cells], 1)))
 
 
 def named_concepts(evidence: Evidence) -> Selection:
@@ -237,9 +231,9 @@ def disagreement(evidence: Evidence) -> Selection:
 
     The early stopped network is stood in for by a strongly penalised left-out head on the same embedding.
     """
-    features = compact(standardised(evidence.embedding))
     members = [evidence.labels == k for k in range(len(evidence.classes))]
-    early = np.column_stack([left_out_scores(features, mine, 0.3, evidence.sources) for mine in members])
+    fits = [Fit(mine, (0.3,)) for mine in members]
+    early = left_out_scores(evidence.embedding, fits, evidence.sources, evidence.sample)
     log_early, log_late = log_softmax(early, axis=1), log_softmax(evidence.logits, axis=1)
     divergence = (np.exp(log_early) * (log_early - log_late)).sum(axis=1)
     cells = np.full(len(divergence), -1)

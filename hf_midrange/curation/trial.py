@@ -8,12 +8,11 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hf_midrange.curation.evidence import Evidence
+from hf_midrange.curation.ridge import FITTED_ROWS
 from hf_midrange.curation.selection import Selection
 
 
 FOLDS = 5
-LARGE = 1e7
-"""Above this many values of the embedding, two folds instead of five."""
 
 
 def cell_table(evidence: Evidence, selection: Selection) -> list[dict[str, Any]]:
@@ -44,31 +43,48 @@ def accuracy(correct: np.ndarray) -> dict[str, float]:
 
 
 def held_out_predictions(evidence: Evidence, selection: Selection) -> np.ndarray:
-    """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`."""
+    """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`.
+
+    With more than `FITTED_ROWS` rows, the corrections are fitted to a draw of them, rows of little weight less often.
+    """
     import torch
 
-    from hf_midrange.head.correction import correct_logits
+    from hf_midrange.head.correction import fold_corrections
 
-    weights = selection.weight().astype(np.float64)
     folds = folds_of(evidence, selection)
-    predictions = np.zeros(len(weights), dtype=np.int64)
-    for fold in np.unique(folds):
-        fit, test = (folds != fold) & (weights > 0), folds == fold
-        arrays = (evidence.embedding[fit], evidence.logits[fit], evidence.labels[fit], weights[fit])
-        held_out = (evidence.embedding[test], evidence.logits[test])
-        logits = correct_logits(*map(torch.as_tensor, arrays), *map(torch.as_tensor, held_out))
-        predictions[test] = logits.argmax(dim=1).cpu().numpy()
+    rows, weights = drawn(selection.weight().astype(np.float64), evidence.seed)
+    arrays = (evidence.embedding[rows], evidence.logits[rows], evidence.labels[rows], weights, folds[rows])
+    predictions = np.zeros(len(folds), dtype=np.int64)
+    for fold, head in enumerate(fold_corrections(*map(torch.as_tensor, arrays))):
+        out = folds == fold
+        logits = evidence.logits[out] + head(evidence.embedding[out]).numpy()
+        predictions[out] = logits.argmax(axis=1)
     return predictions
+
+
+def drawn(weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most about `FITTED_ROWS` rows and their weights, whose weighted sums are unbiased for those of all.
+
+    A row is drawn with a chance proportional to its weight, at most 1, and weighs as much more as it was less likely.
+    """
+    rows = np.flatnonzero(weights > 0)
+    if len(rows) <= FITTED_ROWS:
+        return rows, weights[rows]
+    scale = FITTED_ROWS / weights.sum()
+    for _ in range(20):
+        chance = np.minimum(1.0, weights * scale)
+        scale *= FITTED_ROWS / chance.sum()
+    rows = np.flatnonzero(np.random.default_rng(seed).random(len(weights)) < chance)
+    return rows, weights[rows] / chance[rows]
 
 
 def folds_of(evidence: Evidence, selection: Selection) -> np.ndarray:
     """Return the fold of each row, `(n,)`: spread over the pseudo-groups, sources never split."""
-    count = FOLDS if evidence.embedding.size < LARGE else 2
     rng = np.random.default_rng(evidence.seed)
     sources = np.arange(len(evidence.labels)) if evidence.sources is None else evidence.sources
     names, first = np.unique(sources, return_index=True)
     order = rng.permutation(len(names))
     order = order[np.argsort(selection.cells[first[order]], kind="stable")]
     fold_of_source = np.empty(len(names), dtype=np.int64)
-    fold_of_source[order] = np.arange(len(names)) % count
+    fold_of_source[order] = np.arange(len(names)) % FOLDS
     return fold_of_source[np.searchsorted(names, sources)]

@@ -50,7 +50,13 @@ class View:
         return [{"name": self.entries[j], "correlation": round(found[j], 3)} for j in order]
 
 
-def gather(ds: Dataset, findings: Dataset | None, labels: np.ndarray, sources: np.ndarray | None) -> list[View]:
+def gather(
+    ds: Dataset,
+    findings: Dataset | None,
+    labels: np.ndarray,
+    sources: np.ndarray | None,
+    sample: np.ndarray | None = None,
+) -> list[View]:
     """Return the views that `ds` offers: its `view_*` columns, else its concepts.
 
     Concept columns are narrowed to the confirmed confounders of `findings` where those are given. Columns that are
@@ -63,7 +69,7 @@ def gather(ds: Dataset, findings: Dataset | None, labels: np.ndarray, sources: n
     views = []
     for name, values, entries in offered:
         if standardised(values).any():
-            scores = view_scores(values, labels, ridge, sources)
+            scores = view_scores(values, labels, ridge, sources, sample)
             views.append(View(name, values, entries, scores, auc_of(scores, labels), skew_of(scores, labels)))
     return views
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from hf_midrange.head.convex import Penalty, Problem, solve
+from hf_midrange.head.convex import Correction, Penalty, Problem, solve, solve_together
 from hf_midrange.head.linear_head import LinearHead
 
 
@@ -18,6 +18,15 @@ SATURATION = 4.0
 """Logits are scaled down to this median gap of best to second: a saturated network has no gradient to correct."""
 
 
+SINGLE = 4_000_000
+"""Embeddings of more values than this are standardised and multiplied in float32, as they came."""
+
+BLOCK = 256
+
+FOLD_TOLERANCE = 1e-4
+"""Largest entry of the gradient where only the predictions of a fold are wanted."""
+
+
 class Scaler(NamedTuple):
     """Standardisation of embeddings, clipped; near-dead channels become 0."""
 
@@ -25,16 +34,28 @@ class Scaler(NamedTuple):
     inverse: torch.Tensor
     """One over the deviation, 0 for near-dead channels; `(d,)`."""
 
-    def apply(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Return standardised float64 features of the shape of `embedding`."""
-        return ((embedding.double() - self.mean) * self.inverse).clamp_(-CLIP, CLIP)
+    def apply(self, embedding: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        """Return standardised features of the shape of `embedding`."""
+        mean, inverse = self.mean.to(dtype), self.inverse.to(dtype)
+        features = torch.empty(embedding.shape, dtype=dtype, device=embedding.device)
+        for rows, block in zip(embedding.split(BLOCK), features.split(BLOCK), strict=True):
+            torch.sub(rows.to(dtype), mean, out=block)
+            block.mul_(inverse).clamp_(-CLIP, CLIP)
+        return features
 
 
 def fit_scaler(embedding: torch.Tensor) -> Scaler:
-    """Return the scaler of embeddings of shape `(n, d)`."""
-    deviation, mean = torch.std_mean(embedding.double(), dim=0, correction=0)
+    """Return the scaler of embeddings of shape `(n, d)`, summed in float64 over blocks of rows."""
+    shift = embedding[:BLOCK].double().mean(dim=0)
+    first, second = torch.zeros_like(shift), torch.zeros_like(shift)
+    for rows in embedding.split(BLOCK):
+        moved = rows.double() - shift
+        first += moved.sum(dim=0)
+        second += moved.square_().sum(dim=0)
+    first, second = first / len(embedding), second / len(embedding)
+    deviation = (second - first.square()).clamp_(min=0.0).sqrt()
     alive = deviation > max(NEAR_DEAD * float(deviation.median()), 1e-12)
-    return Scaler(mean, torch.where(alive, 1.0 / torch.where(alive, deviation, 1.0), 0.0))
+    return Scaler(shift + first, torch.where(alive, 1.0 / torch.where(alive, deviation, 1.0), 0.0))
 
 
 def default_strength(classes: int, penalty: Penalty, corrects: bool) -> float:
@@ -84,26 +105,39 @@ def fit_head(
         offset, factor = desaturated(given(embedding).double())
     strength = default_strength(classes, penalty, given is not None) if strength is None else strength
     total = weights.double() / weights.double().sum()
-    found = solve(Problem(scaler.apply(embedding), offset, labels, total, strength, penalty))
-    weight = found.weight * scaler.inverse
-    bias = found.bias - weight @ scaler.mean
+    dtype = torch.float64 if embedding.numel() <= SINGLE else torch.float32
+    found = solve(Problem(scaler.apply(embedding, dtype), offset, labels, total, strength, penalty))
+    weight, bias = _unscaled(found, scaler)
     if given is not None:
         weight = weight + factor * given.weight.to(weight)
         bias = bias + factor * given.bias.to(bias)
     return LinearHead(weight.float(), bias.float(), given.class_names if given else None)
 
 
-def correct_logits(
-    embedding: torch.Tensor,
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor,
-    new_embedding: torch.Tensor,
-    new_logits: torch.Tensor,
-) -> torch.Tensor:
-    """Return corrected logits of new rows, `(m, C)`, by an L2 correction fitted on weighted rows."""
+def fold_corrections(
+    embedding: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, folds: torch.Tensor
+) -> list[LinearHead]:
+    """Return, for each fold, an L2 correction fitted to the other rows: a head whose logits are added to the given.
+
+    The scaler is fitted once, on all rows: it reads no label.
+
+    Args:
+        embedding: `(n, d)`, raw.
+        logits: to be corrected, `(n, C)`, not saturated.
+        labels: `(n,)` int64.
+        weights: `(n,)`, positive.
+        folds: fold of each row, `(n,)`, in 0..m-1.
+    """
     scaler = fit_scaler(embedding)
-    strength = default_strength(logits.shape[1], "l2", True)
-    problem = Problem(scaler.apply(embedding), logits.double(), labels, weights / weights.sum(), strength)
-    found = solve(problem)
-    return new_logits.double() + scaler.apply(new_embedding) @ found.weight.T + found.bias
+    others = folds[:, None] != torch.arange(int(folds.max()) + 1, device=folds.device)
+    kept = weights.double()[:, None] * others
+    features, strength = scaler.apply(embedding, torch.float32), default_strength(logits.shape[1], "l2", True)
+    problem = Problem(features, logits.double(), labels, kept / kept.sum(dim=0), strength)
+    parts = [_unscaled(found, scaler) for found in solve_together(problem, FOLD_TOLERANCE)]
+    return [LinearHead(weight.float(), bias.float()) for weight, bias in parts]
+
+
+def _unscaled(found: Correction, scaler: Scaler) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias for raw embeddings."""
+    weight = found.weight * scaler.inverse
+    return weight, found.bias - weight @ scaler.mean

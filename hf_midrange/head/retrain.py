@@ -82,7 +82,7 @@ def _arrays(curated: Dataset, given: LinearHead | None) -> tuple[np.ndarray, np.
     columns.require(curated, columns.EMBEDDING, columns.LABEL, columns.WEIGHT)
     labels, embedding = columns.labels(curated), columns.finite_matrix(curated, columns.EMBEDDING)
     names = columns.class_label(curated.features).names
-    weights = np.asarray(curated.with_format("numpy")[columns.WEIGHT], dtype=np.float64)
+    weights = columns.numbers(curated, columns.WEIGHT)
     bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
     if bad.size:
         raise ValueError(
@@ -115,7 +115,7 @@ def _fit(
     strength: float | None,
 ) -> LinearHead:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows, ids, shares = (torch.tensor(part, device=device) for part in (embedding, labels, weights))
+    rows, ids, shares = (torch.as_tensor(part, device=device) for part in (embedding, labels, weights))
     head = fit_head(rows, ids, shares, given, classes, penalty, strength)
     return LinearHead(head.weight.cpu(), head.bias.cpu(), head.class_names)
 
