@@ -183,7 +183,7 @@ def test_units_that_are_no_classes_are_tested_within_labels():
     ds = simulated()
     values = columns.matrix(ds, "logits")[:, :2]
     ds = columns.with_columns(ds, {"embedding": (np.ascontiguousarray(values), columns.vector(2))})
-    banded = LogitBands("quantile", column="embedding").fit(ds).transform(ds)
+    banded = LogitBands("quantile", units="embedding").fit(ds).transform(ds)
     findings = associate(banded.remove_columns("logits"))
     top = [row for row in findings if row["band"] == "high" and row["confirmed"]]
     assert [(row["unit_name"], row["concept"]) for row in top] == [("unit_0", "tied")]

@@ -66,7 +66,7 @@ def test_other_rules_cut_where_numpy_says(rule, edges, cut):
     ds = rows()
     values = columns.matrix(ds, "logits").astype(float)
     fitted = LogitBands(rule, edges).fit(ds)
-    for k, unit in enumerate(fitted.units):
+    for k, unit in enumerate(fitted.fitted):
         np.testing.assert_allclose(unit.cuts, cut(values[:, k]), rtol=1e-12)
         np.testing.assert_array_equal(unit.band(values[:, k]), np.digitize(values[:, k], unit.cuts))
 

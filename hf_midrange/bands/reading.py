@@ -1,69 +1,129 @@
-"""Reading the units' values and the labels that bands are fitted on."""
+"""Reading the units' values and the labels that bands are fitted on, in bounded memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Dataset, IterableDataset
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, IterableDataset, List
+from datasets.table import InMemoryTable
 
 from hf_midrange import columns
 
 
-class UnitValues(NamedTuple):
-    """What bands are fitted on."""
+BLOCK_VALUES = 100_000_000
+"""Most values read at once, 400 MB of float32: a wider column is read again for each block of its units."""
+
+BATCH_VALUES = 8_000_000
+
+
+class Batch(NamedTuple):
+    """Consecutive rows."""
 
     values: np.ndarray
     """Of shape `(n, U)`."""
-    ids: np.ndarray
-    """Class ids of shape `(n,)`; empty where the rule needs none."""
-    names: tuple[str, ...]
-    """The units' names: the classes', or `unit_<k>`."""
+    ids: np.ndarray | None
+    """Class ids of shape `(n,)`; None where no class is asked about."""
 
 
-def read_units(ds: Dataset | IterableDataset, column: str, supervised: bool) -> UnitValues:
-    """Return values, labels and names, refusing what no band can be fitted on."""
-    if isinstance(ds, IterableDataset):
-        ds = _gather(ds, [column, columns.LABEL] if supervised else [column])
+def unit_names(features: Features, column: str, width: int, supervised: bool) -> tuple[str, ...]:
+    """Return the units' names: the classes' where there is a unit for each, else `unit_<k>`.
+
+    Raises:
+        KeyError, TypeError: if classes are asked about and the label is missing or no `ClassLabel`.
+        ValueError: if the units are not one per class and classes are asked about.
+    """
+    label = columns.class_label(features) if supervised else features.get(columns.LABEL)
+    if isinstance(label, ClassLabel) and label.num_classes == width:
+        return tuple(label.names)
+    if supervised:
+        raise ValueError(
+            f"column {column!r} has {width} units but `label` has {label.num_classes} classes; rule "
+            "'class-relative' needs one unit per class: use 'quantile', 'range', 'std' or 'edges' for other units"
+        )
+    return tuple(f"unit_{k}" for k in range(width))
+
+
+def width_of(ds: Dataset, column: str) -> int:
+    """Return the number of units in `column`, refusing a missing column, one that is no vector, and no rows."""
     columns.require(ds, column)
+    _require_vector(ds.features, column)
     if not len(ds):
         raise ValueError("the dataset has no rows to fit bands on")
-    label = ds.features.get(columns.LABEL)
-    if supervised:
-        label = columns.class_label(ds.features)
-    values = columns.finite_matrix(ds, column)
-    names = _names(values.shape[1], label)
-    if not supervised:
-        return UnitValues(values, np.empty(0, dtype=np.int64), names)
-    if len(label.names) != values.shape[1]:
-        raise ValueError(
-            f"column {column!r} has {values.shape[1]} units but `label` has {len(label.names)} classes; "
-            "rule 'class-relative' needs one unit per class: use 'quantile', 'range', 'std' or 'edges' for other units"
+    return int(columns.matrix(ds.select(range(1)), column).shape[1])
+
+
+def unit_blocks(ds: Dataset, column: str, width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of a unit and the finite values `(n, b)` of it and the next; one block if all fit in memory."""
+    step = max(1, BLOCK_VALUES // len(ds))
+    if step >= width:
+        yield 0, columns.finite_matrix(ds, column)
+        return
+    for first in range(0, width, step):
+        yield first, _block(ds, column, first, min(first + step, width))
+
+
+def table_batches(ds: Dataset, column: str, supervised: bool) -> Iterator[Batch]:
+    """Yield the rows of a dataset batch by batch, checked; only a batch is in memory."""
+    size = batch_rows(width_of(ds, column))
+    narrow = ds.select_columns([column, columns.LABEL] if supervised else [column])
+    for first in range(0, len(ds), size):
+        part = narrow.select(range(first, min(first + size, len(ds))))
+        yield Batch(
+            require_finite(columns.matrix(part, column), first, column), columns.labels(part) if supervised else None
         )
-    ids = columns.labels(ds)
-    columns.require_every_class(ids, label.names)
-    return UnitValues(values, ids, names)
 
 
-def _names(units: int, label: object) -> tuple[str, ...]:
-    if isinstance(label, ClassLabel) and label.num_classes == units:
-        return tuple(label.names)
-    return tuple(f"unit_{k}" for k in range(units))
+def stream_batches(ds: IterableDataset, column: str, supervised: bool) -> Iterator[Batch]:
+    """Yield the rows of a stream batch by batch, checked; only a batch is in memory."""
+    names = [column, columns.LABEL] if supervised else [column]
+    features = Features({name: stream_features(ds, names)[name] for name in names})
+    size, first = batch_rows(max(features[column].length, 1)), 0
+    for table in ds.select_columns(names).with_format("arrow").iter(batch_size=size):
+        part = Dataset(InMemoryTable(pa.table(table).select(names).cast(features.arrow_schema)))
+        values = require_finite(columns.matrix(part, column), first, column)
+        first += len(part)
+        yield Batch(values, columns.labels(part) if supervised else None)
 
 
-def _gather(ds: IterableDataset, names: list[str]) -> Dataset:
-    """Read the needed columns of a stream; only these are held in memory."""
-    import pyarrow as pa
-    from datasets.table import InMemoryTable
-
+def stream_features(ds: IterableDataset, names: Sequence[str]) -> Features:
+    """Return the features of a stream, refusing one that does not know them or lacks a column of `names`."""
     if ds.features is None:
         raise ValueError("this stream does not know its features; `ds = ds.cast(features)` declares them")
     missing = [name for name in names if name not in ds.features]
     if missing:
         raise KeyError(f"the stream has no column {missing}; it has {list(ds.features)}")
-    narrow = ds.select_columns(names)
-    features = type(ds.features)({name: ds.features[name] for name in names})
-    tables = list(narrow.with_format("arrow").iter(batch_size=1000))
-    if not tables:
-        raise ValueError("the stream has no rows to fit bands on")
-    return Dataset(InMemoryTable(pa.concat_tables(tables).select(names).cast(features.arrow_schema)))
+    _require_vector(ds.features, names[0])
+    return ds.features
+
+
+def require_finite(values: np.ndarray, first: int, column: str) -> np.ndarray:
+    """Return `values`, the rows from number `first` on, refusing NaN and infinite ones by their row."""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"column {column!r} has NaN or infinite values (first rows: {(first + bad[:5]).tolist()}); drop these "
+            "rows, or extract again with `dtype='float32'` if a low precision overflowed"
+        )
+    return values
+
+
+def batch_rows(width: int) -> int:
+    """Return how many rows of `width` values make a batch."""
+    return min(max(BATCH_VALUES // width, 256), 65_536)
+
+
+def _require_vector(features: Features, column: str) -> None:
+    feature = features[column]
+    if not isinstance(feature, List):
+        raise TypeError(
+            f"column {column!r} must hold a vector in every row, one entry per unit, such as List(Value('float32'), "
+            f"length=8), but is {feature}"
+        )
+
+
+def _block(ds: Dataset, column: str, first: int, stop: int) -> np.ndarray:
+    parts = [batch.values[:, first:stop].copy() for batch in table_batches(ds, column, supervised=False)]
+    return np.concatenate(parts)

@@ -8,18 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_midrange.bands.curve import Candidate, UnitSearch
 from hf_midrange.bands.unit import UnitBands
 
 
 if TYPE_CHECKING:
     from hf_midrange.bands.logit_bands import LogitBands
 
-FILE, FORMAT = "bands.json", 1
+FILE, FORMAT = "bands.json", 2
 
 
 def save(bands: LogitBands, folder: str | Path) -> Path:
     """Write `folder`/bands.json; floats keep every digit."""
-    if not bands.units:
+    if not bands.fitted:
         raise ValueError("these bands are not fitted, so there is nothing to save; call `fit` first")
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def push(bands: LogitBands, repo_id: str, repo_type: str, private: bool | None) 
     """Upload bands.json; return the commit's address."""
     from huggingface_hub import HfApi
 
-    if not bands.units:
+    if not bands.fitted:
         raise ValueError("these bands are not fitted, so there is nothing to push; call `fit` first")
     api = HfApi()
     api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
@@ -60,13 +61,28 @@ def _text(bands: LogitBands) -> str:
 
 
 def _bands(cls: type[LogitBands], saved: Mapping[str, Any], path: Path) -> LogitBands:
-    if saved.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {saved.get('format')!r}; this version reads format {FORMAT}")
-    units = tuple(
-        UnitBands(unit["name"], _floats(unit["cuts"]), _pair(unit["typical"]), _floats(unit["knots"]) or ())
-        for unit in saved["units"]
+    if saved.get("format") == 1:  # `column` and `units` of the first format are `units` and `fitted` now
+        saved = {**saved, "n_bands": None, "units": saved["column"], "fitted": saved["units"]}
+    elif saved.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {saved.get('format')!r}; this version reads formats 1 and {FORMAT}")
+    fitted = tuple(
+        UnitBands(
+            unit["name"],
+            _floats(unit["cuts"]),
+            _pair(unit["typical"]),
+            _floats(unit["knots"]) or (),
+            _search(unit.get("search")),
+        )
+        for unit in saved["fitted"]
     )
-    return cls(saved["rule"], tuple(saved["edges"]), saved["column"], units)
+    return cls(saved["rule"], _floats(saved["edges"]), saved["n_bands"], saved["units"], fitted)
+
+
+def _search(saved: dict[str, Any] | None) -> UnitSearch | None:
+    if saved is None:
+        return None
+    tried = tuple(Candidate(**{**one, "edges": tuple(one["edges"])}) for one in saved["candidates"])
+    return UnitSearch(**{**saved, "candidates": tried})
 
 
 def _floats(values: list[float] | None) -> tuple[float, ...] | None:

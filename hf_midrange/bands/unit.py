@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-KNOTS = 512
-"""Order statistics kept per unit. A rank read from them is off by at most 1 / 512, and exact for up to 512 rows."""
+from hf_midrange.bands.curve import UnitSearch
 
 
 @dataclass(frozen=True)
@@ -17,11 +15,13 @@ class UnitBands:
 
     name: str
     cuts: tuple[float, ...] | None
-    """Increasing values where the next band begins (a value on a cut is in the upper band); None: no bands."""
+    """Ascending values where the next band begins (a value on a cut is in the upper band); None: no bands."""
     typical: tuple[float, float] | None
     """Medians over strangers and over members, where the rule is class-relative."""
     knots: tuple[float, ...]
     """Evenly spaced order statistics of the fitted values, ascending."""
+    search: UnitSearch | None = None
+    """How rule `auto` chose the edges; None under other rules, and where there was nothing to choose by."""
 
     def band(self, values: np.ndarray) -> np.ndarray:
         """Return the band of each value, int8 of shape `(n,)`; -1 where the unit has no bands."""
@@ -41,11 +41,3 @@ class UnitBands:
         knots, exact = np.asarray(self.knots), values.astype(np.float64)
         ranks = np.searchsorted(knots, exact, side="left") + np.searchsorted(knots, exact, side="right")
         return (ranks / (2 * len(knots))).astype(np.float32)
-
-
-def knots_of(values: np.ndarray) -> tuple[float, ...]:
-    """Return at most `KNOTS` order statistics, at the middles of equal shares of the rows."""
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    if len(ordered) <= KNOTS:
-        return tuple(ordered.tolist())
-    return tuple(ordered[((np.arange(KNOTS) + 0.5) / KNOTS * len(ordered)).astype(np.int64)].tolist())
