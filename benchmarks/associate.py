@@ -1,37 +1,44 @@
 """Tests per second of `associate`'s counting and testing, against a loop over statsmodels on the same data.
 
-`python benchmarks/associate.py` is short; `--rows 100000 --units 100 --concepts 1000` is the full size;
-`--shards 12 --rows 100000 --units 1000 --concepts 500` counts an ImageNet-shaped set shard by shard, unit by unit.
+`python benchmarks/associate.py` is short; `--rows 100000 --units 100 --concepts 1000 --sample 1000` is the full size;
+`--shards 12 --rows 100000 --units 1000 --concepts 500` runs the whole of `associate` on an ImageNet-shaped set of 1.2
+million rows kept in shards on disk (6 GB in a temporary folder).
 """
 
 import argparse
 import resource
+import tempfile
+import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, concatenate_datasets, disable_progress_bars
+from datasets.arrow_writer import ArrowWriter
 from scipy import sparse
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from hf_midrange.association.counting import UnitCounts, count_unit, occurrences
-from hf_midrange.association.sides import enough_rows, orient, testable_sides
-from hf_midrange.association.testing import Options, Problem, p_values, test_all
+from hf_midrange import columns
+from hf_midrange.association import associate, provenance
+from hf_midrange.association.testing import Options, Problem, test_all
 
 
 OPTIONS = Options(alpha=0.05, method="bh", least=5, exact_below=0.0)
 """No exact tests: the referee has none, so that both sides do the same work."""
 
 
-def simulate(rows, units, concepts, density, seed=0, only_units=None):
+def simulate(rows, units, concepts, density, seed=0):
     """Return a problem with one class per unit and sparse concepts; bands of the first units only, where told."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, units, rows)
-    twentieths = rng.integers(0, 20, size=(rows, only_units or units), dtype=np.int8)
+    twentieths = rng.integers(0, 20, size=(rows, units), dtype=np.int8)
     bands = np.repeat(np.arange(3, dtype=np.int8), [9, 10, 1])[twentieths]  # 45 % low, 50 % middle, 5 % top
     number = int(rows * concepts * density)
     pairs = (rng.integers(0, rows, number), rng.integers(0, concepts, number))
     present = sparse.csr_matrix((np.ones(number, dtype=bool), pairs), shape=(rows, concepts))
-    return Problem(bands, ids, present, units, 3, tuple(range(units)))
+    return Problem(bands, np.arange(rows), ids, present, units, 3, tuple(range(units)))
 
 
 def referee(problem, tests):
@@ -85,42 +92,92 @@ def compare(options):
 
 
 def growth(options):
-    """Print how the time grows when rows, units and concepts are doubled, one at a time."""
-    base = {"rows": options.rows // 2, "units": options.units // 2, "concepts": options.concepts // 2}
-    for name in (None, *base):
-        size = {key: value * (2 if key == name else 1) for key, value in base.items()}
-        problem = simulate(**size, density=options.density)
-        start = time.perf_counter()
-        test_all(problem, list(range(size["units"])), OPTIONS)
-        print(f"growth: {size}: {time.perf_counter() - start:.2f} s")
+    """Print the exponent with which the time grows in rows, units and concepts: from a quarter to the whole, each."""
+    full = {"rows": options.rows, "units": options.units, "concepts": options.concepts}
+    for name in full:
+        sizes, times = (0.25, 0.5, 1.0), []
+        for share in sizes:
+            size = {key: int(value * share) if key == name else value for key, value in full.items()}
+            problem = simulate(**size, density=options.density)
+            rounds = []
+            for _ in range(3):
+                start = time.perf_counter()
+                test_all(problem, list(range(size["units"])), OPTIONS)
+                rounds.append(time.perf_counter() - start)
+            times.append(np.median(rounds))
+        exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
+        shown = ", ".join(f"{t:.2f}" for t in times)
+        print(f"growth in {name}: {shown} s at a quarter, a half and all of {full[name]:,}: exponent {exponent:.2f}")
+
+
+def write_shard(path, options, seed):
+    """Write one shard of logits, their bands and concepts; concept k raises unit k for the first ten units."""
+    rng = np.random.default_rng(seed)
+    rows, units, concepts = options.rows, options.units, options.concepts
+    ids = rng.integers(0, units, rows)
+    present = sparse.random(rows, concepts, options.density, format="csr", rng=rng).astype(bool)
+    logits = rng.standard_normal((rows, units), dtype=np.float32)
+    logits[np.arange(rows), ids] += 3
+    logits[:, :10] += 1.5 * present[:, :10].toarray().astype(np.float32)
+    bands = np.digitize(logits, [0, 3]).astype(np.int8)
+    names = [f"concept_{i}" for i in range(concepts)]
+    features = {
+        "label": ClassLabel(num_classes=units),
+        "logits": columns.vector(units),
+        "band": columns.vector(units, "int8"),
+        "concepts_sim": columns.concept_list(names),
+    }
+    arrays = [pa.array(ids), *map(columns.vector_arrow, (logits, bands)), columns.concept_arrow(present, names)]
+    writer = ArrowWriter(path=str(path), features=Features(features))
+    writer.write_table(pa.table(dict(zip(features, arrays, strict=True))))
+    writer.finalize()
 
 
 def sharded(options):
-    """Count every unit over shards and test it, keeping one unit's counts and the shards' bands at a time."""
-    start = time.perf_counter()
-    shards = [
-        simulate(options.rows, options.units, options.concepts, options.density, seed, options.only_units)
-        for seed in range(options.shards)
-    ]
-    found = [occurrences(shard.present, shard.ids, shard.classes) for shard in shards]
-    whole = found[0]._replace(with_concept=sum(part.with_concept for part in found))
-    made = time.perf_counter() - start
-    start, tests = time.perf_counter(), 0
-    for unit in range(options.units)[: options.only_units]:
-        parts = [count_unit(shard.bands[:, unit], part, 3) for shard, part in zip(shards, found, strict=True)]
-        counts = UnitCounts(sum(part.a for part in parts), sum(part.in_band for part in parts))
-        for band in range(3):
-            tables = counts.tables(band, whole)
-            sides = testable_sides(tables, unit, OPTIONS.least)
-            tests += int(enough_rows(tables, OPTIONS.least).sum())
-            p_values(orient(tables, unit, band, 2).kept(sides.both()), OPTIONS)
-    took = time.perf_counter() - start
-    units = min(options.units, options.only_units or options.units)
+    """Run `associate` on memory-mapped shards; report time and the peak of memory that is not a mapped file."""
+    disable_progress_bars()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{seed}.arrow" for seed in range(options.shards)]
+        for seed, path in enumerate(paths):
+            write_shard(path, options, seed)
+        ds = concatenate_datasets([Dataset.from_file(str(path)) for path in paths])
+        with AnonymousMemory() as memory:
+            start = time.perf_counter()
+            findings = associate(ds)
+            took = time.perf_counter() - start
+    facts = provenance(findings)
+    confounders = {row["concept"] for row in findings if row["confounder"]}
+    planted = len(confounders & {f"concept_{i}" for i in range(10)})
     print(
-        f"{options.shards} x {options.rows:,} rows x {options.concepts} concepts, {options.units} classes: "
-        f"{units} units in {took:.1f} s ({took / units:.2f} s a unit, {tests:,} tests); simulating took {made:.0f} s; "
-        f"peak memory {peak_gb():.2f} GB"
+        f"{options.shards} x {options.rows:,} rows x {options.units} units x 3 bands x {options.concepts} concepts: "
+        f"{took:.1f} s, {facts['tested']:,} tests, {len(findings)} findings, {planted} of 10 planted confounders and "
+        f"{len(confounders) - planted} others; peak memory {memory.peak / 1024**2:.2f} GB above what was there"
     )
+
+
+class AnonymousMemory:
+    """The peak of this process's anonymous memory, in kB, above what it was before."""
+
+    def __enter__(self):
+        self.before, self.peak, self.done = self.now(), 0, threading.Event()
+        self.watch = threading.Thread(target=self.look)
+        self.watch.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.watch.join()
+
+    def look(self):
+        """Take the peak until told to stop."""
+        while not self.done.wait(0.05):
+            self.peak = max(self.peak, self.now() - self.before)
+
+    @staticmethod
+    def now():
+        """Return the anonymous memory, in kB."""
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0])
 
 
 def peak_gb():
@@ -134,8 +191,7 @@ def main():
     parser.add_argument("--concepts", type=int, default=200)
     parser.add_argument("--density", type=float, default=0.01)
     parser.add_argument("--sample", type=int, default=300, help="tests given to statsmodels")
-    parser.add_argument("--shards", type=int, default=0, help="simulate this many shards instead of comparing")
-    parser.add_argument("--only-units", type=int, help="with --shards: time the first units only")
+    parser.add_argument("--shards", type=int, default=0, help="run on this many shards of --rows instead of comparing")
     options = parser.parse_args()
     if options.shards:
         sharded(options)

@@ -38,8 +38,41 @@ def planted_data(seed, rows=5000, prevalence=0.05, odds_ratio=3.0):
     return two_classes(z, ids, present)
 
 
+def half_data(seed, side, rows=1500, concepts=20):
+    """Every concept raises the logit on one side alone: in members of class b (1), or in its strangers (0)."""
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation(np.arange(rows) % 2)
+    present = rng.random((rows, concepts)) < 0.15
+    z = rng.normal(size=rows) + np.where(ids == 1, 1.5, -1.5)
+    z += 0.35 * (present.sum(axis=1) - 0.15 * concepts) * (ids == side)
+    return two_classes(z, ids, present)
+
+
+def raised_data(seed, planted=8, rows=2000, concepts=60):
+    """The first concepts raise the logit of class b in everyone; the others depend on the label alone."""
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation(np.arange(rows) % 2)
+    present = rng.random((rows, concepts)) < 0.2 * np.where(ids == 1, 1.5, 1 / 1.5)[:, None]
+    z = rng.normal(size=rows) + np.where(ids == 1, 1.5, -1.5) + 0.6 * present[:, :planted].sum(axis=1)
+    return two_classes(z, ids, present)
+
+
 def any_confirmed(seeds, **kind):
     return sum(any(associate(null_data(seed, **kind), seed=seed)["confirmed"]) for seed in range(seeds))
+
+
+def false_share(findings, planted=8):
+    numbers = {int(row["concept"].split("_")[1]) for row in findings if row["confirmed"]}
+    return sum(number >= planted for number in numbers) / max(len(numbers), 1)
+
+
+def power(seeds):
+    found = [associate(planted_data(seed), seed=seed) for seed in range(seeds)]
+    return np.mean([any(row["confounder"] and row["concept"] == "concept_0" for row in f) for f in found])
+
+
+def one_sided_flagged(seeds, side):
+    return sum(any(associate(half_data(seed, side), seed=seed)["confounder"]) for seed in range(seeds))
 
 
 def test_no_effect_is_seldom_confirmed():
@@ -48,15 +81,44 @@ def test_no_effect_is_seldom_confirmed():
 
 
 def test_a_planted_confounder_of_odds_ratio_three_is_found():
-    found = [associate(planted_data(seed)) for seed in range(5)]
-    hits = [any(c == "concept_0" and f for c, f in zip(f_["concept"], f_["confounder"], strict=True)) for f_ in found]
-    assert sum(hits) >= 4
-    assert not any(
-        c != "concept_0" and f for f_ in found for c, f in zip(f_["concept"], f_["confounder"], strict=True)
-    )
+    assert power(5) >= 0.8
+
+
+def test_a_planted_confounder_is_the_only_one():
+    for seed in range(3):
+        assert {row["concept"] for row in associate(planted_data(seed)) if row["confounder"]} <= {"concept_0"}
+
+
+def test_an_effect_on_one_side_alone_is_no_confounder():
+    assert one_sided_flagged(6, side=1) + one_sided_flagged(6, side=0) <= stats.binom.ppf(0.999, 12, 0.05)
+
+
+KINDS = {
+    "plain": {"prevalence": 0.2, "copied": 0.0},
+    "rare": {"prevalence": 0.01, "copied": 0.0},
+    "dependent": {"prevalence": 0.2, "copied": 0.5},
+    "rare and dependent": {"prevalence": 0.02, "copied": 0.7},
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [{"prevalence": 0.2, "copied": 0.0}, {"prevalence": 0.01, "copied": 0.5}])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_effect_is_confirmed_in_at_most_alpha_of_200_runs(kind):
-    assert any_confirmed(200, **kind) <= stats.binom.ppf(0.99, 200, 0.05)
+    assert any_confirmed(200, **KINDS[kind]) <= stats.binom.ppf(0.99, 200, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_effect_on_one_side_is_flagged_in_at_most_alpha_of_200_runs(side):
+    assert one_sided_flagged(200, side) <= stats.binom.ppf(0.99, 200, 0.05)
+
+
+@pytest.mark.slow
+def test_the_mean_false_discovery_proportion_is_at_most_alpha():
+    shares = [false_share(associate(raised_data(seed), seed=seed)) for seed in range(100)]
+    assert np.mean(shares) <= 0.05
+
+
+@pytest.mark.slow
+def test_power_over_200_runs():
+    assert power(200) >= 0.8
