@@ -117,7 +117,7 @@ def main():
     parser.add_argument("--sizes", nargs="+", default=["800x1280"], help="rows x width")
     parser.add_argument("--classes", type=int, nargs="+", default=[2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-view", action="store_true", help="leave the side view out: ours reads the embedding alone")
+    parser.add_argument("--no-view", action="store_true", help="leave out the side view; ours reads the embedding")
     arguments = parser.parse_args()
     print("| rows x width | classes | ours s | head s | DFR s | DFR / ours | DFR / head | WGA ERM | ours | DFR |")
     print("|---" * 10 + "|")

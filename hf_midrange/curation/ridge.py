@@ -103,7 +103,7 @@ def left_out_scores(
     features /= features.dtype.type(norm if norm > 0 else 1.0)
     blocks = _shared(None if sources is None else sources[chosen])
     solver = _by_rows if len(features) <= features.shape[1] else _by_columns
-    solved = [part for fit in fits for part in solver(features, _restricted(fit, chosen), blocks)]
+    solved = [part for fit in fits for part in solver(features, *_restricted(fit, chosen), fit.ridges, blocks)]
     scores = np.empty((len(values), len(solved)))
     scores[chosen] = np.column_stack([left_out for left_out, _ in solved])
     rest = np.setdiff1d(np.arange(len(values)), chosen)
@@ -114,22 +114,28 @@ def left_out_scores(
     return scores
 
 
-def _restricted(fit: Fit, rows: np.ndarray) -> Fit:
+def _restricted(fit: Fit, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets of +-1 and weights of mean 1 of some rows."""
     members = fit.members[rows]
     weights = class_weights(members) if fit.weights is None else fit.weights[rows] / fit.weights[rows].mean()
-    return Fit(members, fit.ridges, weights)
+    return np.where(members, 1.0, -1.0), weights
 
 
 Solved = tuple[np.ndarray, np.ndarray]
 """Left-out scores `(n,)`, and coefficients with the intercept last, `(d + 1,)`."""
 
 
-def _by_rows(features: np.ndarray, fit: Fit, blocks: list[np.ndarray]) -> list[Solved]:
+def _by_rows(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    ridges: tuple[float, ...],
+    blocks: list[np.ndarray],
+) -> list[Solved]:
     """Solve in the row space, where left-out residuals are the dual weights over the diagonal of the inverse."""
     kernel = features @ features.T
-    targets, weights = np.where(fit.members, 1.0, -1.0).astype(features.dtype), fit.weights
-    solved = []
-    for ridge in fit.ridges:
+    targets, solved = targets.astype(features.dtype), []
+    for ridge in ridges:
         system = kernel.copy()
         system[np.diag_indices(len(system))] += (ridge * len(system) / weights).astype(features.dtype)
         inverse = _inverse(system)
@@ -145,15 +151,21 @@ def _by_rows(features: np.ndarray, fit: Fit, blocks: list[np.ndarray]) -> list[S
     return solved
 
 
-def _by_columns(features: np.ndarray, fit: Fit, blocks: list[np.ndarray]) -> list[Solved]:
+def _by_columns(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    ridges: tuple[float, ...],
+    blocks: list[np.ndarray],
+) -> list[Solved]:
     """Solve the normal equations, where left-out residuals are `r_i / (1 - h_ii)`."""
-    targets, weights = np.where(fit.members, 1.0, -1.0).astype(features.dtype), fit.weights
+    targets = targets.astype(features.dtype)
     roots = np.sqrt(weights).astype(features.dtype)
     design = np.column_stack([features, np.ones(len(features), dtype=features.dtype)])
     halves = design * roots[:, None]
     gram, moments = halves.T @ halves, halves.T @ (roots * targets)
     solved = []
-    for ridge in fit.ridges:
+    for ridge in ridges:
         system = gram.copy()
         system[np.diag_indices(features.shape[1])] += features.dtype.type(ridge * len(features))
         factor = _cholesky(system)

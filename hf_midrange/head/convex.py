@@ -143,7 +143,8 @@ class _Fitted:
         if self.binary:
             weights = torch.cat([-weights / 2, weights / 2], dim=1)
             biases = torch.cat([-biases / 2, biases / 2], dim=1)
-        return [Correction(*pair, self._objective(j, *pair)) for j, pair in enumerate(zip(weights, biases, strict=True))]
+        pairs = list(zip(weights, biases, strict=True))
+        return [Correction(*pair, self._objective(j, *pair)) for j, pair in enumerate(pairs)]
 
     def _objective(self, j: int, weight: torch.Tensor, bias: torch.Tensor) -> float:
         problem = self.problem
