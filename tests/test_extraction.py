@@ -29,6 +29,7 @@ from transformers import (
 
 import hf_midrange as hm
 from hf_midrange.columns import matrix
+from hf_midrange.extraction.manifest import model_key
 
 
 CLASSES = ["cat", "dog", "bird"]
@@ -241,6 +242,20 @@ def test_selected_rows_and_earlier_columns_are_handled(tmp_path):
     assert again.column_names == first.column_names
     np.testing.assert_array_equal(matrix(first, "logits"), matrix(again, "logits"))
     np.testing.assert_array_equal(matrix(first, "logits")[1], matrix(first, "logits")[3])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_description_names_the_model_of_the_last_extraction(on_disk, tmp_path):
+    ds, model, other = images(6), timm_model(), timm_model()
+    ds.info.description = "Six pictures."
+    first = hm.extract(ds, other, output_dir=tmp_path / "first" if on_disk else None)
+    again = hm.extract(first, model, output_dir=tmp_path / "again" if on_disk else None)
+    assert ds.info.description == "Six pictures."
+    kept, line = again.info.description.split("\n")
+    assert kept == "Six pictures."
+    assert line == f"extract: unnamed, {model_key(model)}"
+    again.save_to_disk(tmp_path / "saved")
+    assert Dataset.load_from_disk(tmp_path / "saved").info.description == again.info.description
 
 
 def test_without_labels_predictions_carry_the_models_names():

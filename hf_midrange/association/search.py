@@ -200,6 +200,7 @@ def _order(columns: dict[str, Any], only_above_one: bool) -> np.ndarray:
 def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options: Options, seed: int) -> dict[str, Any]:
     return {
         "dataset_fingerprint": ds._fingerprint,
+        "dataset_description": ds.info.description,
         "rows": len(halves.whole.ids),
         "discovery_rows": len(halves.discovery.ids),
         "confirmation_rows": len(halves.confirmation.ids),

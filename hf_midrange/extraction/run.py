@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -14,8 +14,12 @@ from hf_midrange.classifier import load_classifier
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.engine import Extraction, Options
 from hf_midrange.extraction.inputs import Processor, preparation
+from hf_midrange.extraction.manifest import model_key
 from hf_midrange.extraction.processes import join_processes
 
+
+SIGNATURE = "extract:"
+"""Begins the line of a dataset's description that names the model its columns come from."""
 
 Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 
@@ -100,7 +104,21 @@ def extract(
     if isinstance(dataset, DatasetDict | IterableDatasetDict):
         for split in dataset.values():
             extraction.check(split)
-        parts = {name: extraction.run(split, folder and folder / name) for name, split in dataset.items()}
+        parts = {
+            name: _signed(extraction.run(split, folder and folder / name), classifier, source)
+            for name, split in dataset.items()
+        }
         return type(dataset)(parts)
     extraction.check(dataset)
-    return extraction.run(dataset, folder)
+    return _signed(extraction.run(dataset, folder), classifier, source)
+
+
+def _signed(result: Dataset | IterableDataset, model: nn.Module, source: str | None) -> Any:  # noqa: ANN401 - the same
+    """Say in the dataset's description which model its columns come from, so that findings can tell."""
+    config = getattr(model, "config", None)
+    name = source or getattr(config, "name_or_path", "") or "unnamed"
+    commit = getattr(config, "_commit_hash", None)
+    earlier = [line for line in result.info.description.splitlines() if not line.startswith(SIGNATURE)]
+    line = f"{SIGNATURE} {name}{'@' + commit if commit else ''}, {model_key(model)}"
+    result.info.description = "\n".join([*earlier, line])
+    return result
