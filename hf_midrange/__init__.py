@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from hf_midrange.extraction import extract as extract
     from hf_midrange.head import LinearHead as LinearHead
     from hf_midrange.head import retrain_head as retrain_head
+    from hf_midrange.publishing import apply_head as apply_head
+    from hf_midrange.publishing import dataset_card as dataset_card
+    from hf_midrange.publishing import model_card as model_card
+    from hf_midrange.publishing import publish_dataset as publish_dataset
+    from hf_midrange.publishing import publish_head as publish_head
+    from hf_midrange.publishing import publish_model as publish_model
     from hf_midrange.scoring import group_metrics as group_metrics
+    from hf_midrange.training import DebiasReport as DebiasReport
+    from hf_midrange.training import MidRangeArguments as MidRangeArguments
+    from hf_midrange.training import MidRangeTrainer as MidRangeTrainer
 
 __version__ = "0.1.0"
 
@@ -49,7 +58,16 @@ _HOMES = {
     "curation_report": "curation",
     "LinearHead": "head",
     "retrain_head": "head",
+    "apply_head": "publishing",
+    "dataset_card": "publishing",
+    "model_card": "publishing",
+    "publish_dataset": "publishing",
+    "publish_head": "publishing",
+    "publish_model": "publishing",
     "group_metrics": "scoring",
+    "DebiasReport": "training",
+    "MidRangeArguments": "training",
+    "MidRangeTrainer": "training",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one list above

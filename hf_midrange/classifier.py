@@ -24,12 +24,20 @@ from transformers import (
 Modality = Literal["image", "text"]
 
 
-def load_classifier(model: nn.Module | str | PathLike[str], *, trust_remote_code: bool = False) -> nn.Module:
+def load_classifier(
+    model: nn.Module | str | PathLike[str],
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> nn.Module:
     """Return `model` itself, or the classifier that a Hub id or a local folder holds.
 
     Args:
         model: a model object, a Hub id (`timm/resnet18.a1_in1k` too) or a folder written by `save_pretrained`.
         trust_remote_code: run modelling code that comes with the weights. Leave it off unless you have read that code.
+        revision: branch, tag or commit of a model on the Hub.
+        token: for private models on the Hub.
 
     Raises:
         ValueError: if the weights belong to no image or sequence classifier, or the classifier's last layer is not
@@ -38,14 +46,15 @@ def load_classifier(model: nn.Module | str | PathLike[str], *, trust_remote_code
     if isinstance(model, nn.Module):
         return model
     name = str(model)
-    config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main", "token": token}
+    config = AutoConfig.from_pretrained(name, **hub)
     if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or _is_remote(config, "ImageClassification"):
         auto: Any = AutoModelForImageClassification
     elif type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or _is_remote(config, "SequenceClassification"):
         auto = AutoModelForSequenceClassification
     else:
         raise ValueError(f"{name!r} holds a {config.model_type!r} model, which has no image or sequence classifier")
-    loaded, info = auto.from_pretrained(name, trust_remote_code=trust_remote_code, output_loading_info=True)
+    loaded, info = auto.from_pretrained(name, output_loading_info=True, **hub)
     _refuse_random_weights(name, sorted(info["missing_keys"]))
     return loaded
 

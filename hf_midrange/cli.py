@@ -27,6 +27,7 @@ from hf_midrange.options import (
     Sources,
     Split,
 )
+from hf_midrange.publish_command import publish
 
 
 app = typer.Typer(
@@ -279,6 +280,9 @@ def demo(
     disable_progress_bars()  # of copying and saving; the passes of the network keep theirs
     disable_progress_bar()
     run_demo(task=task, seeds=seeds, output=output, quick=quick)
+
+
+app.command()(publish)
 
 
 def _shards_of(output: Path) -> Path:

@@ -105,14 +105,39 @@ class LinearHead:
         (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, save_directory: str | Path) -> LinearHead:
-        """Return the head that `save_pretrained` wrote into a folder."""
+    def from_pretrained(
+        cls, save_directory: str | Path, *, revision: str | None = None, token: str | None = None
+    ) -> LinearHead:
+        """Return the head that `save_pretrained` wrote into a folder, or `publish_head` into a Hub repository.
+
+        Args:
+            save_directory: a local folder, or else a Hub model id.
+            revision: branch, tag or commit on the Hub.
+            token: for private repositories.
+        """
         folder = Path(save_directory)
+        if not folder.exists():
+            folder = _downloaded(str(save_directory), revision, token)
         if not (folder / WEIGHTS_FILE).is_file():
             raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; `head.save_pretrained(folder)` writes it")
         tensors, facts = load_file(folder / WEIGHTS_FILE), json.loads((folder / CONFIG_FILE).read_text())
         names = facts["class_names"]
         return cls(tensors["weight"], tensors["bias"], tuple(names) if names else None)
+
+
+def _downloaded(repo_id: str, revision: str | None, token: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        config, _ = (
+            hf_hub_download(repo_id, name, revision=revision, token=token) for name in (CONFIG_FILE, WEIGHTS_FILE)
+        )
+    except (EntryNotFoundError, HFValidationError, RepositoryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"there is no folder {repo_id}, and on the Hub no head of that name can be read: {error}"
+        ) from error
+    return Path(config).parent
 
 
 def _float32(values: Any) -> torch.Tensor:  # noqa: ANN401

@@ -1,0 +1,97 @@
+"""The command `hf-midrange publish`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_midrange.options import Config
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+
+def publish(
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="name or namespace/name on the Hub")],
+    dataset: Annotated[Path | None, typer.Option(help="the curated data set to publish, as `curate` wrote it")] = None,
+    model: Annotated[Path | None, typer.Option(help="the model to publish: a folder with its processor")] = None,
+    findings: Annotated[Path | None, typer.Option(help="what `associate` wrote")] = None,
+    bands: Annotated[Path | None, typer.Option(help="the folder with bands.json")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="what `evaluate --json` printed of the model")] = None,
+    metrics_of: Annotated[str | None, typer.Option(help="Hub id of the data set those metrics are of")] = None,
+    source: Annotated[str | None, typer.Option(help="Hub id of the data set that the rows come from")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Hub id of the model before repair")] = None,
+    license: Annotated[str | None, typer.Option(help="as the Hub calls it, such as apache-2.0")] = None,
+    public: Annotated[bool, typer.Option("--public", help="for everyone to see; by default private")] = False,
+    revision: Annotated[str | None, typer.Option(help="the branch to publish to, made if need be")] = None,
+    config: Config = None,
+) -> None:
+    """Put a curated data set, a model, or both on the Hub, each with its card and in one commit.
+
+    The token is the one of `hf auth login` or of the environment variable HF_TOKEN; it needs write access.
+    """
+    if dataset is None and model is None:
+        raise typer.BadParameter("give --dataset, --model, or both")
+    common: dict[str, Any] = {
+        "findings": None if findings is None else _findings(findings),
+        "license": license,
+        "private": not public,
+        "revision": revision,
+    }
+    curated_id = None
+    if dataset is not None:
+        curated_id = _publish_dataset(repo_id, dataset, bands, source, common)
+    if model is not None:
+        measured = None if metrics is None else json.loads(metrics.read_text(encoding="utf-8"))
+        facts = {"metrics": measured, "dataset": metrics_of, "base_model": base_model, "curated_id": curated_id}
+        _publish_model(repo_id, model, facts, common)
+
+
+def _publish_dataset(
+    repo_id: str, dataset: Path, bands: Path | None, source: str | None, common: dict[str, Any]
+) -> str:
+    import hf_midrange as hm
+    from hf_midrange.datafiles import read_dataset
+
+    fitted = None if bands is None else hm.LogitBands.from_pretrained(bands)
+    done = hm.publish_dataset(read_dataset(str(dataset)), repo_id, bands=fitted, source=source, **common)
+    typer.echo(f"published {done.commit_url}")
+    return str(done.repo_url.repo_id)
+
+
+def _publish_model(repo_id: str, folder: Path, facts: dict[str, Any], common: dict[str, Any]) -> None:
+    import hf_midrange as hm
+    from hf_midrange.arguments import named_classifier
+
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json; `hf-midrange retrain --merge` writes such a folder")
+    classifier = named_classifier(str(folder))
+    done = hm.publish_model(classifier, repo_id, processor=_processor(classifier, folder), **facts, **common)
+    typer.echo(f"published {done.commit_url}")
+
+
+def _processor(classifier: PreTrainedModel, folder: Path) -> Any:  # noqa: ANN401 - a tokenizer or image processor
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    from hf_midrange.classifier import modality
+
+    try:
+        return (AutoTokenizer if modality(classifier) == "text" else AutoImageProcessor).from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{folder} has no preprocessing beside the model: {error}", stacklevel=2)
+        return None
+
+
+def _findings(folder: Path) -> Dataset:
+    from hf_midrange.association import load_findings
+    from hf_midrange.datafiles import one_split, read_dataset
+
+    if (folder / "findings.parquet").is_file():
+        return load_findings(folder)
+    return one_split(read_dataset(str(folder)), str(folder))

@@ -1,0 +1,23 @@
+"""Publishing: curated data sets, repaired models and their cards, each in one commit on the Hub."""
+
+from hf_midrange.publishing.cards import dataset_card, model_card
+from hf_midrange.publishing.dataset import publish_dataset
+from hf_midrange.publishing.delta import apply_head, publish_head
+from hf_midrange.publishing.facts import DatasetFacts, ModelFacts, Score
+from hf_midrange.publishing.model import model_facts, publish_model
+from hf_midrange.publishing.patience import PublishError
+
+
+__all__ = [
+    "DatasetFacts",
+    "ModelFacts",
+    "PublishError",
+    "Score",
+    "apply_head",
+    "dataset_card",
+    "model_card",
+    "model_facts",
+    "publish_dataset",
+    "publish_head",
+    "publish_model",
+]
