@@ -90,6 +90,6 @@ def require_strangers(counts: np.ndarray, names: Sequence[str]) -> None:
 
 def _summaries(values: np.ndarray, ids: np.ndarray | None, first: int) -> Iterator[tuple[int, ExactSummary]]:
     for offset in range(values.shape[1]):
-        exact = values[:, offset].astype(np.float64)
-        member = np.zeros(len(exact), dtype=bool) if ids is None else ids == first + offset
-        yield first + offset, ExactSummary(exact[~member], exact[member])
+        unit = np.ascontiguousarray(values[:, offset])
+        member = np.zeros(len(unit), dtype=bool) if ids is None else ids == first + offset
+        yield first + offset, ExactSummary.of(unit[~member], unit[member])

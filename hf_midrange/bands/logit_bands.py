@@ -157,7 +157,8 @@ class LogitBands:
             return DatasetDict({name: self.transform(split) for name, split in ds.items()})
         if ds.column_names is not None and self.units not in ds.column_names:
             raise KeyError(f"the dataset has no column {self.units!r}; it has {ds.column_names}; run `extract` first")
-        return add_columns(ds, BandColumns(self.fitted, self.units))
+        made = f"rule={self.rule!r}, edges={self.edges}, units={self.units!r}"
+        return columns.signed(add_columns(ds, BandColumns(self.fitted, self.units)), "bands", made)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the bands to `folder`/bands.json and return that path."""

@@ -125,5 +125,11 @@ def _require_vector(features: Features, column: str) -> None:
 
 
 def _block(ds: Dataset, column: str, first: int, stop: int) -> np.ndarray:
-    parts = [batch.values[:, first:stop].copy() for batch in table_batches(ds, column, supervised=False)]
-    return np.concatenate(parts)
+    """Return some units of all rows, of shape `(n, stop - first)`, each unit contiguous in memory."""
+    by_unit, row = np.empty((0, 0)), 0
+    for batch in table_batches(ds, column, supervised=False):
+        if not row:
+            by_unit = np.empty((stop - first, len(ds)), dtype=batch.values.dtype)
+        by_unit[:, row : row + len(batch.values)] = batch.values[:, first:stop].T
+        row += len(batch.values)
+    return by_unit.T

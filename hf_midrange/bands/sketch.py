@@ -123,7 +123,7 @@ class BandSketch:
         """Return what is known of one unit: exact as long as the sketches hold all values."""
         others, members = self.others[unit], self.members[unit]
         if others.n + members.n <= KEPT and not (others.is_estimation_mode() or members.is_estimation_mode()):
-            return ExactSummary(kept_values(others), kept_values(members))
+            return ExactSummary.of(kept_values(others), kept_values(members))
         everyone = kll_doubles_sketch(KEPT)
         everyone.merge(others)
         everyone.merge(members)

@@ -43,14 +43,22 @@ class ExactSummary:
     """A unit with all its values at hand; what it says does not depend on the order of rows."""
 
     others: np.ndarray
-    """Values of strangers, or of all rows where no class is asked about; float64."""
+    """Values of strangers, or of all rows where no class is asked about; ascending."""
     members: np.ndarray
-    """Values of members of the unit's class; float64, empty where no class is asked about."""
+    """Values of members of the unit's class, ascending; empty where no class is asked about."""
+
+    @classmethod
+    def of(cls, others: np.ndarray, members: np.ndarray) -> ExactSummary:
+        """Return the summary of values in any order; float32 is sorted as such, which is twice as fast."""
+        return cls(np.sort(others), np.sort(members))
 
     @cached_property
     def ordered(self) -> np.ndarray:
-        """All values, ascending."""
-        return np.sort(np.concatenate([self.others, self.members]))
+        """All values, ascending, as float64."""
+        if not len(self.members):
+            return self.others.astype(np.float64)
+        both = np.concatenate([self.others, self.members])
+        return np.sort(both, kind="stable").astype(np.float64)  # a stable sort merges two sorted runs in one pass
 
     def quantiles(self, ranks: np.ndarray) -> np.ndarray:
         """Return linearly interpolated quantiles, as `numpy.quantile` does."""
@@ -66,7 +74,7 @@ class ExactSummary:
 
     def typical(self) -> tuple[float, float]:
         """Return the medians over strangers and over members."""
-        return float(np.median(self.others)), float(np.median(self.members))
+        return _middle(self.others), _middle(self.members)
 
     def contrary(self) -> float:
         """Return how many members stand below the middle of the medians."""
@@ -101,9 +109,14 @@ class SketchSummary:
         """Return the smallest and the largest value, which sketches keep exactly."""
         return self.everyone.get_min_value(), self.everyone.get_max_value()
 
-    def typical(self) -> tuple[float, float]:
-        """Return the medians over strangers and over members, each exact where it has few rows."""
+    @cached_property
+    def medians(self) -> tuple[float, float]:
+        """The medians over strangers and over members, each exact where it has few rows."""
         return _median(self.others), _median(self.members)
+
+    def typical(self) -> tuple[float, float]:
+        """Return the medians over strangers and over members."""
+        return self.medians
 
     def contrary(self) -> float:
         """Return about how many members stand below the middle of the medians."""
@@ -127,4 +140,10 @@ def kept_values(sketch: kll_doubles_sketch) -> np.ndarray:
 def _median(sketch: kll_doubles_sketch) -> float:
     if sketch.is_estimation_mode():
         return float(sketch.get_quantile(0.5))
-    return float(np.median(kept_values(sketch)))
+    return _middle(np.sort(kept_values(sketch)))
+
+
+def _middle(ordered: np.ndarray) -> float:
+    """Return the median of ascending values, as `numpy.median` of float64 does."""
+    rows = len(ordered)
+    return (float(ordered[(rows - 1) // 2]) + float(ordered[rows // 2])) / 2
