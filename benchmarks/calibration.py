@@ -97,7 +97,7 @@ def mislabels(seeds):
             scores.append([*_precision_recall(rows, wrong), *_precision_recall(least, wrong)])
         ours, recall, base, base_recall = np.nanmean(scores, axis=0)
         print(
-            f"{classes} classes, confounder of {strength} logits, 5 % wrong: precision {ours:.2f}, recall {recall:.2f}; "
+            f"{classes} classes, confounder of {strength}, 5 % wrong: precision {ours:.2f}, recall {recall:.2f}; "
             f"as many rows of the lowest margin: {base:.2f}, {base_recall:.2f}"
         )
 

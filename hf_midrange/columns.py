@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, List, Value, concatenate_datasets
 from datasets.table import InMemoryTable
 from scipy import sparse
 
@@ -26,6 +26,7 @@ SOURCE_ID = "source_id"
 """Optional user column: rows sharing a value come from one source and are never split between halves or folds."""
 
 Splits = TypeVar("Splits", Dataset, DatasetDict)
+Made = TypeVar("Made", Dataset, IterableDataset)
 
 
 def vector(length: int, dtype: str = "float32") -> List:
@@ -220,6 +221,18 @@ def with_columns(ds: Dataset, columns: Mapping[str, tuple[Any, Any]]) -> Dataset
     added = Dataset(InMemoryTable(table))
     old = ds.remove_columns([name for name in columns if name in ds.column_names])
     return concatenate_datasets([old, added], axis=1) if old.column_names else added
+
+
+def signed(ds: Made, step: str, text: str) -> Made:
+    """Return `ds` with a line `step: text` in its description, in place of an earlier one of the same step.
+
+    What made a dataset's columns is then told to findings and cards, and survives saving.
+    """
+    earlier: list[str] = [
+        line for line in (ds.info.description or "").splitlines() if not line.startswith(f"{step}: ")
+    ]
+    ds.info.description = "\n".join([*earlier, f"{step}: {text}"])
+    return ds
 
 
 def over_splits(ds: Splits, step: Callable[[Dataset], Dataset]) -> Splits:

@@ -4,6 +4,7 @@ import itertools
 import warnings
 from math import comb
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,6 +61,32 @@ def test_statistics_equal_statsmodels_after_dropping_the_same_strata(seed):
             assert homogeneous[test] == pytest.approx(table.test_equal_odds(adjust=True).pvalue, rel=1e-7, abs=1e-9)
             compared += 1
     assert compared > 15
+
+
+def breslow_day_tarone(cells):
+    """The p-value in 50 digits, with the expected counts found by bisection instead of a formula."""
+    with mpmath.workdps(50):
+        tables = [[mpmath.mpf(float(x)) for x in table] for table in cells]
+        r, s = (sum(t[i] * t[3 - i] / sum(t) for t in tables) for i in (0, 1))
+        ratio, deviation, statistic, total = r / s, 0, 0, 0
+        for a, b, c, d in tables:
+            low, high = max(mpmath.mpf(0), a - d), min(a + b, a + c)
+            for _ in range(160):
+                x = (low + high) / 2
+                odds = x * (d - a + x) - ratio * (a + b - x) * (a + c - x)
+                low, high = (x, high) if odds < 0 else (low, x)
+            variance = 1 / (1 / x + 1 / (a + b - x) + 1 / (a + c - x) + 1 / (d - a + x))
+            statistic, deviation, total = statistic + (a - x) ** 2 / variance, deviation + a - x, total + variance
+        statistic -= deviation**2 / total
+        return float(mpmath.gammainc(mpmath.mpf(len(tables) - 1) / 2, statistic / 2, regularized=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_homogeneity_equals_breslow_day_and_tarone_in_fifty_digits(seed):
+    cells = np.random.default_rng(seed).integers(1, 40, size=(4, 4, 5))
+    found = equal_odds(of_cells(cells))
+    for test in range(5):
+        assert found[test] == pytest.approx(breslow_day_tarone(cells[:, :, test].T), rel=1e-9)
 
 
 def test_one_stratum_gives_the_plain_odds_ratio_and_woolf_interval():

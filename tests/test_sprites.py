@@ -98,3 +98,21 @@ def test_demonstration_end_to_end(tmp_path, capsys):
         logits = facts["mean_logits"][neuron]
         assert logits["own class, tied position"] > logits["other class, elsewhere"]
     assert "tied region" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tie", [0.7, 0.8, 0.9, 0.95])
+def test_the_tied_region_is_every_neurons_confounder(tie):
+    import hf_midrange as hm
+    from hf_midrange.demo.sprite_network import pixel_tensor, train_network
+
+    drawn = sprite_dataset(8000, tie, seed=0)
+    network = train_network(drawn.select(range(5000)), 50_000, seed=0)
+    held_out = hm.extract(drawn.select(range(5000, 8000)), network, pixel_tensor)
+    held_out = hm.annotate(held_out, [hm.Annotations(["region", "pos_y", "scale", "orientation"])])
+    flagged = [row for row in hm.associate(held_out) if row["confounder"]]
+    regions = {(row["unit_name"], row["concept"]) for row in flagged if row["concept"].startswith("region")}
+    assert regions == {("square", "region=left"), ("ellipse", "region=middle"), ("heart", "region=right")}
+    # The network does use size: large sprites raise "square". Nothing else that is not tied is flagged.
+    others = {row["concept"] for row in flagged if not row["concept"].startswith("region")}
+    assert all("scale" in concept for concept in others)

@@ -96,6 +96,9 @@ def findings_table(findings: Dataset, rows: int = 20) -> str:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     confirmed = sum(findings["confirmed"]) if len(findings) else 0
     text.append(f"{len(findings)} of {facts.get('tested', '?')} tests discovered, {confirmed} confirmed")
+    blind = facts.get("power", {}).get("tests_below_0.8", 0)
+    if blind:
+        text.append(f"{blind} of the tests had less than 80 % power to see an odds ratio of 3")
     text += [f"{count} not tested: {reason}" for reason, count in facts.get("not_tested", {}).items()]
     return "\n".join(text)
 

@@ -47,6 +47,12 @@ class Inputs(NamedTuple):
             table = columns.some_units(self.ds, self.values, block)
             yield from ((unit, table[:, j]) for j, unit in enumerate(block))
 
+    def observed_cuts(self, unit: int, values: np.ndarray) -> list[float | None]:
+        """Return the least value in each band of a unit above the lowest; None for a band without rows."""
+        bands = self.problem.unit_bands(unit)
+        inside = (values[bands == band] for band in range(1, self.problem.number))
+        return [float(some.min()) if some.size else None for some in inside]
+
     def mirrored(self) -> bool:
         """Return whether there are two units that say the same with opposite sign (correlation below -0.999)."""
         if len(self.unit_names) != 2 or self.values == columns.BAND:
@@ -80,7 +86,8 @@ def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:
         return ds, {"from": "the `band` column"}
     columns.require(ds, columns.LOGITS)
     bands = LogitBands().fit(ds)
-    return bands.transform(ds), {"from": "fitted on these rows", "rule": bands.rule, "edges": list(bands.edges or ())}
+    made = {"rule": bands.rule, "edges": list(bands.edges or ())}
+    return bands.transform(ds), {"from": "fitted on these rows", **made}
 
 
 def _units(number: int, classes: list[str]) -> tuple[tuple[int | None, ...], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -77,15 +77,28 @@ def associate(
     units, left_out = _units(inputs)
     tested = test_all(halves.discovery, units, options)
     derived = np.array([CONCEPTS_PREFIX + source in DERIVED_COLUMNS for source in inputs.sources], dtype=bool)
-    q, q_top = _q_values(tested.p, derived, method), _q_values(tested.p[:, -1], derived, method)
-    found = np.argwhere(q <= alpha)
-    columns = _describe(inputs, halves, tested, q, q_top, found, options)
-    columns |= _verdicts(columns, derived[found[:, 2]], options)
-    facts = _facts(ds, inputs, halves, tested, options, seed)
+    q = _q_values(tested.p, derived, method)
+    found = Discovered(np.argwhere(q <= alpha), q, _q_values(tested.p[:, -1], derived, method))
+    details, cuts = _details(inputs, halves, found.tests, options)
+    columns = details | _describe(inputs, tested, found, options)
+    columns |= _verdicts(columns, derived[found.tests[:, 2]], options)
     twice = not mirrored_units and inputs.mirrored()
     order = _order(columns, only_above_one=twice)
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
-    return findings_dataset(ordered, facts | {"units_left_out": left_out, "mirrored_findings_dropped": twice})
+    facts = _facts(ds, inputs, halves, tested, options, seed)
+    facts |= {"observed_cuts": cuts, "units_left_out": left_out, "mirrored_findings_dropped": twice}
+    return findings_dataset(ordered, facts)
+
+
+class Discovered(NamedTuple):
+    """What the discovery half shows."""
+
+    tests: np.ndarray
+    """Unit, band and concept of each discovered test, of shape `(t, 3)`."""
+    q: np.ndarray
+    """Adjusted p-values over everything tested, of shape `(U, B, m)`."""
+    q_top: np.ndarray
+    """The same of the top band alone, as if it were all that one looks at, of shape `(U, m)`."""
 
 
 def _check(options: Options) -> None:
@@ -119,37 +132,35 @@ def _q_values(p: np.ndarray, derived: np.ndarray, method: Literal["bh", "by"]) -
     return q
 
 
-def _describe(
-    inputs: Inputs,
-    halves: Halves,
-    tested: Tested,
-    q: np.ndarray,
-    q_top: np.ndarray,
-    found: np.ndarray,
-    options: Options,
-) -> dict[str, Any]:
-    parts = [
-        unit_details(halves, values, unit, found[found[:, 0] == unit, 1:], options)
-        for unit, values in inputs.unit_values(np.unique(found[:, 0]))
-    ]
+def _details(
+    inputs: Inputs, halves: Halves, tests: np.ndarray, options: Options
+) -> tuple[dict[str, list], dict[str, list]]:
+    """Return the columns that need the rows again, and the cuts of the units concerned."""
+    parts, cuts = [], {}
+    for unit, values in inputs.unit_values(np.unique(tests[:, 0])):
+        parts.append(unit_details(halves, values, unit, tests[tests[:, 0] == unit, 1:], options))
+        cuts[inputs.unit_names[unit]] = inputs.observed_cuts(unit, values)
     if not parts:
         nothing = np.empty((0, 2), dtype=np.int64)
         parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, options)]
-    details = {name: [value for part in parts for value in part[name]] for name in parts[0]}
-    units, bands, concepts = found.T
+    return {name: [value for part in parts for value in part[name]] for name in parts[0]}, cuts
+
+
+def _describe(inputs: Inputs, tested: Tested, found: Discovered, options: Options) -> dict[str, Any]:
+    units, bands, concepts = found.tests.T
     top = len(inputs.band_names) - 1
-    return details | {
+    return {
         "unit": units,
         "unit_name": [inputs.unit_names[k] for k in units],
         "band": [inputs.band_names[b] for b in bands],
         "source": [inputs.sources[c] for c in concepts],
         "concept": [inputs.names[c] for c in concepts],
         "p_value": tested.p[units, bands, concepts],
-        "q_value": q[units, bands, concepts],
+        "q_value": found.q[units, bands, concepts],
         "number": concepts,
         "middle": (bands > 0) & (bands < top),
         "p_at_top": tested.p[units, top, concepts],
-        "found_at_top": q_top[units, concepts] <= options.alpha,
+        "found_at_top": found.q_top[units, concepts] <= options.alpha,
         "group": _groups(inputs, concepts, tested.p[units, bands, concepts]),
     }
 

@@ -96,7 +96,7 @@ class LogitBands:
         """Return bands fitted on `ds`, which should be data that the model was not trained on.
 
         A `Dataset` of any size is fitted exactly: one too wide for memory is read again for each block of units,
-        400 MB at a time. A stream is read once into a `BandSketch`: the same up to 8,192 rows, ranks within .0005
+        400 MB at a time. A stream is read once into a `BandSketch`: the same up to 8,192 rows, ranks within .001
         beyond.
 
         Args:

@@ -11,15 +11,13 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import nn
 
 from hf_midrange.classifier import load_classifier
+from hf_midrange.columns import signed
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.engine import Extraction, Options
 from hf_midrange.extraction.inputs import Processor, preparation
 from hf_midrange.extraction.manifest import model_key
 from hf_midrange.extraction.processes import join_processes
 
-
-SIGNATURE = "extract:"
-"""Begins the line of a dataset's description that names the model its columns come from."""
 
 Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 
@@ -114,11 +112,8 @@ def extract(
 
 
 def _signed(result: Dataset | IterableDataset, model: nn.Module, source: str | None) -> Any:  # noqa: ANN401 - the same
-    """Say in the dataset's description which model its columns come from, so that findings can tell."""
+    """Say which model the columns come from."""
     config = getattr(model, "config", None)
     name = source or getattr(config, "name_or_path", "") or "unnamed"
     commit = getattr(config, "_commit_hash", None)
-    earlier = [line for line in result.info.description.splitlines() if not line.startswith(SIGNATURE)]
-    line = f"{SIGNATURE} {name}{'@' + commit if commit else ''}, {model_key(model)}"
-    result.info.description = "\n".join([*earlier, line])
-    return result
+    return signed(result, "extract", f"{name}{'@' + commit if commit else ''}, {model_key(model)}")
