@@ -40,8 +40,9 @@ class LogitBands:
     Rule `auto` takes for each unit, where it has a class of its own, one of 24 class-relative middles, and otherwise
     one of 16 quantile middles (`search.GRIDS`). It maximises the held-out (5-fold) information between the unit's
     three bands, members and strangers apart, and what is in the rows given the label: their concepts, or without
-    concepts their side views, embedding or logits. Only the discovery half of the rows is read, at most 4,000 of them,
-    and a middle needs 10 members and 10 strangers, its outer bands 10 rows. The default stays unless another gains
+    concepts their side views, embedding or logits. Edges are chosen on the discovery half of the rows alone, at most
+    4,000 of them (cut points are then fitted on all rows, as by any rule), and a middle needs 10 members and 10
+    strangers, its outer bands 10 rows. The default stays unless another gains
     over it beyond noise (a paired bootstrap, 5 % over all candidates together: stricter than one standard error);
     `search` holds the whole curve, the default's score and the stability of the choice. It fails in this way: what
     it rewards is information about any concept, so a concept that tells hard rows from easy ones counts like a
