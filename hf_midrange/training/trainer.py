@@ -1,0 +1,322 @@
+"""`MidRangeTrainer`: a Trainer that scores by group, trains on curated rows, and debiases the model it trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+
+from hf_midrange import columns
+from hf_midrange.arguments import concept_source
+from hf_midrange.classifier import number_of_labels
+from hf_midrange.curation.report import REPAIRED, curation_report
+from hf_midrange.training.arguments import MidRangeArguments
+from hf_midrange.training.batches import EXTRAS, Batches
+from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head
+from hf_midrange.training.group_scores import GroupScores, group_shares, own_labels, part_of, scored_column
+from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
+from hf_midrange.training.reading import Reader, accepted_columns, column_names
+from hf_midrange.training.report import DebiasReport
+from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
+
+
+logger = logging.getLogger(__name__)
+
+
+class MidRangeTrainer(Trainer):
+    """A `Trainer` for image and text classifiers that also finds their shortcuts and repairs their head.
+
+    Everything a `Trainer` does stays, and a script that uses one needs only the two class names changed. In addition:
+
+    - `debias()` extracts, finds concepts, associates and curates the rows of `curation_dataset`, retrains the head on
+      them, and puts it into `model`.
+    - Where the evaluation set has a `group` column (a `ClassLabel`), metrics come with `accuracy`,
+      `worst_group_accuracy` and `group_accuracy_<name>`, each with the ends of its 95 % interval (`_ci_low`,
+      `_ci_high`), and `accuracy_train_shares`, the mean over groups weighted by their shares of the training set. With
+      `pseudo_group` instead, `worst_pseudo_group_accuracy` and `pseudo_group_accuracy_<name>`. They need no
+      `compute_metrics`; one that is given still runs, and its figures win where names are the same.
+    - A training set that `curate` made is trained on by its `weight` or its `keep`; see
+      `MidRangeArguments.curated_rows`.
+    - Rows with an `image` or `text` and no model inputs are prepared by `processing_class`, without augmentation.
+
+    Args:
+        model: a transformers image or sequence classifier.
+        args: `MidRangeArguments`, or plain `TrainingArguments`.
+        curation_dataset: rows for `debias()`, that the model is not trained on; in any form that the trainer can train
+            on, a column `source_id` keeps rows together. None: `curation_fraction` of the training rows.
+        **trainer: what a `Trainer` takes.
+
+    Raises:
+        ValueError: if a training set has weights and the trainer a `compute_loss_func`, weights are no weights, or
+            nothing could be held out.
+
+    Example:
+        ```python
+        args = hm.MidRangeArguments("out", curation_fraction=0.2)
+        trainer = hm.MidRangeTrainer(model, args, train_dataset=train, eval_dataset=test, processing_class=processor)
+        trainer.train()
+        print(trainer.debias())
+        ```
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: Any = None,  # noqa: ANN401 - MidRangeArguments or TrainingArguments
+        *positional: Any,  # noqa: ANN401 - those of Trainer
+        curation_dataset: Dataset | None = None,
+        **trainer: Any,  # noqa: ANN401 - those of Trainer
+    ) -> None:
+        super().__init__(model, args if args is not None else MidRangeArguments("tmp_trainer"), *positional, **trainer)
+        self.curation_dataset = curation_dataset
+        self.holdout: Holdout | None = None
+        self._accepted = accepted_columns(self._classifier, self.label_names)
+        self._train_groups = group_shares(self.train_dataset)
+        if curation_dataset is None and self._option("curation_fraction"):
+            self._hold_out()
+        self._curated_train = self.train_dataset if columns.EMBEDDING in column_names(self.train_dataset) else None
+        self.train_dataset, self.rows_used = used_rows(self.train_dataset, self._option("curated_rows"))
+        if self.rows_used is not None and self.is_world_process_zero():
+            logger.warning(str(self.rows_used))
+        self.compute_loss_func = weighted_loss(
+            self.rows_used, self.compute_loss_func, self.args.label_smoothing_factor
+        )
+        if self.holdout is not None:
+            self.add_callback(WriteHoldout(self.holdout))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return batches of training rows, weights beside them."""
+        whole, reader, extras = self.train_dataset, self._reader, (columns.WEIGHT,)
+        with self._reading(reader.batches(whole, extras)):
+            self.train_dataset = reader.narrowed(whole, extras)
+            try:
+                return super().get_train_dataloader()
+            finally:
+                self.train_dataset = whole
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:  # noqa: ANN401 - a dataset or its name
+        """Return batches of evaluation rows, groups beside them."""
+        whole: Any = self.eval_dataset
+        named = isinstance(eval_dataset, str)
+        chosen = whole[eval_dataset] if named else whole if eval_dataset is None else eval_dataset
+        reader, extras = self._reader, self._scored_by(chosen)
+        narrow = reader.narrowed(chosen, extras)
+        with self._reading(reader.batches(chosen, extras)):
+            if eval_dataset is not None and not named:
+                return super().get_eval_dataloader(narrow)
+            self.eval_dataset = {eval_dataset: narrow} if named else narrow
+            try:
+                return super().get_eval_dataloader(eval_dataset)
+            finally:
+                self.eval_dataset = whole
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:  # noqa: ANN401 - any dataset
+        """Return batches of rows to predict, groups beside them."""
+        reader, extras = self._reader, self._scored_by(test_dataset)
+        with self._reading(reader.batches(test_dataset, extras)):
+            return super().get_test_dataloader(reader.narrowed(test_dataset, extras))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:  # noqa: ANN401 - the loss, or the loss and the outputs
+        """Return the loss; group and weight stay out of the model.
+
+        The loss itself and its scale are left to `Trainer`, so `loss_is_scaled_for_ga` stays what it finds out.
+        """
+        if isinstance(self.compute_loss_func, WeightedLoss):
+            self.compute_loss_func.weights = inputs.get(columns.WEIGHT)
+        own = {name: value for name, value in inputs.items() if name not in EXTRAS}
+        return super().compute_loss(model, own, return_outputs, num_items_in_batch)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate as every Trainer does; where rows have groups, score by them."""
+        scores = self._scores(dataloader.dataset)
+        if scores is None or self.args.prediction_loss_only:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        theirs = self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics
+        self.label_names = [*self.label_names, scores.column]
+        self.compute_metrics, self.preprocess_logits_for_metrics = scores, cast(Any, scores.predictions)
+        try:
+            output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        finally:
+            self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics = theirs
+        predictions = None if output.predictions is None else part_of(output.predictions, 1)
+        label_ids = None if output.label_ids is None else own_labels(output.label_ids)
+        return output._replace(predictions=predictions, label_ids=label_ids)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:  # noqa: ANN401 - those of Trainer
+        """Train; then debias, if `debias_after_training` says so.
+
+        Raises:
+            ValueError: if the checkpoint to resume from held out other rows, which would now be trained on.
+        """
+        if resume_from_checkpoint:
+            last = isinstance(resume_from_checkpoint, bool)
+            refuse_other_holdout(
+                get_last_checkpoint(str(self._folder)) if last else str(resume_from_checkpoint), self.holdout
+            )
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self._option("debias_after_training"):
+            report = self.debias()
+            if self.is_world_process_zero():
+                logger.warning(str(report))
+        return output
+
+    def debias(self, curation_dataset: Dataset | None = None, *, sources: Sequence[Any] | None = None) -> DebiasReport:
+        """Find the shortcuts of the model, repair its head in place, and return what was found and done.
+
+        Finished steps are kept in `<output_dir>/_debias`, by the weights of the model and the rows: the same call
+        after a crash, with the model of the same checkpoint, goes on where it stopped. Every process of a launch takes
+        part. The report is written to `<output_dir>/debias_report.json`.
+
+        Args:
+            curation_dataset: rows that the model was not trained on; None takes the trainer's own, else a training set
+                that `curate` made. Rows with `embedding` and `weight` of this model are retrained on as they are.
+            sources: concept sources, such as `[hm.Thumbnail()]`; None takes `concept_sources` of the arguments, else
+                what `hf-midrange run` would take.
+
+        Raises:
+            ValueError: if there are no rows, or the model is spread over processes (FSDP, DeepSpeed).
+            TypeError: if the rows are no `datasets.Dataset`.
+        """
+        self._refuse_sharded()
+        rows = self._rows_for_curation(curation_dataset)
+        model = self.accelerator.unwrap_model(self.model)
+        before = self._evaluated("before_debias")
+        named = self._option("concept_sources")
+        chosen = [concept_source(text) for text in named] if sources is None and named else sources
+        work = Debiasing(
+            model,
+            self._reader.processor,
+            self.accelerator.autocast,
+            self.args.eval_batch_size,
+            self.args.dataloader_num_workers,
+            self._seed,
+            self._folder / STEPS,
+        )
+        findings, curated, head = work.run(plain_table(rows, model), self._reader.inputs(rows), chosen)
+        put_head(model, head)
+        facts = curation_report(curated) if _has_report(curated) else {"verdict": REPAIRED}
+        report = DebiasReport(
+            facts["verdict"], facts, findings, curated, head, before, self._evaluated("after_debias")
+        )
+        if self.is_world_process_zero():
+            report.save(self._folder / "debias_report.json")
+        self.debias_report = report
+        return report
+
+    def _option(self, name: str) -> Any:  # noqa: ANN401 - of any type
+        """Return an argument of `MidRangeArguments`, or its default where the trainer has plain arguments."""
+        return getattr(self.args, name, getattr(MidRangeArguments, name))
+
+    @property
+    def _seed(self) -> int:
+        chosen = self._option("curation_seed")
+        return self.args.seed if chosen is None else chosen
+
+    @property
+    def _reader(self) -> Reader:
+        accepted = self._accepted if self.args.remove_unused_columns else None
+        length = getattr(self.args, "length_column_name", "length")
+        return Reader(self._classifier, self.data_collator, accepted, self.processing_class, length)
+
+    @property
+    def _classifier(self) -> nn.Module:
+        return cast(nn.Module, self.model)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    @contextmanager
+    def _reading(self, batches: Batches) -> Iterator[None]:
+        """While a dataloader is made, put our collator around the trainer's, and leave the choice of columns to it."""
+        collate, unused = self.data_collator, self.args.remove_unused_columns
+        self.data_collator, self.args.remove_unused_columns = batches, False
+        try:
+            yield
+        finally:
+            self.data_collator, self.args.remove_unused_columns = collate, unused
+
+    def _scored_by(self, dataset: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataset
+        """Return the column to score by, in a tuple; an empty one if there is none or the model is no classifier."""
+        kind = getattr(getattr(self.model, "config", None), "problem_type", None)
+        column = scored_column(getattr(dataset, "features", None))
+        one_label = (number_of_labels(self._classifier) or 2) > 1 and kind in (None, "single_label_classification")
+        return (column,) if column is not None and one_label else ()
+
+    def _scores(self, dataset: Any) -> GroupScores | None:  # noqa: ANN401 - any dataset
+        by = self._scored_by(dataset)
+        if not by:
+            return None
+        names = dataset.features[by[0]].names
+        shares = self._train_groups.get(by[0])
+        same = shares is not None and list(shares) == names
+        return GroupScores(
+            by[0],
+            names,
+            list(shares.values()) if same and shares else None,
+            self.compute_metrics,
+            self.preprocess_logits_for_metrics,
+        )
+
+    def _hold_out(self) -> None:
+        fraction = self._option("curation_fraction")
+        split = without_held_out(self.train_dataset, self.eval_dataset, fraction, self._seed)
+        self.train_dataset, self.curation_dataset, self.holdout = split
+        if self.args.should_save:
+            self.holdout.write(self._folder)
+
+    def _refuse_sharded(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "`debias` needs the whole model in every process, but it is spread over them (FSDP, DeepSpeed); "
+                "save it and debias the folder in a launch without, as scripts/debias.py does"
+            )
+
+    def _rows_for_curation(self, given: Dataset | None) -> Dataset:
+        rows = given if given is not None else self.curation_dataset
+        if rows is None and self._curated_train is not None:
+            rows = self._curated_train
+        if rows is None:
+            raise ValueError(
+                "there are no rows to debias on; give `curation_dataset`, rows that the model is not trained on, "
+                "or set `curation_fraction` before training"
+            )
+        if not isinstance(rows, Dataset):
+            raise TypeError(f"rows for curation must be a datasets.Dataset, not {type(rows).__name__}")
+        return rows
+
+    def _evaluated(self, prefix: str) -> dict[str, float] | None:
+        if self.eval_dataset is None:
+            return None
+        metrics = self.evaluate(metric_key_prefix=prefix)
+        timing = ("_runtime", "_per_second", "_time")
+        named = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items() if name != "epoch"}
+        return {name: value for name, value in named.items() if not name.endswith(timing)}
+
+
+def _has_report(curated: Dataset) -> bool:
+    return bool(getattr(curated.features.get(columns.REASON), "id", None))
