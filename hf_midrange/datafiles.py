@@ -65,7 +65,8 @@ def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
     """Save `ds` in the folder `output`, so that `read_dataset` gives it back; nothing else there is deleted."""
     for marker in (_SAVED_SPLITS, _SAVED_DATASET):  # of an earlier dataset: both at once could not be told apart
         (output / marker).unlink(missing_ok=True)
-    ds.save_to_disk(output)
+    empty = isinstance(ds, Dataset) and len(ds) == 0  # such as findings; by itself it is saved without a file
+    ds.save_to_disk(output, num_shards=1 if empty else None)
 
 
 def _read_folder(folder: Path) -> Dataset | DatasetDict:

@@ -122,6 +122,12 @@ def test_output_that_is_not_empty_is_refused_before_work(saved, tmp_path):
     assert columns.BAND in load_from_disk(tmp_path / "out").column_names
 
 
+def test_a_dataset_without_rows_is_read_back(tmp_path):
+    empty = Dataset.from_dict({"unit": []}, features=Features({"unit": Value("int64")}))
+    write_dataset(empty, tmp_path / "without_rows")
+    assert read_dataset(str(tmp_path / "without_rows")).features == empty.features
+
+
 def test_output_is_never_the_dataset_itself(saved):
     with pytest.raises(ValueError, match="that is read"):
         called("bands", saved, "--output", saved, "--overwrite")
