@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
+    from hf_midrange.bands import BandSketch as BandSketch
     from hf_midrange.bands import LogitBands as LogitBands
     from hf_midrange.concepts import Annotations as Annotations
     from hf_midrange.concepts import Captions as Captions
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 # Public name -> module that holds it. Modules are imported on first use: torch and transformers take seconds.
 _HOMES = {
     "extract": "extraction",
+    "BandSketch": "bands",
     "LogitBands": "bands",
     "annotate": "concepts",
     "concept_report": "concepts",

@@ -90,12 +90,17 @@ def bands(
     output: Output,
     rule: Annotated[str, typer.Option(help="what low, mid and high mean: see LogitBands")] = "class-relative",
     edges: Annotated[tuple[float, float] | None, typer.Option(help="lower and upper edge of the middle")] = None,
+    n_bands: Annotated[
+        int | None, typer.Option(help="so many bands instead of edges, such as 10 for profiles")
+    ] = None,
+    units: Annotated[str, typer.Option(help="the vector column to divide: logits, embedding or another")] = "logits",
+    seed: Seed = 0,
     bands: Annotated[Path | None, typer.Option(help="apply the bands saved here instead of fitting")] = None,
     fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
-    """Add quantile, position and band of every logit; the fitted bands are saved in OUTPUT/bands."""
+    """Add quantile, position and band of every unit; the fitted bands are saved in OUTPUT/bands."""
     import hf_midrange as hm
     from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
 
@@ -103,7 +108,7 @@ def bands(
     ds = read_dataset(dataset)
     if bands is None:
         fit_on = read_dataset(dataset, fit_split) if fit_split else one_split(ds, dataset)
-        fitted = hm.LogitBands(rule=rule, edges=edges).fit(fit_on)
+        fitted = hm.LogitBands(rule=rule, edges=edges, n_bands=n_bands, units=units).fit(fit_on, seed=seed)
     else:
         fitted = hm.LogitBands.from_pretrained(bands)
     write_dataset(fitted.transform(ds), output)

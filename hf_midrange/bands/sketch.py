@@ -26,9 +26,9 @@ class BandSketch:
     A unit has a quantile sketch of its members and one of its strangers (of all rows, without class ids). A sketch of
     up to 8,192 values holds them all, and bands fitted on it equal those fitted in memory. Beyond that every median
     and quantile that a rule is made of has a rank within .001 (`RANK_ERROR`; .0005 with 99 % confidence) of the exact
-    one, among strangers, members or all rows as the rule asks, so that band shares are off by no more; means and
-    standard deviations are exact but for rounding. The library's coins cannot be seeded, so two passes over the same many rows can differ within that
-    bound; `LogitBands.fit` on a `Dataset` is exact and always the same.
+    one, among strangers, members or all rows as the rule asks; means and standard deviations are exact but for
+    rounding. The library's coins cannot be seeded, so two passes over the same many rows can differ within that bound;
+    `LogitBands.fit` on a `Dataset` is exact and always the same.
 
     Args:
         names: the units' names, in order; the classes', where bands are class-relative.
