@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -96,6 +96,11 @@ def test_transform_of_a_selection_a_dict_and_a_stream_agree():
     picked = fitted.transform(ds.select([7, 3, 200]))
     np.testing.assert_array_equal(columns.matrix(picked, "band"), whole[[7, 3, 200]])
     assert isinstance(fitted.transform(DatasetDict({"a": ds})), DatasetDict)
+    streams = fitted.transform(IterableDatasetDict({"a": ds.to_iterable_dataset()}))
+    assert isinstance(streams, IterableDatasetDict)
+    for splits in (DatasetDict({"a": ds}), streams):
+        with pytest.raises(TypeError, match=r"ds\['a'\]"):
+            LogitBands().fit(splits)
     stream = fitted.transform(ds.to_iterable_dataset())
     assert stream.features == fitted.transform(ds).features
     np.testing.assert_array_equal([row["band"] for row in stream], whole)

@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_midrange import columns
 from hf_midrange.bands import storage
 from hf_midrange.bands.curve import UnitSearch
+from hf_midrange.bands.fitting import exact_units, require_strangers, rule_for, sketch_of, unit_bands
 from hf_midrange.bands.rules import AUTO, CLASS_RELATIVE, DEFAULT_EDGES, edges_of
+from hf_midrange.bands.search import searches
+from hf_midrange.bands.shards import read_shards
+from hf_midrange.bands.sketch import BandSketch
 from hf_midrange.bands.transform import BandColumns, add_columns
 from hf_midrange.bands.unit import UnitBands
 from hf_midrange.bands.warning import Separation, report_units_without_bands, warn_if_memorised
@@ -112,8 +116,6 @@ class LogitBands:
             ValueError: if there are no rows, a class has none, logits are NaN or infinite, the number of units is
                 not that of classes, no unit can be cut, or `auto` is given a stream or nothing to choose by.
         """
-        from hf_midrange.bands.fitting import exact_units
-
         rows = self._rows(ds)
         if isinstance(rows, IterableDataset):
             units, separation = self._from_sketch(self.sketch(rows))
@@ -123,7 +125,7 @@ class LogitBands:
         units, separation = exact_units(rows, self.units, self.rule, [self.edges or ()])
         return self._finished(units, separation, training_split)
 
-    def sketch(self, ds: Dataset | IterableDataset | str | Path) -> Any:  # noqa: ANN401 - BandSketch, imported late
+    def sketch(self, ds: Dataset | IterableDataset | str | Path) -> BandSketch:
         """Return a `BandSketch` of `ds`, read once in batches: one of several that are merged and then fitted.
 
         Example:
@@ -131,11 +133,9 @@ class LogitBands:
             >>> sketch.merge(BandSketch.from_bytes(of_another_process))  # doctest: +SKIP
             >>> bands = bands.fit_sketch(sketch)                         # doctest: +SKIP
         """
-        from hf_midrange.bands.fitting import sketch_of
-
         return sketch_of(self._rows(ds), self.units, self.rule == CLASS_RELATIVE)
 
-    def fit_sketch(self, sketch: Any, *, training_split: bool | None = None) -> LogitBands:  # noqa: ANN401 - as above
+    def fit_sketch(self, sketch: BandSketch, *, training_split: bool | None = None) -> LogitBands:
         """Return bands fitted on a `BandSketch`; see there for how exact they are.
 
         Raises:
@@ -143,7 +143,7 @@ class LogitBands:
         """
         return self._finished(*self._from_sketch(sketch), training_split)
 
-    def transform(self, ds: Any) -> Any:  # noqa: ANN401 - Dataset, DatasetDict or IterableDataset, the same comes back
+    def transform(self, ds: Any) -> Any:  # noqa: ANN401 - any kind of dataset; the same comes back
         """Return `ds` with `quantile`, `position` and `band` added, each a vector with one entry per unit.
 
         `quantile` is the mid-rank among the fitted values, 0..1 (float32); `position` the class-relative position,
@@ -154,8 +154,8 @@ class LogitBands:
         """
         if not self.fitted:
             raise ValueError("these bands are not fitted; `bands = bands.fit(held_out_split)` fits them")
-        if isinstance(ds, DatasetDict):
-            return DatasetDict({name: self.transform(split) for name, split in ds.items()})
+        if isinstance(ds, DatasetDict | IterableDatasetDict):
+            return type(ds)({name: self.transform(split) for name, split in ds.items()})
         if ds.column_names is not None and self.units not in ds.column_names:
             raise KeyError(f"the dataset has no column {self.units!r}; it has {ds.column_names}; run `extract` first")
         made = f"rule={self.rule!r}, edges={self.edges}, units={self.units!r}"
@@ -175,11 +175,10 @@ class LogitBands:
         return storage.push(self, repo_id, repo_type, private)
 
     def _rows(self, ds: Any) -> Dataset | IterableDataset:  # noqa: ANN401 - what `fit` takes
-        if isinstance(ds, DatasetDict):
-            raise TypeError(f"fit takes one split, such as ds[{next(iter(ds), 'validation')!r}], not a DatasetDict")
+        if isinstance(ds, DatasetDict | IterableDatasetDict):
+            kind, split = type(ds).__name__, next(iter(ds), "validation")
+            raise TypeError(f"fit takes one split, such as ds[{split!r}], not a {kind}")
         if isinstance(ds, str | Path):
-            from hf_midrange.bands.shards import read_shards
-
             if self.rule in (CLASS_RELATIVE, AUTO):
                 raise ValueError(
                     f"the shards in {ds} hold no labels or concepts; fit rule {self.rule!r} on what `extract` "
@@ -191,18 +190,13 @@ class LogitBands:
         return ds
 
     def _searched(self, ds: Dataset, seed: int) -> tuple[tuple[UnitBands, ...], Separation | None]:
-        from hf_midrange.bands.fitting import exact_units, rule_for
-        from hf_midrange.bands.search import searches
-
         rule = rule_for(ds, self.units)
         found = searches(ds, self.units, rule, seed)
         default = DEFAULT_EDGES[rule] or ()
         units, separation = exact_units(ds, self.units, rule, [default if one is None else one.edges for one in found])
         return tuple(replace(unit, search=one) for unit, one in zip(units, found, strict=True)), separation
 
-    def _from_sketch(self, sketch: Any) -> tuple[tuple[UnitBands, ...], Separation | None]:  # noqa: ANN401 - BandSketch
-        from hf_midrange.bands.fitting import require_strangers, unit_bands
-
+    def _from_sketch(self, sketch: BandSketch) -> tuple[tuple[UnitBands, ...], Separation | None]:
         if self.rule == AUTO:
             raise ValueError("rule 'auto' looks at units and concepts together: `fit` it on a Dataset, not a sketch")
         if not sketch.rows:

@@ -80,7 +80,7 @@ def stream_batches(ds: IterableDataset, column: str, supervised: bool) -> Iterat
     """Yield the rows of a stream batch by batch, checked; only a batch is in memory."""
     names = [column, columns.LABEL] if supervised else [column]
     features = Features({name: stream_features(ds, names)[name] for name in names})
-    size, first = batch_rows(max(features[column].length, 1)), 0
+    size, first = batch_rows(features[column].length), 0
     for table in ds.select_columns(names).with_format("arrow").iter(batch_size=size):
         part = Dataset(InMemoryTable(pa.table(table).select(names).cast(features.arrow_schema)))
         values = require_finite(columns.matrix(part, column), first, column)
@@ -111,7 +111,7 @@ def require_finite(values: np.ndarray, first: int, column: str) -> np.ndarray:
 
 
 def batch_rows(width: int) -> int:
-    """Return how many rows of `width` values make a batch."""
+    """Return how many rows of `width` values make a batch; few where the width is not known (-1)."""
     return min(max(BATCH_VALUES // width, 256), 65_536)
 
 

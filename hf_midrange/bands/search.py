@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Dataset
-from scipy import stats
 
 from hf_midrange import columns
 from hf_midrange.bands.curve import Candidate, UnitSearch
@@ -110,7 +110,7 @@ def _chosen(
     """Take the best candidate whose gain over the default is beyond noise, else the default."""
     gains = scores - scores[:, [default]]
     errors = gains[1:].std(axis=0, ddof=1)
-    needed = stats.norm.isf(CHANCE / (len(pairs) - 1)) * errors
+    needed = NormalDist().inv_cdf(1 - CHANCE / (len(pairs) - 1)) * errors
     better = eligible & (gains > np.maximum(needed, 1e-12))
     taken = np.where(better.any(axis=1), np.where(better, scores, -np.inf).argmax(axis=1), default)
     tried = tuple(
