@@ -29,16 +29,17 @@ OPTIONS = Options(alpha=0.05, method="bh", least=5, exact_below=0.0)
 """No exact tests: the referee has none, so that both sides do the same work."""
 
 
-def simulate(rows, units, concepts, density, seed=0):
-    """Return a problem with one class per unit and sparse concepts; bands of the first units only, where told."""
+def simulate(rows, units, concepts, density, seed=0, classes=None):
+    """Return a problem with sparse concepts and one class per unit, or as many as told."""
     rng = np.random.default_rng(seed)
-    ids = rng.integers(0, units, rows)
+    classes = classes or units
+    ids = rng.integers(0, classes, rows)
     twentieths = rng.integers(0, 20, size=(rows, units), dtype=np.int8)
     bands = np.repeat(np.arange(3, dtype=np.int8), [9, 10, 1])[twentieths]  # 45 % low, 50 % middle, 5 % top
     number = int(rows * concepts * density)
     pairs = (rng.integers(0, rows, number), rng.integers(0, concepts, number))
     present = sparse.csr_matrix((np.ones(number, dtype=bool), pairs), shape=(rows, concepts))
-    return Problem(bands, np.arange(rows), ids, present, units, 3, tuple(range(units)))
+    return Problem(bands, np.arange(rows), ids, present, classes, 3, tuple(range(units)))
 
 
 def referee(problem, tests):
@@ -92,13 +93,16 @@ def compare(options):
 
 
 def growth(options):
-    """Print the exponent with which the time grows in rows, units and concepts: from a quarter to the whole, each."""
+    """Print the exponent with which the time grows in rows, units and concepts: from a quarter to the whole, each.
+
+    The number of labels stays.
+    """
     full = {"rows": options.rows, "units": options.units, "concepts": options.concepts}
     for name in full:
         sizes, times = (0.25, 0.5, 1.0), []
         for share in sizes:
             size = {key: int(value * share) if key == name else value for key, value in full.items()}
-            problem = simulate(**size, density=options.density)
+            problem = simulate(**size, density=options.density, classes=options.units)
             rounds = []
             for _ in range(3):
                 start = time.perf_counter()

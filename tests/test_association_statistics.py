@@ -15,11 +15,14 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from hf_midrange.association.counting import count_unit, occurrences
 from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.profile import profile, shape_of, trend_and_hump
+from hf_midrange.association.screening import margins, unit_sides
 from hf_midrange.association.sides import orient
+from hf_midrange.association.sides import testable_sides as sides_with_rows
 from hf_midrange.association.stratified import (
     Tables,
     cochran_mantel_haenszel,
     equal_odds,
+    moments,
     pooled_odds_ratio,
 )
 from hf_midrange.association.testing import adjusted
@@ -196,6 +199,27 @@ def test_counts_equal_a_plain_loop_and_add_over_shards(seed):
     shuffled = rng.permutation(80)
     again = count_unit(bands[shuffled], occurrences(present[shuffled], ids[shuffled], 3), 3)
     np.testing.assert_array_equal(again.a, counts.a)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([None, 0, 2]))
+def test_sums_by_matrix_products_equal_those_over_tables(seed, member):
+    rng = np.random.default_rng(seed)
+    ids, bands = rng.integers(0, 6, 60), rng.integers(0, 3, 60).astype(np.int8)
+    ids[ids == 4] = 5  # one label has no row
+    ids[0] = 3
+    ids[1:][ids[1:] == 3] = 1  # and one a single row
+    present = sparse.csr_matrix(rng.random((60, 7)) < rng.random(7))
+    known = margins(present, ids, 6)
+    counts, found = count_unit(bands, occurrences(present, ids, 6), 3), occurrences(present, ids, 6)
+    members, strangers = unit_sides(bands, known, 3, member)
+    for band in range(3):
+        tables = counts.tables(band, found)
+        sides = sides_with_rows(tables, member, 3)
+        for fast, slow in ((members, sides.members), (strangers, sides.strangers)):
+            excess, variance = moments(tables.kept(slow))
+            np.testing.assert_allclose(fast.where(3, fast.excess)[band], excess, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(fast.where(3, fast.variance)[band], variance, rtol=1e-12, atol=1e-12)
 
 
 def test_orientation_keeps_opposite_sides_from_cancelling():

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from hf_midrange.association.counting import occurrences
 from hf_midrange.association.profile import Profile, profile
 from hf_midrange.association.ranks import label_ranks, stratified_shift
 from hf_midrange.association.sides import Sides, orient, testable_sides
@@ -18,7 +17,7 @@ from hf_midrange.association.stratified import (
     moments,
     pooled_odds_ratio,
 )
-from hf_midrange.association.testing import Options, Problem, p_values, power_at, unit_counts
+from hf_midrange.association.testing import Options, Problem, p_values, power_at, tables_of
 
 
 RANGE = ("auc", "auc_p", "profile", "profile_low", "profile_high", "shape", "trend_p", "hump_p")
@@ -44,7 +43,7 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
         options: as given to `associate`.
     """
     member, top = halves.whole.members[unit], halves.whole.number - 1
-    first, second, whole = (_tables(half, unit, tests) for half in halves)
+    first, second, whole = (tables_of(half, unit, tests) for half in halves)
     sides = testable_sides(first, member, options.least)
     oriented = [orient(tables.kept(sides.both()), member, tests[:, 0], top) for tables in (first, second)]
     found, again = (pooled_odds_ratio(tables) for tables in oriented)
@@ -63,15 +62,6 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
         **_counts(whole, member),
         **_whole_range(halves.whole, values, member, tests[:, 1]),
     }
-
-
-def _tables(problem: Problem, unit: int, tests: np.ndarray) -> Tables:
-    """Return tables of shape `(C, t)`, one test after another."""
-    wanted, column = np.unique(tests[:, 1], return_inverse=True)
-    narrow = problem._replace(present=problem.present[:, wanted])
-    counts, found = unit_counts(narrow, unit, occurrences(narrow.present, narrow.ids, narrow.classes))
-    per_band = [counts.tables(band, found) for band in range(problem.number)]
-    return Tables(*(np.stack(parts)[tests[:, 0], :, column].T for parts in zip(*per_band, strict=True)))
 
 
 def _side_effects(whole: Tables, sides: Sides, options: Options) -> dict[str, Any]:

@@ -47,11 +47,6 @@ def testable_sides(tables: Tables, member: int | None, least: int) -> Sides:
     return Sides(members, strangers & _enough(everyone, least))
 
 
-def enough_rows(tables: Tables, least: int) -> np.ndarray:
-    """Return which tests have `least` rows in each margin of the summed tables, of shape `(m,)`."""
-    return _enough([values.sum(axis=0) for values in tables], least)
-
-
 def _enough(sums: Sequence[np.ndarray], least: int) -> np.ndarray:
     _, in_band, with_concept, total = sums
     margins = (in_band, total - in_band, with_concept, total - with_concept)

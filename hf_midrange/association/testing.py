@@ -10,7 +10,8 @@ from scipy import sparse, special, stats
 
 from hf_midrange.association.counting import Occurrences, UnitCounts, count_unit, occurrences
 from hf_midrange.association.exact import mid_p_values
-from hf_midrange.association.sides import FEW_BAND, FEW_CONCEPT, enough_rows, orient, testable_sides
+from hf_midrange.association.screening import Margins, margins, unit_sides
+from hf_midrange.association.sides import FEW_BAND, FEW_CONCEPT, orient, testable_sides
 from hf_midrange.association.stratified import Tables, chi_square_p, moments
 
 
@@ -63,15 +64,54 @@ def test_all(problem: Problem, units: list[int], options: Options) -> Tested:
     """Test every concept in every band of `units`."""
     p = np.full((len(problem.members), problem.number, problem.present.shape[1]), np.nan)
     power = p.astype(np.float32)
-    found = occurrences(problem.present, problem.ids, problem.classes)
+    known = margins(problem.present, problem.ids, problem.classes)
     missed: Counter[str] = Counter()
     for unit in units:
-        counts, own = unit_counts(problem, unit, found)
-        for band in range(problem.number):
-            tables = counts.tables(band, own)
-            p[unit, band], power[unit, band] = _test_band(tables, problem, unit, band, options)
-            missed += _reasons(tables, np.isnan(p[unit, band]), options.least)
+        some, own = _with_bands(problem, unit, known)
+        p[unit], power[unit] = _test_unit(some, unit, own, options)
+        missed += _reasons(some.unit_bands(unit), own, np.isnan(p[unit]), options.least)
     return Tested(p, power, dict(missed))
+
+
+def _with_bands(problem: Problem, unit: int, known: Margins) -> tuple[Problem, Margins]:
+    """Return the rows on which the unit has a band, with their margins."""
+    defined = problem.unit_bands(unit) >= 0
+    if defined.all():
+        return problem, known
+    some = problem.rows(defined)
+    return some, margins(some.present, some.ids, some.classes)
+
+
+def _test_unit(problem: Problem, unit: int, known: Margins, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Return p-values and power of every band and concept of a unit, each of shape `(B, m)`."""
+    top, member = problem.number - 1, problem.members[unit]
+    members, strangers = unit_sides(problem.unit_bands(unit), known, problem.number, member)
+    turned = np.ones((problem.number, 1))
+    turned[1:top] = -1  # in the middle members are turned against strangers; see `sides.orient`
+    excess = turned * members.where(options.least, members.excess) + strangers.where(options.least, strangers.excess)
+    variance = members.where(options.least, members.variance) + strangers.where(options.least, strangers.variance)
+    p = chi_square_p(excess, variance)
+    small = np.argwhere((p <= options.alpha) & (variance < options.exact_below))
+    if small.size:
+        tables = tables_of(problem, unit, small)
+        kept = tables.kept(testable_sides(tables, member, options.least).both())
+        p[tuple(small.T)] = mid_p_values(orient(kept, member, small[:, 0], top), np.arange(len(small)))
+    return p, np.where(variance > 0, power_at(variance, options.alpha), np.nan)
+
+
+def tables_of(problem: Problem, unit: int, tests: np.ndarray) -> Tables:
+    """Return the tables of some tests of a unit, one stratum a label, of shape `(C, t)`.
+
+    Args:
+        problem: the rows; those without a band of the unit are left out.
+        unit: which unit.
+        tests: pairs (band, concept), of shape `(t, 2)`.
+    """
+    wanted, column = np.unique(tests[:, 1], return_inverse=True)
+    narrow = problem._replace(present=problem.present[:, wanted])
+    counts, found = unit_counts(narrow, unit, occurrences(narrow.present, narrow.ids, narrow.classes))
+    per_band = [counts.tables(band, found) for band in range(problem.number)]
+    return Tables(*(np.stack(parts)[tests[:, 0], :, column].T for parts in zip(*per_band, strict=True)))
 
 
 def unit_counts(problem: Problem, unit: int, found: Occurrences) -> tuple[UnitCounts, Occurrences]:
@@ -106,10 +146,7 @@ def p_values(tables: Tables, options: Options) -> np.ndarray:
     Where the null variance of the count is below `options.exact_below`, each p-value that could be called significant
     (at most alpha) is replaced by the exact mid-p value; larger ones cannot be rejected either way.
     """
-    return _p_of(tables, *moments(tables), options)
-
-
-def _p_of(tables: Tables, excess: np.ndarray, variance: np.ndarray, options: Options) -> np.ndarray:
+    excess, variance = moments(tables)
     p = chi_square_p(excess, variance)
     small = np.flatnonzero((p <= options.alpha) & (variance < options.exact_below))
     if small.size:
@@ -117,25 +154,11 @@ def _p_of(tables: Tables, excess: np.ndarray, variance: np.ndarray, options: Opt
     return p
 
 
-def _test_band(
-    tables: Tables, problem: Problem, unit: int, band: int, options: Options
-) -> tuple[np.ndarray, np.ndarray]:
-    member = problem.members[unit]
-    sides = testable_sides(tables, member, options.least)
-    oriented = orient(tables.kept(sides.both()), member, band, problem.number - 1)
-    excess, variance = moments(oriented)
-    power = np.where(variance > 0, power_at(variance, options.alpha), np.nan)
-    return _p_of(oriented, excess, variance, options), power
-
-
-def _reasons(tables: Tables, untested: np.ndarray, least: int) -> Counter[str]:
-    """Count why tests were not made: the band or the concept leaves too few rows."""
-    if not untested.any():
-        return Counter()
-    missed = tables.pick(untested)
-    in_band, total = missed.in_band.sum(0), missed.total.sum(0)
-    few = np.minimum(in_band, total - in_band) < least
-    rare = ~few & ~enough_rows(missed, least)
-    other = int((~few & ~rare).sum())
-    counts = {FEW_BAND: int(few.sum()), FEW_CONCEPT: int(rare.sum()), "no label has rows enough for both": other}
-    return Counter({reason: count for reason, count in counts.items() if count})
+def _reasons(bands: np.ndarray, known: Margins, untested: np.ndarray, least: int) -> Counter[str]:
+    """Count why tests of a unit were not made: the band or the concept leaves too few rows."""
+    total, hits = known.total.sum(), known.with_concept.sum(axis=0)
+    in_band = np.bincount(bands, minlength=len(untested))[:, None]
+    few = untested & (np.minimum(in_band, total - in_band) < least)
+    rare = untested & ~few & (np.minimum(hits, total - hits) < least)
+    counts = {FEW_BAND: few, FEW_CONCEPT: rare, "no label has rows enough for both": untested & ~few & ~rare}
+    return Counter({reason: int(where.sum()) for reason, where in counts.items() if where.any()})
