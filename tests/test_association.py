@@ -5,6 +5,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.association import associate, findings_table, load_findings, provenance, save_findings
+from hf_midrange.association.reading import read_inputs
 from hf_midrange.bands import LogitBands
 
 
@@ -189,6 +190,16 @@ def test_units_that_are_no_classes_are_tested_within_labels():
     assert [(row["unit_name"], row["concept"]) for row in top] == [("unit_0", "tied")]
     assert not any(findings["confounder"])
     assert set(findings["member_rows_in_band"]) == {0}
+
+
+def test_ranges_are_read_from_the_column_that_bands_were_cut_from():
+    ds = simulated(classes=3)
+    values = np.random.default_rng(0).normal(size=(len(ds), 3)).astype(np.float32)
+    ds = columns.with_columns(ds, {"embedding": (values, columns.vector(3))})
+    banded = LogitBands("quantile", units="embedding").fit(ds).transform(ds)
+    assert read_inputs(banded).values == "quantile"
+    assert read_inputs(LogitBands().fit(ds).transform(ds)).values == "logits"
+    assert read_inputs(banded.remove_columns(["quantile"])).values == "band"
 
 
 def test_rows_and_units_without_a_band_are_left_out():

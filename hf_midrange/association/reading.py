@@ -72,7 +72,7 @@ def read_inputs(ds: Dataset) -> Inputs:
     present, names, sources = _concepts(ds)
     band_names = _band_names(int(bands.max(initial=-1)) + 1)
     problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(band_names), members)
-    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _width(ds, c) == number)
+    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands))
     source_ids = np.asarray(ds[columns.SOURCE_ID][:]) if columns.SOURCE_ID in ds.column_names else None
     return Inputs(problem, ds, values, names, sources, unit_names, band_names, source_ids, bands_from)
 
@@ -114,6 +114,16 @@ def _concepts(ds: Dataset) -> tuple[sparse.csr_matrix, list[str], list[str]]:
         names += words
         sources += [column.removeprefix(columns.CONCEPTS_PREFIX)] * len(words)
     return sparse.csr_matrix(sparse.hstack([columns.presence(ds, c) for c in found], format="csr")), names, sources
+
+
+def _orders_alike(ds: Dataset, column: str, bands: np.ndarray) -> bool:
+    """Return whether the bands can have been cut from this column: its values rise from band to band."""
+    live = np.flatnonzero((bands >= 0).any(axis=0))
+    if _width(ds, column) != bands.shape[1] or not live.size:
+        return column == columns.BAND
+    values, band = columns.some_units(ds, column, live[:1])[:, 0], bands[:, live[0]]
+    parts = [values[band == b] for b in np.unique(band[band >= 0])]
+    return all(lower.max() <= upper.min() for lower, upper in zip(parts, parts[1:], strict=False))
 
 
 def _width(ds: Dataset, column: str) -> int:
