@@ -57,9 +57,10 @@ def exact_units(
         for k, summary in _summaries(values, ids, first):
             units.append(unit_bands(names[k], rule, summary, edges[k % len(edges)]))
             contrary += summary.contrary() if supervised else 0.0
-        highest = values.max(axis=1)
-        winner = np.where(highest > best, first + values.argmax(axis=1), winner)
-        best = np.maximum(best, highest)
+        if supervised:
+            highest = values.max(axis=1)
+            winner[highest > best] = first + values[highest > best].argmax(axis=1)
+            best = np.maximum(best, highest)
     if ids is None:
         return tuple(units), None
     return tuple(units), Separation(len(ids), int(np.sum(winner == ids)), contrary)
