@@ -92,6 +92,7 @@ def test_the_module_stands_by_itself_and_is_read_as_evaluate_reads():
     assert needed == modules - {"datasets"}  # which evaluate brings
 
 
+@pytest.mark.slow
 def test_it_loads_where_there_is_no_network_and_no_hf_midrange(tmp_path):
     code = (
         "import sys; sys.modules['hf_midrange'] = None; import evaluate;"

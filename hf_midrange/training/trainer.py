@@ -77,6 +77,8 @@ class MidRangeTrainer(Trainer):
         **trainer: Any,  # noqa: ANN401 - those of Trainer
     ) -> None:
         super().__init__(model, args if args is not None else MidRangeArguments("tmp_trainer"), *positional, **trainer)
+        if self._option("debias_after_training"):
+            self._refuse_sharded()
         self.curation_dataset = curation_dataset
         self.holdout: Holdout | None = None
         self._accepted = accepted_columns(self._classifier, self.label_names)

@@ -1,0 +1,9 @@
+"""Debias a trained classifier, on rows that it was not trained on: `accelerate launch scripts/debias.py --help`."""
+
+import sys
+
+from hf_midrange.training.launching import debias, parsed
+
+
+if __name__ == "__main__":
+    debias(*parsed(sys.argv[1:]))
