@@ -45,4 +45,10 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
     written = getattr(curated.features[columns.REASON], "id", None)
     if not written:
         raise ValueError("the `reason` column holds no report; `curate(ds)` writes one")
-    return json.loads(written)
+    report = json.loads(written)
+    if "splits" not in report:
+        return report
+    # Splits that share one set of features, as on the Hub, share one column description too.
+    if str(curated.split) not in report["splits"]:
+        raise ValueError(f"there are reports of the splits {', '.join(report['splits'])}, not of {curated.split!r}")
+    return report["splits"][str(curated.split)]
