@@ -42,7 +42,7 @@ def test_few_rows_are_fitted_as_in_memory(rule):
     assert bands(rule).fit_sketch(sketch) == bands(rule).fit(dataset(values, ids, NAMES))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 1000), st.lists(st.integers(0, 200), max_size=5), st.permutations(range(6)), st.sampled_from(RULES)
 )

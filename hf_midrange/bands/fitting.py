@@ -66,6 +66,26 @@ def exact_units(
     return tuple(units), Separation(len(ids), int(np.sum(winner == ids)), contrary)
 
 
+def sketched_units(
+    sketch: BandSketch, rule: str, edges: Sequence[float]
+) -> tuple[tuple[UnitBands, ...], Separation | None]:
+    """Return each unit's bands from a sketch, and, with classes, how well the units separate them."""
+    if not sketch.rows:
+        raise ValueError("the sketch has no rows to fit bands on")
+    supervised = rule == CLASS_RELATIVE
+    if supervised:
+        if not sketch.labelled:
+            raise ValueError("rule 'class-relative' needs class ids: `sketch.update(values, ids)`")
+        require_strangers(sketch.class_counts(), sketch.names)
+    units: list[UnitBands] = []
+    contrary = 0.0
+    for k, name in enumerate(sketch.names):
+        summary = sketch.summary(k)
+        units.append(unit_bands(name, rule, summary, edges))
+        contrary += summary.contrary() if supervised else 0.0
+    return tuple(units), Separation(sketch.rows, sketch.right, contrary) if supervised else None
+
+
 def rule_for(ds: Dataset, column: str) -> str:
     """Return the rule whose edges `auto` chooses: class-relative where each class has a unit of its own."""
     label, width = ds.features.get(columns.LABEL), width_of(ds, column)

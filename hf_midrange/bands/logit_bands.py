@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from hf_midrange import columns
 from hf_midrange.bands import storage
 from hf_midrange.bands.curve import UnitSearch
-from hf_midrange.bands.fitting import exact_units, require_strangers, rule_for, sketch_of, unit_bands
+from hf_midrange.bands.fitting import exact_units, rule_for, sketch_of, sketched_units
 from hf_midrange.bands.rules import AUTO, CLASS_RELATIVE, DEFAULT_EDGES, edges_of
 from hf_midrange.bands.search import searches
 from hf_midrange.bands.shards import read_shards
@@ -199,17 +199,7 @@ class LogitBands:
     def _from_sketch(self, sketch: BandSketch) -> tuple[tuple[UnitBands, ...], Separation | None]:
         if self.rule == AUTO:
             raise ValueError("rule 'auto' looks at units and concepts together: `fit` it on a Dataset, not a sketch")
-        if not sketch.rows:
-            raise ValueError("the sketch has no rows to fit bands on")
-        supervised = self.rule == CLASS_RELATIVE
-        if supervised:
-            if not sketch.labelled:
-                raise ValueError("rule 'class-relative' needs class ids: `sketch.update(values, ids)`")
-            require_strangers(sketch.class_counts(), sketch.names)
-        units = tuple(
-            unit_bands(name, self.rule, sketch.summary(k), self.edges or ()) for k, name in enumerate(sketch.names)
-        )
-        return units, sketch.separation() if supervised else None
+        return sketched_units(sketch, self.rule, self.edges or ())
 
     def _finished(
         self, units: Sequence[UnitBands], separation: Separation | None, training_split: bool | None

@@ -9,7 +9,6 @@ from datasketches import kll_doubles_sketch
 
 from hf_midrange.bands.reading import require_finite
 from hf_midrange.bands.summary import ExactSummary, SketchSummary, UnitSummary, kept_values
-from hf_midrange.bands.warning import Separation
 
 
 KEPT = 8192
@@ -75,9 +74,9 @@ class BandSketch:
             )
         require_finite(values, self.rows, "values")
         ids = None if ids is None else self._checked(np.asarray(ids), len(values))
-        self._agree(ids is not None)
         if not len(values):
             return
+        self._agree(ids is not None)
         if ids is None:
             self._add(values, None)
         else:
@@ -134,11 +133,6 @@ class BandSketch:
     def class_counts(self) -> np.ndarray:
         """Return the rows of each class, of shape `(U,)`."""
         return np.array([sketch.n for sketch in self.members])
-
-    def separation(self) -> Separation:
-        """Return how well the units separate the classes."""
-        contrary = sum(self.summary(k).contrary() for k in range(len(self.names)))
-        return Separation(self.rows, self.right, contrary)
 
     def _add(self, values: np.ndarray, bounds: np.ndarray | None) -> None:
         """Add rows, which are sorted by class where `bounds` says where each class begins."""
