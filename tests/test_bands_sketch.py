@@ -79,10 +79,9 @@ def million():
 def test_medians_and_knots_of_a_million_rows_are_within_the_bound(million, merged):
     values, ids, sketches = million
     for k, unit in enumerate(LogitBands().fit_sketch(sketches[merged]).fitted):
-        assert_rank(values[ids != k, k], unit.typical[0], 0.5)
-        assert_rank(values[ids == k, k], unit.typical[1], 0.5)
-        for rank, knot in zip((np.arange(512) + 0.5) / 512, unit.knots, strict=True):
-            assert_rank(values[:, k], knot, rank)
+        assert_ranks(values[ids != k, k], unit.typical[:1], 0.5)
+        assert_ranks(values[ids == k, k], unit.typical[1:], 0.5)
+        assert_ranks(values[:, k], unit.knots, (np.arange(512) + 0.5) / 512)
 
 
 @pytest.mark.parametrize("merged", [0, 1])
@@ -91,16 +90,16 @@ def test_cuts_of_a_million_rows_are_within_the_bound(million, merged):
     deciles = LogitBands("quantile", n_bands=10).fit_sketch(sketches[merged])
     deviations = LogitBands("std", (0.0, 1.0)).fit_sketch(sketches[merged])
     for k in range(2):
-        for rank, cut in zip(np.arange(1, 10) / 10, deciles.fitted[k].cuts, strict=True):
-            assert_rank(values[:, k], cut, rank)
+        assert_ranks(values[:, k], deciles.fitted[k].cuts, np.arange(1, 10) / 10)
         exact = values[:, k].astype(np.float64)
         assert deviations.fitted[k].cuts == pytest.approx((exact.mean(), exact.mean() + exact.std()), rel=1e-12)
 
 
-def assert_rank(values, found, rank):
+def assert_ranks(values, found, ranks):
     """A tied value has all ranks between the rows below it and the rows not above it."""
-    below, upto = np.mean(values < found), np.mean(values <= found)
-    assert below - RANK_ERROR <= rank <= upto + RANK_ERROR
+    ordered = np.sort(values.astype(np.float64))
+    below, upto = (np.searchsorted(ordered, found, side) / len(ordered) for side in ("left", "right"))
+    assert np.all((below - RANK_ERROR <= ranks) & (ranks <= upto + RANK_ERROR))
 
 
 def test_a_tiny_class_in_a_long_stream_keeps_its_exact_median():
