@@ -367,7 +367,7 @@ def test_a_stream_is_trained_on_by_its_weights(tmp_path):
     ds = weighted(tokenised(texts(24)), WEIGHTS)
     stream = ds.to_iterable_dataset()
     assert isinstance(stream, IterableDataset)
-    trainer = one_step(stream, tmp_path, 20, train_sampling_strategy="sequential")
+    trainer = one_step(stream, tmp_path, 20)
     expected, _ = sgd_step_by_hand(texts(24), WEIGHTS)
     moved = weights_of(trainer.model)
     start, scale = bert().state_dict(), WEIGHTS.sum() / 20  # weights of a stream are taken as they are
