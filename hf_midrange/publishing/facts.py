@@ -193,6 +193,8 @@ class ModelFacts:
     score_note: str | None = None
     """How the scores were measured, in a sentence."""
     head_only: bool = False
+    corrected: bool = True
+    """Whether the last layer was corrected; False for an ordinary fine-tuning that only shares the card."""
 
 
 def from_plain(kind: type[Facts], plain: Mapping[str, Any]) -> Facts:

@@ -42,7 +42,7 @@ def of_model(facts: ModelFacts) -> dict[str, Any]:
             "pipeline_tag": facts.task,
             "datasets": list(dict.fromkeys(d for d in (facts.curated, facts.dataset) if d)),
             "metrics": ["accuracy"] if facts.score else None,
-            "tags": [LIBRARY_TAG, "spurious-correlations", "debiasing"],
+            "tags": [LIBRARY_TAG, *(("spurious-correlations", "debiasing") if facts.corrected else ())],
             "model-index": _model_index(facts) if facts.score else None,
         }
     )
