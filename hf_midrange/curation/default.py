@@ -1,13 +1,32 @@
-"""The default strategy: contrary rows from a side view, confirmed by the embedding."""
+"""The default strategy: contrary rows from side views, confirmed by the embedding; several ties if there are several.
+
+What was chosen on what: the edges, mixtures and `IS_CLASS` come from trials on digit dominoes, clothes, reviews and
+photographs with two classes, before this code. `DEFICIT`, `LATER_SKEW` and `LEARNT` were set on
+seeds 100 to 102 of the benchmark tasks digits 3/8, stripes 3/8, movies/products, news/tweets and of the simulator;
+seeds below 100, and the other tasks, are for reports alone.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from hf_midrange.curation.evidence import Evidence
-from hf_midrange.curation.scores import auc, mean_over_classes, normed, own_position, pointed, skew_of
-from hf_midrange.curation.selection import Selection, lowest, split_by_contrary
-from hf_midrange.curation.views import View
+from hf_midrange.curation.scores import mean_over_classes, skew_of
+from hf_midrange.curation.selection import Selection
+from hf_midrange.curation.ties import (
+    EMBEDDING_EDGE,
+    Reading,
+    Tie,
+    deficit,
+    first_reading,
+    later_reading,
+    selection_of,
+    tie_by_position,
+    tie_of,
+)
+from hf_midrange.curation.trial import held_out_predictions
 
 
 IS_CLASS = -0.7
@@ -23,65 +42,98 @@ The second was set between the tied (.81 and more) and untied (.57 and less) run
 leave 25 % contrary rows also stay below it and are seen by the first alone.
 """
 
-CONFIRMED = 0.8
-VIEW_EDGE, EMBEDDING_EDGE = 0.3, 0.5
+DEFICIT = 0.05
+"""A view that tells the class, unconfirmed, may be the class: the network must be this much worse on contrary rows."""
+
+LEARNT = 0.1
+"""Rows that only the embedding calls contrary must gain this much accuracy in cross-validation: noise gains none."""
+
+LATER_SKEW, MOST_TIES = 1.0, 3
+"""A further tie needs this opposite skew and the label AUC of a tied view, with the earlier ties balanced away."""
 
 
 def auto(evidence: Evidence) -> Selection:
-    """Contrary rows by the best view at hand, mixed with the embedding where that confirms it, else by the embedding.
+    """Contrary rows by the views at hand, mixed with the embedding where that confirms them, else by the embedding.
 
-    Steps 1-5 of the default: a label head on the view, read leave-one-out; rows of low position in the score of their
-    own class lack what is tied to it. Related to learning from weak models' errors (Sanh et al. 2020, Clark et al.
-    2020), here as a selection of rows.
+    A label head on a view is read leave-one-out; rows of low position in the score of their own class lack what is
+    tied to it. Related to learning from weak models' errors (Sanh et al. 2020, Clark et al. 2020), here as a selection
+    of rows. Of several views the one of largest opposite skew is read first. Then the rows found are balanced away,
+    and all views are read again: one that still tells the class shows another tie. A pseudo-group is a label and the
+    ties that its rows break. Without a view that shows a tie, the embedding score decides.
     """
-    usable = [view for view in evidence.views if view.skew >= IS_CLASS]
-    if usable:
-        return by_view(evidence, max(usable, key=lambda view: view.skew))
-    return by_embedding(evidence)
+    readings = {view.name: first_reading(view, evidence) for view in evidence.views}
+    usable = [view for view in evidence.views if readings[view.name].skew >= IS_CLASS]
+    for dense in (True, False):
+        ties = [tie_of(readings[view.name], evidence) for view in usable if view.dense == dense]
+        signed = [tie for tie in ties if shows_tie(tie, evidence)]
+        if signed:
+            return by_ties([max(signed, key=lambda tie: tie.skew)], evidence)
+    embedded = by_embedding(evidence)
+    if embedded.facts["sign"] or not usable:
+        return embedded
+    best = max(usable, key=lambda view: (view.dense, view.skew))
+    about_embedding = {name: value for name, value in embedded.facts.items() if name.startswith("embedding_")}
+    return _unsigned(readings[best.name], evidence, about_embedding)
 
 
-def by_view(evidence: Evidence, view: View) -> Selection:
-    """Return label x contrary by the view's score (steps 4 and 5)."""
-    labels = evidence.labels
-    confirmation = confirmation_of(view.scores, evidence)
-    scores, threshold = view.scores, VIEW_EDGE
-    if confirmation > CONFIRMED:
-        mixed = [normed(view.scores[:, k], labels == k) + evidence.scores[:, k] for k in range(scores.shape[1])]
-        scores, threshold = np.column_stack(mixed), EMBEDDING_EDGE
-    rule = "view and embedding" if confirmation > CONFIRMED else "view"
-    sign = view.auc > TIED_AUC or confirmation > TIED_CONFIRMATION
-    facts: dict[str, object] = {"view": view.name, "confirmation": confirmation, "rule": rule, "sign": sign}
-    return selection_by_position(evidence, scores, threshold, view.name, facts)
+def shows_tie(tie: Tie, evidence: Evidence) -> bool:
+    """Return whether a view shows a tie that the network follows: confirmed, or telling the class and misleading."""
+    if tie.confirmation > TIED_CONFIRMATION:
+        return True
+    return tie.auc > TIED_AUC and deficit(tie.contrary, evidence) > DEFICIT
+
+
+def by_ties(ties: list[Tie], evidence: Evidence) -> Selection:
+    """Return label x ties broken, by one tie and all further ones that the views show."""
+    while len(ties) < MOST_TIES:
+        contrary = np.any([tie.contrary for tie in ties], axis=0)
+        readings = [later_reading(view, evidence, contrary) for view in evidence.views]
+        further = [each for each in readings if each.auc > TIED_AUC and each.skew > LATER_SKEW]
+        if not further:
+            break
+        ties = [*ties, tie_of(max(further, key=lambda each: each.skew), evidence)]
+    found = selection_of(ties, evidence)
+    found.facts.update(_facts(ties, evidence), sign=True)
+    return found
+
+
+def _unsigned(reading: Reading, evidence: Evidence, about_embedding: dict[str, object]) -> Selection:
+    tie = tie_of(reading, evidence)
+    found = selection_of([tie], evidence)
+    found.facts.update(_facts([tie], evidence), sign=False, **about_embedding)
+    return found
+
+
+def _facts(ties: list[Tie], evidence: Evidence) -> dict[str, object]:
+    first = ties[0]
+    return {
+        "view": first.name,
+        "confirmation": first.confirmation,
+        "rule": first.rule,
+        "deficit": deficit(first.contrary, evidence),
+        "ties": [tie.facts() for tie in ties],
+    }
 
 
 def by_embedding(evidence: Evidence) -> Selection:
-    """Return label x contrary by the embedding score, for data without a usable view."""
+    """Return label x contrary by the embedding score, for data without a usable view.
+
+    The rows have low logits by their selection; so they count only if a correction fitted to others of them helps.
+    """
     skew = skew_of(evidence.scores, evidence.labels)
-    facts: dict[str, object] = {"view": None, "rule": "embedding", "embedding_skew": skew}
-    facts["sign"] = skew > SIGN_IN_EMBEDDING
-    return selection_by_position(evidence, evidence.scores, EMBEDDING_EDGE, "embedding score", facts)
-
-
-def confirmation_of(scores: np.ndarray, evidence: Evidence) -> float:
-    """Return the AUC with which a view's score finds the rows low in the embedding score, averaged over labels."""
-    labels = evidence.labels
-    low = lowest(own_position(evidence.scores, labels), labels, EMBEDDING_EDGE)
-    own = scores[np.arange(len(labels)), labels]
-    return mean_over_classes([auc(-own[labels == k], low[labels == k]) for k in range(len(evidence.classes))])
-
-
-def selection_by_position(
-    evidence: Evidence, scores: np.ndarray, threshold: float, name: str, facts: dict[str, object]
-) -> Selection:
-    """Return label x (position in `scores` below `threshold`), with reasons that give the position."""
-    labels, classes = evidence.labels, evidence.classes
-    positions = own_position(scores, labels)
-    contrary, towards = lowest(positions, labels, threshold), pointed(scores, labels)
-    reasons = [
-        f"member of *{classes[label]}* at {place:.2f} of {name}"
-        + (f" (edge {threshold}), looks like *{classes[other]}*" if low else ", typical")
-        for label, place, low, other in zip(labels, positions, contrary, towards, strict=True)
-    ]
-    found = split_by_contrary(labels, contrary, towards, classes, reasons)
-    found.facts.update(facts)
+    tie = tie_by_position("embedding score", "embedding", EMBEDDING_EDGE, evidence.scores, evidence.labels)
+    found = selection_of([tie], evidence)
+    found.facts.update(view=None, rule="embedding", embedding_skew=skew, sign=False)
+    if skew > SIGN_IN_EMBEDDING:
+        predictions = held_out_predictions(evidence, found)
+        found = replace(found, held_out=predictions)
+        gain = _gain(predictions, tie.contrary, evidence)
+        found.facts.update(embedding_gain=gain, sign=gain > LEARNT)
     return found
+
+
+def _gain(predictions: np.ndarray, contrary: np.ndarray, evidence: Evidence) -> float:
+    """Return the gain of accuracy on contrary rows by a correction that did not see them, averaged over labels."""
+    labels = evidence.labels
+    gains = (predictions == labels).astype(float) - ~evidence.wrong
+    return mean_over_classes([float(gains[contrary & (labels == k)].mean()) for k in range(len(evidence.classes))])

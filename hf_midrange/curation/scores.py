@@ -55,6 +55,15 @@ def auc(scores: np.ndarray, positives: np.ndarray) -> float:
     return float((rankdata(scores)[positives].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
+def weighted_auc(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> float:
+    """Return the area under the ROC curve where rows count by their weights; ties of the score count half."""
+    _, places = np.unique(scores, return_inverse=True)
+    up = np.bincount(places, weights=np.where(positives, weights, 0.0))
+    down = np.bincount(places, weights=np.where(positives, 0.0, weights))
+    below = np.cumsum(down) - down / 2
+    return float((up * below).sum() / (up.sum() * down.sum()))
+
+
 def margins(logits: np.ndarray) -> np.ndarray:
     """Return each logit minus the log-sum-exp of the others, `(n, C)`; with two classes, the logit difference."""
     logits = logits.astype(np.float64)

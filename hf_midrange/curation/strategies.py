@@ -8,11 +8,12 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from hf_midrange import columns
-from hf_midrange.curation.default import EMBEDDING_EDGE, auto, selection_by_position
+from hf_midrange.curation.default import auto
 from hf_midrange.curation.evidence import Evidence
 from hf_midrange.curation.ridge import Fit, left_out_scores, standardised
 from hf_midrange.curation.scores import pointed, position
 from hf_midrange.curation.selection import MINIMUM, Selection, balanced, lowest, split_by_contrary
+from hf_midrange.curation.ties import EMBEDDING_EDGE, VIEW_EDGE, selection_of, tie_by_position
 from hf_midrange.curation.views import confirmed
 
 
@@ -28,8 +29,11 @@ def by_best_view(evidence: Evidence) -> Selection:
             "strategy 'view' needs a `view_*` or `concepts_*` column; `annotate(ds, [Thumbnail(...)])` or "
             "`annotate(ds, [TextStyle(...)])` adds one"
         )
-    best = max(evidence.views, key=lambda view: view.skew)
-    return selection_by_position(evidence, best.scores, 0.3, best.name, {"view": best.name, "rule": "view"})
+    best = max(evidence.views, key=lambda view: (view.dense, view.skew))
+    tie = tie_by_position(best.name, "view", VIEW_EDGE, best.scores, evidence.labels, best.auc, best.skew)
+    found = selection_of([tie], evidence)
+    found.facts.update(view=best.name, rule="view", ties=[tie.facts()])
+    return found
 
 
 def class_balanced(evidence: Evidence) -> Selection:
@@ -108,8 +112,11 @@ def mid_band(evidence: Evidence) -> Selection:
 
 def mid_minority(evidence: Evidence) -> Selection:
     """Label x lower half of the own logit (T < .5) as the contrary rows."""
-    facts: dict[str, object] = {"rule": "logit position below .5"}
-    return selection_by_position(evidence, evidence.logits, EMBEDDING_EDGE, "own logit", facts)
+    rule = "logit position below .5"
+    tie = tie_by_position("own logit", rule, EMBEDDING_EDGE, evidence.logits, evidence.labels)
+    found = selection_of([tie], evidence)
+    found.facts["rule"] = rule
+    return found
 
 
 def confounder_head(evidence: Evidence) -> Selection:

@@ -17,7 +17,8 @@ FOLDS = 5
 
 def cell_table(evidence: Evidence, selection: Selection) -> list[dict[str, Any]]:
     """Return a record per pseudo-group: rows, weight, and accuracy with 95 % interval before and after the repair."""
-    before, after = evidence.logits.argmax(axis=1), held_out_predictions(evidence, selection)
+    before = evidence.logits.argmax(axis=1)
+    after = held_out_predictions(evidence, selection) if selection.held_out is None else selection.held_out
     weight = selection.weight()
     records = []
     for cell, name in enumerate(selection.names):

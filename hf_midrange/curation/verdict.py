@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_midrange.curation.default import IS_CLASS, SIGN_IN_EMBEDDING, TIED_AUC, TIED_CONFIRMATION
+from hf_midrange.curation.default import DEFICIT, IS_CLASS, LEARNT, SIGN_IN_EMBEDDING, TIED_AUC, TIED_CONFIRMATION
 from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
 
 
@@ -27,12 +27,19 @@ def judge(report: dict[str, Any]) -> tuple[str, str]:
 
 
 def _doubt(report: dict[str, Any]) -> str:
+    """Say why no sign was seen, in a view or in the embedding."""
+    skew = report["embedding_skew"]
+    alone = f"the embedding's opposite skew {skew:.2f} is not above {SIGN_IN_EMBEDDING}"
+    if skew > SIGN_IN_EMBEDDING:
+        alone = f"rows that lie low in the embedding gain {report['embedding_gain']:.2f} when learnt from each other"
+        alone += f" (tied: above {LEARNT})"
     if report["rule"] != "embedding":
         view = next(view for view in report["views"] if view["name"] == report["view"])
         return (
-            f"{view['name']} tells the class with AUC {view['auc']:.2f} (tied: above {TIED_AUC}) and the embedding "
-            f"confirms its contrary rows with AUC {report['confirmation']:.2f} (tied: above {TIED_CONFIRMATION})"
+            f"{view['name']} tells the class with AUC {view['auc']:.2f} (tied: above {TIED_AUC}), the network is "
+            f"{report['deficit']:.2f} less accurate on its contrary rows (tied: above {DEFICIT}), the embedding "
+            f"confirms them with AUC {report['confirmation']:.2f} (tied: above {TIED_CONFIRMATION}), and {alone}"
         )
     known = [view["name"] for view in report["views"] if view["skew"] < IS_CLASS]
     lack = f"the views at hand ({', '.join(known)}) are the class itself" if known else "there is no side view"
-    return f"{lack} and the embedding's opposite skew {report['embedding_skew']:.2f} is not above {SIGN_IN_EMBEDDING}"
+    return f"{lack} and {alone}"

@@ -8,7 +8,6 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
-from hf_midrange.curation.ridge import standardised
 from hf_midrange.curation.scores import auc_of, skew_of, view_scores
 
 
@@ -35,6 +34,10 @@ class View:
     """How well the scores tell the class, averaged over classes."""
     skew: float
     """Opposite skew of the scores, averaged over classes; strongly negative: the view is the class itself."""
+    ridge: float
+    """Strength of the penalty that it is read with."""
+    dense: bool
+    """Whether it is a `view_*` column, made to know little about the class, and not a table of concepts."""
 
     def carriers(self, labels: np.ndarray) -> list[dict[str, object]]:
         """Return the entries most correlated with the score within classes, strongest first."""
@@ -57,20 +60,22 @@ def gather(
     sources: np.ndarray | None,
     sample: np.ndarray | None = None,
 ) -> list[View]:
-    """Return the views that `ds` offers: its `view_*` columns, else its concepts.
+    """Return the views that `ds` offers: its `view_*` columns, and its concepts.
 
-    Concept columns are narrowed to the confirmed confounders of `findings` where those are given. Columns that are
-    constant, and clusters of the embedding, are passed over.
+    Concept columns may know the class, unlike views. Beside a dense view they are taken where `findings` are given,
+    and only the confirmed confounders among their concepts; without one, all of them. Columns that are constant,
+    clusters of the embedding, and the concepts that a dense view was cut into are passed over.
     """
     ridge = TEXT_RIDGE if columns.TEXT in ds.column_names else IMAGE_RIDGE
     names = columns.view_columns(ds.features)
     dense = [(name, columns.finite_matrix(ds, name), entry_names(ds, name)) for name in names]
-    offered = dense or _concept_tables(ds, findings)
+    tables = _concept_tables(ds, confirmed(findings), names)
     views = []
-    for name, values, entries in offered:
-        if standardised(values).any():
+    for name, values, entries in [*dense, *tables]:
+        if np.ptp(values, axis=0).any():
             scores = view_scores(values, labels, ridge, sources, sample)
-            views.append(View(name, values, entries, scores, auc_of(scores, labels), skew_of(scores, labels)))
+            figures = (auc_of(scores, labels), skew_of(scores, labels))
+            views.append(View(name, values, entries, scores, *figures, ridge, name in names))
     return views
 
 
@@ -83,14 +88,17 @@ def entry_names(ds: Dataset, view: str) -> list[str]:
     return words if len(words) == width else [f"{source} {j}" for j in range(width)]
 
 
-def _concept_tables(ds: Dataset, findings: Dataset | None) -> list[tuple[str, np.ndarray, list[str]]]:
-    wanted = confirmed(findings)
+def _concept_tables(
+    ds: Dataset, wanted: set[tuple[str, str]], views: list[str]
+) -> list[tuple[str, np.ndarray, list[str]]]:
+    if views and not wanted:
+        return []
     tables = []
     for name in columns.concept_columns(ds.features):
-        if name == LATENT:
+        source = name.removeprefix(columns.CONCEPTS_PREFIX)
+        if name == LATENT or columns.VIEW_PREFIX + source in views:
             continue
         words = columns.vocabulary(ds.features, name)
-        source = name.removeprefix(columns.CONCEPTS_PREFIX)
         chosen = [j for j, word in enumerate(words) if not wanted or (source, word) in wanted]
         if chosen:
             present = columns.presence(ds, name)[:, chosen].toarray().astype(np.float64)

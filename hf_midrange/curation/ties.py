@@ -1,0 +1,161 @@
+"""Ties: what a class goes with, as one view or the embedding shows it, and the rows of each class that break it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hf_midrange.curation.evidence import Evidence
+from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.curation.scores import (
+    auc,
+    mean_over_classes,
+    mirrored,
+    normed,
+    own_position,
+    pointed,
+    skew_of,
+    units,
+    weighted_auc,
+)
+from hf_midrange.curation.selection import Selection, lowest, split_by_contrary
+from hf_midrange.curation.views import View
+
+
+CONFIRMED = 0.8
+VIEW_EDGE, EMBEDDING_EDGE = 0.3, 0.5
+
+
+@dataclass(frozen=True)
+class Tie:
+    """One tie of class and confounder, and how it was read."""
+
+    name: str
+    """Where it shows: a view's column, or what else gave the scores."""
+    rule: str
+    edge: float
+    """Rows below this position in the score of their own class are contrary."""
+    positions: np.ndarray
+    """Position of each row in the score of its own class, `(n,)`."""
+    contrary: np.ndarray
+    """Rows that break the tie, `(n,)` bool; at least five of each class."""
+    towards: np.ndarray
+    """The class that each row looks like, if not its own, `(n,)`."""
+    auc: float = float("nan")
+    """How well the scores tell the class, with earlier ties balanced away."""
+    skew: float = float("nan")
+    """Opposite skew of the scores."""
+    confirmation: float = float("nan")
+    """AUC with which the scores find the rows that the embedding gets wrong, or nearly."""
+
+    def facts(self) -> dict[str, object]:
+        """Return the figures for the report."""
+        rows = int(self.contrary.sum())
+        return {"view": self.name, "rule": self.rule, "auc": self.auc, "skew": self.skew,
+                "confirmation": self.confirmation, "contrary_rows": rows}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Scores per class `(n, C)` of one view and what they say; a first reading, or one after earlier ties."""
+
+    name: str
+    scores: np.ndarray
+    auc: float
+    skew: float
+    confirmation: float
+    earlier: np.ndarray = field(repr=False)
+    """Rows that break earlier ties, `(n,)` bool."""
+
+
+def first_reading(view: View, evidence: Evidence) -> Reading:
+    """Return what a view says of a tie by itself."""
+    nobody = np.zeros(len(evidence.labels), dtype=bool)
+    confirmation = confirmation_of(view.scores, evidence, nobody)
+    return Reading(view.name, view.scores, view.auc, view.skew, confirmation, nobody)
+
+
+def later_reading(view: View, evidence: Evidence, contrary: np.ndarray) -> Reading:
+    """Return what a view says with the ties already found balanced away: label x contrary weigh the same.
+
+    A view of a tie already found then tells the class no better than chance, be it the same view or another one; one
+    that tells it still shows another tie.
+    """
+    labels = evidence.labels
+    weights = [_balanced_weights(labels == k, contrary) for k in units(labels)]
+    fits = [Fit(labels == k, (view.ridge,), w) for k, w in zip(units(labels), weights, strict=True)]
+    scores = left_out_scores(view.values, fits, evidence.sources, evidence.sample)
+    aucs = [weighted_auc(scores[:, j], fit.members, weights[j]) for j, fit in enumerate(fits)]
+    scores = mirrored(scores)
+    confirmation = confirmation_of(scores, evidence, contrary)
+    return Reading(view.name, scores, mean_over_classes(aucs), skew_of(scores, labels), confirmation, contrary)
+
+
+def _balanced_weights(members: np.ndarray, contrary: np.ndarray) -> np.ndarray:
+    cells = 2 * members.astype(int) + contrary
+    return len(cells) / np.bincount(cells, minlength=4)[cells]
+
+
+def tie_of(reading: Reading, evidence: Evidence) -> Tie:
+    """Return the tie of a reading: contrary rows by the view, mixed with the embedding where that confirms it."""
+    labels, scores = evidence.labels, reading.scores
+    rule, edge = "view", VIEW_EDGE
+    if reading.confirmation > CONFIRMED:
+        rule, edge = "view and embedding", EMBEDDING_EDGE
+        mixed = [normed(scores[:, k], labels == k) + evidence.scores[:, k] for k in range(scores.shape[1])]
+        scores = np.column_stack(mixed)
+    figures = (reading.auc, reading.skew, reading.confirmation)
+    return tie_by_position(reading.name, rule, edge, scores, labels, *figures)
+
+
+def tie_by_position(name: str, rule: str, edge: float, scores: np.ndarray, labels: np.ndarray, *figures: float) -> Tie:
+    """Return the tie whose contrary rows lie below `edge` in the score of their own class."""
+    positions = own_position(scores, labels)
+    return Tie(name, rule, edge, positions, lowest(positions, labels, edge), pointed(scores, labels), *figures)
+
+
+def confirmation_of(scores: np.ndarray, evidence: Evidence, left_out: np.ndarray) -> float:
+    """Return the AUC with which scores find the rows low in the embedding score, averaged over labels.
+
+    Rows that are `left_out`, `(n,)` bool, do not count.
+    """
+    labels = evidence.labels
+    low = lowest(own_position(evidence.scores, labels), labels, EMBEDDING_EDGE)
+    own = scores[np.arange(len(labels)), labels]
+    parts = [(labels == k) & ~left_out for k in range(len(evidence.classes))]
+    return mean_over_classes([auc(-own[part], low[part]) for part in parts])
+
+
+def deficit(contrary: np.ndarray, evidence: Evidence) -> float:
+    """Return by how much the network is less accurate on contrary rows than on the others, averaged over labels."""
+    labels, right = evidence.labels, ~evidence.wrong
+    falls = []
+    for k in range(len(evidence.classes)):
+        mine = labels == k
+        if (mine & contrary).any() and (mine & ~contrary).any():
+            falls.append(float(right[mine & ~contrary].mean() - right[mine & contrary].mean()))
+    return mean_over_classes(falls)
+
+
+def selection_of(ties: list[Tie], evidence: Evidence) -> Selection:
+    """Return label x (typical, or which ties a row breaks and the class it looks like), with reasons.
+
+    A row that breaks several ties looks like the class that the first of them says.
+    """
+    labels, classes = evidence.labels, evidence.classes
+    broken = np.column_stack([tie.contrary for tie in ties])
+    patterns = broken @ (2 ** np.arange(len(ties)))
+    towards = np.choose(broken.argmax(axis=1), [tie.towards for tie in ties])
+    names = [tie.name for tie in ties] if len(ties) > 1 else []
+    reasons = [_reason(classes, labels[i], i, ties) for i in range(len(labels))]
+    return split_by_contrary(labels, patterns, towards, classes, reasons, names)
+
+
+def _reason(classes: list[str], label: int, row: int, ties: list[Tie]) -> str:
+    parts = [
+        f"at {tie.positions[row]:.2f} of {tie.name}"
+        + (f" (edge {tie.edge}), looks like *{classes[tie.towards[row]]}*" if tie.contrary[row] else ", typical")
+        for tie in ties
+    ]
+    return f"member of *{classes[label]}* " + "; ".join(parts)
