@@ -105,6 +105,21 @@ def test_the_score_is_the_fall_in_squared_error_held_out():
             assert found[row, column] == pytest.approx(fall / 2 / weight.sum())
 
 
+def test_a_middle_of_too_few_rows_is_scored_and_not_taken():
+    ds = simulated(n=200, concepts=0)
+    values, member = columns.matrix(ds, "logits")[:, 0].astype(float), columns.labels(ds) == 0
+    low, high = np.median(values[~member]), np.median(values[member])
+    inside = np.digitize(values, [low + edge * (high - low) for edge in (0.25, 0.5)]) == 1
+    words = [f"w{i}" for i in range(20)]
+    present = np.repeat((inside == member)[:, None], 20, axis=1)
+    added = {"concepts_words": (columns.concept_arrow(present, words), columns.concept_list(words))}
+    found = LogitBands("auto").fit(columns.with_columns(ds, added)).search["c0"]
+    few = [one for one in found.candidates if min(one.members, one.others) < FEWEST_IN_BAND]
+    assert max(few, key=lambda one: one.score).score > found.candidates[found.chosen].score
+    assert found.candidates[found.chosen].eligible
+    assert not any(one.eligible for one in few)
+
+
 def test_only_the_discovery_half_is_read():
     ds = simulated(window=(0.25, 0.75))
     half = discovery_half(columns.labels(ds), None, seed=3)
@@ -160,7 +175,7 @@ def test_hidden_units_are_searched_among_quantile_middles():
 
 def test_what_is_looked_for_is_the_first_at_hand():
     ds = simulated(n=200, dense=4)
-    clusters = columns.concept_arrow(np.eye(200, 3) > 0, list("abc"))
+    clusters = columns.concept_arrow(np.arange(200)[:, None] % 3 == np.arange(3), list("abc"))
     latent = columns.with_columns(ds, {"concepts_latent": (clusters, columns.concept_list(list("abc")))})
     assert LogitBands("auto").fit(latent).search["c0"].target == "20 concepts"
     bare = latent.remove_columns("concepts_words")

@@ -116,6 +116,17 @@ def test_a_tiny_class_in_a_long_stream_keeps_its_exact_median():
     assert rare.fitted[1].typical[1] == np.median(values[ids == 1, 1])
 
 
+def test_memorised_rows_are_told_from_merged_sketches():
+    left, right = BandSketch(NAMES), BandSketch(NAMES)
+    for number, sketch in enumerate((left, right)):
+        values, ids = values_and_ids(60, number)
+        values[np.arange(60), ids] += 20
+        sketch.update(values, ids)
+    left.merge(BandSketch.from_bytes(right.to_bytes()))
+    with pytest.warns(UserWarning, match="memorised"):
+        LogitBands().fit_sketch(left)
+
+
 def test_memory_does_not_grow_with_rows():
     sketch, sizes = BandSketch(["a"]), []
     rng = np.random.default_rng(0)

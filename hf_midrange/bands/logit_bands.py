@@ -46,14 +46,14 @@ class LogitBands:
     three bands, members and strangers apart, and what is in the rows given the label: their concepts, or without
     concepts their side views, embedding or logits. Edges are chosen on the discovery half of the rows alone, at most
     4,000 of them (cut points are then fitted on all rows, as by any rule), and a middle needs 10 members and 10
-    strangers, its outer bands 10 rows. The default stays unless another gains
-    over it beyond noise (a paired bootstrap, 5 % over all candidates together: stricter than one standard error);
-    `search` holds the whole curve, the default's score and the stability of the choice. Since edges are chosen by the
-    concepts of the discovery half, `associate` with the same seed may find a little too much there; what it confirms on
-    the other half holds. `auto` fails in this way: what it rewards is information about any concept in any band, so a
-    concept that tells hard rows from easy ones counts like a confounder, contrary rows beyond a narrow middle lie in
-    the outer bands, and where only an embedding is at hand the best middle is the one that describes the embedding
-    best. Narrow middles were no better for curation in our trials: read the curve before trusting it.
+    strangers, its outer bands 10 rows. The default stays unless another gains over it beyond noise (a paired
+    bootstrap, 5 % over all candidates together: stricter than one standard error); `search` holds the whole curve, the
+    default's score and the stability of the choice. Since edges are chosen by the concepts of the discovery half,
+    `associate` with the same seed may find a little too much there; what it confirms on the other half holds. `auto`
+    fails in this way: what it rewards is information about any concept in any band, so a concept that tells hard rows
+    from easy ones counts like a confounder, contrary rows beyond a narrow middle lie in the outer bands, and where
+    only an embedding is at hand the best middle is the one that describes the embedding best. Narrow middles were no
+    better for curation in our trials: read the curve before trusting it.
 
     Behaviour at the margins:
         - A value on an edge is in the upper band. Where many values tie, cuts can be equal; the bands between equal
