@@ -15,7 +15,7 @@ from hf_midrange.datafiles import read_dataset, write_dataset
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "run", "demo"]
+COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "run", "publish", "demo"]
 
 
 def typed(*words, code=None):

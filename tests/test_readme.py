@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
+from hub.running import running
 from PIL import Image as PILImage
 
 import hf_midrange as hm
@@ -62,8 +63,9 @@ def test_the_two_commands_are_make_targets():
 
 def test_each_command_runs_as_printed(workplace):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-midrange")]
-    assert len(commands) == 2
-    for command in commands:
+    local = [command for command in commands if not command.startswith("hf-midrange publish")]
+    assert len(local) == 2
+    for command in local:
         typed = [sys.executable, "-m", "hf_midrange.cli", *shlex.split(command)[1:]]
         done = subprocess.run(typed, cwd=workplace, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -76,10 +78,48 @@ def test_the_python_of_readme_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     model = AutoModelForImageClassification.from_pretrained("me/my-classifier")
     names = {"dataset": load_from_disk("my-images"), "model": model}
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     exec(code, names)
     assert type(names["model"]) is type(model)
     assert names["head"].weight.shape == (2, names["head"].weight.shape[1])
+    names["curated"].save_to_disk("shared/curated")
+    names["findings"].save_to_disk("shared/findings")
+    names["model"].save_pretrained("shared/model")
+
+
+SHARE = """
+import sys
+import hf_midrange as hm
+from datasets import load_from_disk
+from hf_midrange.cli import main
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+curated, findings = load_from_disk("shared/curated"), load_from_disk("shared/findings")
+model = AutoModelForImageClassification.from_pretrained("shared/model")
+processor = AutoImageProcessor.from_pretrained("shared/model")
+exec(CODE)
+for command in COMMANDS:
+    try:
+        main(command)
+    except SystemExit as end:
+        assert not end.code, command
+"""
+
+
+def test_sharing_works_against_a_hub(workplace, tmp_path):
+    """After the two tests above, whose results it publishes."""
+    _, code = blocks("python")
+    commands = [line for block in blocks("bash") for line in block.splitlines() if "hf-midrange publish" in line]
+    script = SHARE.replace("CODE", repr(code)).replace("COMMANDS", repr([shlex.split(c)[1:] for c in commands]))
+    token = "hf_" + "a" * 34
+    with running(tmp_path / "hub", {token: {"name": "me"}}) as server:
+        done = server.run(f"import os; os.chdir({str(workplace)!r})\n{script}", tmp_path / "home", token)
+        assert done.returncode == 0, done.stderr
+        assert token not in done.stdout + done.stderr
+        assert len(re.findall("published http", done.stdout)) == len(commands) == 2
+        for kind, repo_id in (("datasets", "me/my-images-mid"), ("models", "me/my-classifier-mid")):
+            log = server.git(kind, repo_id, "log", "--format=%s", "main").splitlines()
+            assert len(log) in (2, 3)  # a second time, unless nothing changed
+            assert log[-1] == "initial commit"
 
 
 def test_the_picture_is_there():
