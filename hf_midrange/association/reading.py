@@ -121,7 +121,7 @@ def _orders_alike(ds: Dataset, column: str, bands: np.ndarray) -> bool:
     live = np.flatnonzero((bands >= 0).any(axis=0))
     if _width(ds, column) != bands.shape[1] or not live.size:
         return column == columns.BAND
-    values, band = columns.some_units(ds, column, live[:1])[:, 0], bands[:, live[0]]
+    values, band = columns.some_units(ds, column, [int(live[0])])[:, 0], bands[:, live[0]]
     parts = [values[band == b] for b in np.unique(band[band >= 0])]
     return all(lower.max() <= upper.min() for lower, upper in zip(parts, parts[1:], strict=False))
 

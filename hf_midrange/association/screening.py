@@ -28,6 +28,8 @@ class Margins(NamedTuple):
     """1 where some rows of the label have the concept and some lack it, else 0."""
     by_concept: sparse.csr_matrix
     """Which row has which concept, of shape `(m, n)`, float32."""
+    ids: np.ndarray
+    """The label of each row, of shape `(n,)`."""
     by_label: list[tuple[np.ndarray, sparse.csr_matrix]]
     """Per label its rows, and their part of the presence matrix, of shape `(rows, m)`."""
 
@@ -42,7 +44,7 @@ def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> Margin
     n = np.maximum(total, 2)[:, None]
     spread = hits * (total[:, None] - hits) / (n**2 * (n - 1))
     varies = ((hits > 0) & (hits < total[:, None])).astype(np.float64)
-    return Margins(total, hits, hits / n, spread, varies, sparse.csr_matrix(counted.T), by_label)
+    return Margins(total, hits, hits / n, spread, varies, sparse.csr_matrix(counted.T), ids, by_label)
 
 
 class Side(NamedTuple):
@@ -70,8 +72,10 @@ def unit_sides(bands: np.ndarray, known: Margins, number: int, member: int | Non
     """
     where = (bands[:, None] == np.arange(number)).astype(np.float32)
     both = np.asarray(known.by_concept @ where, dtype=np.float64).T
-    in_band = np.stack([where[rows].sum(axis=0, dtype=np.float64) for rows, _ in known.by_label], axis=1)
-    everyone, own = np.ones(len(known.total)), np.zeros(len(known.total))
+    labels = len(known.total)
+    cell = bands.astype(np.int64) * labels + known.ids
+    in_band = np.bincount(cell, minlength=number * labels).reshape(number, labels).astype(np.float64)
+    everyone, own = np.ones(labels), np.zeros(labels)
     if member is None:
         return _side(np.zeros_like(both), in_band, known, own), _side(both, in_band, known, everyone)
     own[member] = 1

@@ -67,25 +67,23 @@ def test_all(problem: Problem, units: list[int], options: Options) -> Tested:
     known = margins(problem.present, problem.ids, problem.classes)
     missed: Counter[str] = Counter()
     for unit in units:
-        some, own = _with_bands(problem, unit, known)
-        p[unit], power[unit] = _test_unit(some, unit, own, options)
-        missed += _reasons(some.unit_bands(unit), own, np.isnan(p[unit]), options.least)
+        bands = problem.unit_bands(unit)
+        defined = bands >= 0
+        some, own = problem, known
+        if not defined.all():
+            some, bands = problem.rows(defined), bands[defined]
+            own = margins(some.present, some.ids, some.classes)
+        p[unit], power[unit] = _test_unit(some, unit, bands, own, options)
+        missed += _reasons(bands, own, np.isnan(p[unit]), options.least)
     return Tested(p, power, dict(missed))
 
 
-def _with_bands(problem: Problem, unit: int, known: Margins) -> tuple[Problem, Margins]:
-    """Return the rows on which the unit has a band, with their margins."""
-    defined = problem.unit_bands(unit) >= 0
-    if defined.all():
-        return problem, known
-    some = problem.rows(defined)
-    return some, margins(some.present, some.ids, some.classes)
-
-
-def _test_unit(problem: Problem, unit: int, known: Margins, options: Options) -> tuple[np.ndarray, np.ndarray]:
+def _test_unit(
+    problem: Problem, unit: int, bands: np.ndarray, known: Margins, options: Options
+) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values and power of every band and concept of a unit, each of shape `(B, m)`."""
     top, member = problem.number - 1, problem.members[unit]
-    members, strangers = unit_sides(problem.unit_bands(unit), known, problem.number, member)
+    members, strangers = unit_sides(bands, known, problem.number, member)
     turned = np.ones((problem.number, 1))
     turned[1:top] = -1  # in the middle members are turned against strangers; see `sides.orient`
     excess = turned * members.where(options.least, members.excess) + strangers.where(options.least, strangers.excess)
