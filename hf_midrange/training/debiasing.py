@@ -196,6 +196,13 @@ def put_head(model: nn.Module, head: LinearHead) -> None:
         linear.bias.copy_(head.bias)
 
 
+def untimed(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Return the metrics of an evaluation by their names without prefix, and without how long it took."""
+    timing = ("epoch", "_runtime", "_per_second", "_time")
+    named = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+    return {name: value for name, value in named.items() if not name.endswith(timing) and name != "runtime"}
+
+
 def _made_by_steps(table: Dataset) -> list[str]:
     """Return the columns of an earlier run, which the steps would refuse to overwrite."""
     prefixes = (columns.CONCEPTS_PREFIX, columns.VIEW_PREFIX)

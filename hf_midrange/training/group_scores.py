@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset
+from torch import nn
 from transformers import EvalPrediction
 
+from hf_midrange.classifier import number_of_labels
 from hf_midrange.columns import GROUP, PSEUDO_GROUP, class_label
 from hf_midrange.scoring import group_metrics
 
@@ -86,6 +88,19 @@ def scored_column(features: Any) -> str | None:  # noqa: ANN401 - Features, or N
         if isinstance((features or {}).get(name), ClassLabel):
             return name
     return None
+
+
+def scored_by(model: nn.Module, dataset: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataset
+    """Return the column to score by, in a tuple; an empty one if there is none or a row has not one label."""
+    kind = getattr(getattr(model, "config", None), "problem_type", None)
+    column = scored_column(getattr(dataset, "features", None))
+    one_label = (number_of_labels(model) or 2) > 1 and kind in (None, "single_label_classification")
+    return (column,) if column is not None and one_label else ()
+
+
+def shares_by_id(shares: Mapping[str, float] | None, names: Sequence[str]) -> list[float] | None:
+    """Return shares in the order of the groups scored; None where those trained on have other names."""
+    return list(shares.values()) if shares is not None and list(shares) == list(names) else None
 
 
 def group_shares(dataset: Any) -> dict[str, dict[str, float]]:  # noqa: ANN401 - any dataset

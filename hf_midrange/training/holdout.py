@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from hf_midrange.columns import SOURCE_ID
 from hf_midrange.training.batches import LABEL_COLUMNS
@@ -108,12 +109,13 @@ def without_held_out(train: Any, evaluation: Any, fraction: float, seed: int) ->
     return train.select(holdout.others), held, holdout
 
 
-def refuse_other_holdout(checkpoint: str | None, holdout: Holdout | None) -> None:
-    """Refuse to go on from a checkpoint that held out other rows: they would now be trained on."""
-    there = Holdout.read(Path(checkpoint)) if checkpoint else None
+def refuse_other_holdout(checkpoint: str | bool, output: Path, holdout: Holdout | None) -> None:
+    """Refuse to go on from a checkpoint, True for the last, that held out other rows: they would be trained on."""
+    folder = get_last_checkpoint(str(output)) if isinstance(checkpoint, bool) else checkpoint
+    there = Holdout.read(Path(folder)) if folder else None
     if there is not None and there != holdout:
         raise ValueError(
-            f"{checkpoint} held out {len(there.indices)} of {there.rows} rows for curation with "
+            f"{folder} held out {len(there.indices)} of {there.rows} rows for curation with "
             f"curation_fraction={there.fraction} and seed {there.seed}, and now "
             f"{'none are' if holdout is None else 'others are'}; going on would train on them. Use the same training "
             "rows, `curation_fraction` and seed"

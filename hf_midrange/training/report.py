@@ -10,6 +10,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_midrange import columns
+from hf_midrange.curation.report import REPAIRED, curation_report
 from hf_midrange.head import LinearHead
 
 
@@ -37,6 +39,20 @@ class DebiasReport:
     head: LinearHead
     before: Mapping[str, float] | None = None
     after: Mapping[str, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        findings: Dataset | None,
+        curated: Dataset,
+        head: LinearHead,
+        before: Mapping[str, float] | None,
+        after: Mapping[str, float] | None,
+    ) -> DebiasReport:
+        """Return the report, with the verdict of the curated rows; weights of the user's own come without one."""
+        told = bool(getattr(curated.features.get(columns.REASON), "id", None))
+        curation = curation_report(curated) if told else {"verdict": REPAIRED}
+        return cls(curation["verdict"], curation, findings, curated, head, before, after)
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}: {self.curation.get('explanation', 'no report came with the curated rows')}"]

@@ -13,16 +13,15 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_midrange import columns
 from hf_midrange.arguments import concept_source
-from hf_midrange.classifier import number_of_labels
-from hf_midrange.curation.report import REPAIRED, curation_report
 from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.batches import EXTRAS, Batches
-from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head
-from hf_midrange.training.group_scores import GroupScores, group_shares, own_labels, part_of, scored_column
+from hf_midrange.training.card import write_card
+from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head, untimed
+from hf_midrange.training.group_scores import GroupScores, group_shares, own_labels, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.reading import Reader, accepted_columns, column_names
 from hf_midrange.training.report import DebiasReport
@@ -81,6 +80,7 @@ class MidRangeTrainer(Trainer):
             self._refuse_sharded()
         self.curation_dataset = curation_dataset
         self.holdout: Holdout | None = None
+        self.debias_report: DebiasReport | None = None
         self._accepted = accepted_columns(self._classifier, self.label_names)
         self._train_groups = group_shares(self.train_dataset)
         if curation_dataset is None and self._option("curation_fraction"):
@@ -110,7 +110,7 @@ class MidRangeTrainer(Trainer):
         whole: Any = self.eval_dataset
         named = isinstance(eval_dataset, str)
         chosen = whole[eval_dataset] if named else whole if eval_dataset is None else eval_dataset
-        reader, extras = self._reader, self._scored_by(chosen)
+        reader, extras = self._reader, scored_by(self._classifier, chosen)
         narrow = reader.narrowed(chosen, extras)
         with self._reading(reader.batches(chosen, extras)):
             if eval_dataset is not None and not named:
@@ -123,7 +123,7 @@ class MidRangeTrainer(Trainer):
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:  # noqa: ANN401 - any dataset
         """Return batches of rows to predict, groups beside them."""
-        reader, extras = self._reader, self._scored_by(test_dataset)
+        reader, extras = self._reader, scored_by(self._classifier, test_dataset)
         with self._reading(reader.batches(test_dataset, extras)):
             return super().get_test_dataloader(reader.narrowed(test_dataset, extras))
 
@@ -152,12 +152,15 @@ class MidRangeTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate as every Trainer does; where rows have groups, score by them."""
-        scores = self._scores(dataloader.dataset)
-        if scores is None or self.args.prediction_loss_only:
+        rows: Any = dataloader.dataset
+        by = scored_by(self._classifier, rows)
+        if not by or self.args.prediction_loss_only:
             return super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
         theirs = self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics
+        names = rows.features[by[0]].names
+        scores = GroupScores(by[0], names, shares_by_id(self._train_groups.get(by[0]), names), *theirs[1:])
         self.label_names = [*self.label_names, scores.column]
         self.compute_metrics, self.preprocess_logits_for_metrics = scores, cast(Any, scores.predictions)
         try:
@@ -175,15 +178,11 @@ class MidRangeTrainer(Trainer):
             ValueError: if the checkpoint to resume from held out other rows, which would now be trained on.
         """
         if resume_from_checkpoint:
-            last = isinstance(resume_from_checkpoint, bool)
-            refuse_other_holdout(
-                get_last_checkpoint(str(self._folder)) if last else str(resume_from_checkpoint), self.holdout
-            )
+            refuse_other_holdout(resume_from_checkpoint, self._folder, self.holdout)
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         if self._option("debias_after_training"):
-            report = self.debias()
-            if self.is_world_process_zero():
-                logger.warning(str(report))
+            report = str(self.debias())
+            logger.log(logging.WARNING if self.is_world_process_zero() else logging.DEBUG, report)
         return output
 
     def debias(self, curation_dataset: Dataset | None = None, *, sources: Sequence[Any] | None = None) -> DebiasReport:
@@ -220,14 +219,43 @@ class MidRangeTrainer(Trainer):
         )
         findings, curated, head = work.run(plain_table(rows, model), self._reader.inputs(rows), chosen)
         put_head(model, head)
-        facts = curation_report(curated) if _has_report(curated) else {"verdict": REPAIRED}
-        report = DebiasReport(
-            facts["verdict"], facts, findings, curated, head, before, self._evaluated("after_debias")
-        )
+        after = self._evaluated("after_debias")
+        report = DebiasReport.of(findings, curated, head, before, after)
         if self.is_world_process_zero():
             report.save(self._folder / "debias_report.json")
         self.debias_report = report
         return report
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the card of this package into the output folder; arguments are those of `Trainer`.
+
+        `finetuned_from` and the first of `dataset_tags` are Hub ids; `tasks`, `dataset` and `dataset_args` are not
+        used, since the model's class says the task and names without an id lead nowhere.
+        """
+        if not self.is_world_process_zero():
+            return
+        known = [dataset_tags] if isinstance(dataset_tags, str) else list(dataset_tags or [])
+        write_card(
+            self,
+            self._folder,
+            name=self.hub_model_id or model_name or self._folder.name,
+            base_model=finetuned_from,
+            dataset=known[0] if known else None,
+            license=license,
+            language=language,
+            tags=[tags] if isinstance(tags, str) else tags or (),
+        )
 
     def _option(self, name: str) -> Any:  # noqa: ANN401 - of any type
         """Return an argument of `MidRangeArguments`, or its default where the trainer has plain arguments."""
@@ -262,28 +290,6 @@ class MidRangeTrainer(Trainer):
         finally:
             self.data_collator, self.args.remove_unused_columns = collate, unused
 
-    def _scored_by(self, dataset: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataset
-        """Return the column to score by, in a tuple; an empty one if there is none or the model is no classifier."""
-        kind = getattr(getattr(self.model, "config", None), "problem_type", None)
-        column = scored_column(getattr(dataset, "features", None))
-        one_label = (number_of_labels(self._classifier) or 2) > 1 and kind in (None, "single_label_classification")
-        return (column,) if column is not None and one_label else ()
-
-    def _scores(self, dataset: Any) -> GroupScores | None:  # noqa: ANN401 - any dataset
-        by = self._scored_by(dataset)
-        if not by:
-            return None
-        names = dataset.features[by[0]].names
-        shares = self._train_groups.get(by[0])
-        same = shares is not None and list(shares) == names
-        return GroupScores(
-            by[0],
-            names,
-            list(shares.values()) if same and shares else None,
-            self.compute_metrics,
-            self.preprocess_logits_for_metrics,
-        )
-
     def _hold_out(self) -> None:
         fraction = self._option("curation_fraction")
         split = without_held_out(self.train_dataset, self.eval_dataset, fraction, self._seed)
@@ -299,9 +305,8 @@ class MidRangeTrainer(Trainer):
             )
 
     def _rows_for_curation(self, given: Dataset | None) -> Dataset:
-        rows = given if given is not None else self.curation_dataset
-        if rows is None and self._curated_train is not None:
-            rows = self._curated_train
+        chosen = (given, self.curation_dataset, self._curated_train)
+        rows = next((rows for rows in chosen if rows is not None), None)
         if rows is None:
             raise ValueError(
                 "there are no rows to debias on; give `curation_dataset`, rows that the model is not trained on, "
@@ -312,13 +317,4 @@ class MidRangeTrainer(Trainer):
         return rows
 
     def _evaluated(self, prefix: str) -> dict[str, float] | None:
-        if self.eval_dataset is None:
-            return None
-        metrics = self.evaluate(metric_key_prefix=prefix)
-        timing = ("_runtime", "_per_second", "_time")
-        named = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items() if name != "epoch"}
-        return {name: value for name, value in named.items() if not name.endswith(timing)}
-
-
-def _has_report(curated: Dataset) -> bool:
-    return bool(getattr(curated.features.get(columns.REASON), "id", None))
+        return None if self.eval_dataset is None else untimed(self.evaluate(metric_key_prefix=prefix), prefix)
