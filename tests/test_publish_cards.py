@@ -45,6 +45,7 @@ HOSTILE = [
     "0o17",
     "\x00\x1b[31m\ud800",
     "null: ~ !!python/object",
+    "\ufdd0\ue000",
     "@user https://evil.example www.evil.example :smile:",
 ]
 text = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30))

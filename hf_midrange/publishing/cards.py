@@ -13,19 +13,15 @@ from hf_midrange.publishing.escaping import Markup, front_matter, markdown
 from hf_midrange.publishing.facts import DatasetFacts, ModelFacts, Score
 
 
-SHOWN = 12
-"""Findings in a card; a data set holds all of them in a configuration of its own."""
-
-
 def dataset_card(facts: DatasetFacts) -> str:
     """Return the README of a published data set, its metadata block included."""
-    body = _environment().get_template("dataset_card.md.jinja").render(facts=facts, shown=SHOWN)
+    body = _environment().get_template("dataset_card.md.jinja").render(facts=facts)
     return front_matter(metadata.of_dataset(facts)) + body
 
 
 def model_card(facts: ModelFacts) -> str:
     """Return the README of a published model or head, its metadata block included."""
-    body = _environment().get_template("model_card.md.jinja").render(facts=facts, shown=SHOWN)
+    body = _environment().get_template("model_card.md.jinja").render(facts=facts)
     return front_matter(metadata.of_model(facts)) + body
 
 

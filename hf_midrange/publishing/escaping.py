@@ -68,7 +68,7 @@ _Quoting.add_representer(Markup, _text)
 
 
 def _is_invisible(c: str) -> bool:
-    return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in _JOINERS
+    return unicodedata.category(c) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp") and c not in _JOINERS
 
 
 def _is_word(c: str) -> bool:

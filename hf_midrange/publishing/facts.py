@@ -146,9 +146,11 @@ class DatasetFacts:
     versions: dict[str, str]
     groups: tuple[GroupFacts, ...] = ()
     findings: tuple[FindingFacts, ...] = ()
-    """Those confirmed on the second half of the rows."""
+    """Those confirmed on the second half of the rows, or the first of them."""
     discovered: int | None = None
     """How many the first half gave; None: nobody looked."""
+    confirmed: int = 0
+    """How many of these the second half confirmed."""
     bands: BandFacts | None = None
     sources: tuple[str, ...] = ()
     """Hub ids of the data sets this one was made from."""
@@ -180,9 +182,11 @@ class ModelFacts:
     score: Score | None = None
     controls: tuple[Score, ...] = ()
     findings: tuple[FindingFacts, ...] = ()
-    """Those confirmed on the second half of the rows."""
+    """Those confirmed on the second half of the rows, or the first of them."""
     discovered: int | None = None
     """How many the first half gave; None: nobody looked."""
+    confirmed: int = 0
+    """How many of these the second half confirmed."""
     curation: CurationFacts | None = None
     dataset: str | None = None
     """Hub id of the data set that the scores are of."""

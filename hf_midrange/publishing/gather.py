@@ -38,6 +38,8 @@ HOW = {
     columns.REASON: "curate: why the row has its weight; the whole report stands in the column's own description",
 }
 _LOCAL = re.compile(r"(?:(?<=\s)|^)(?:~|\.{1,2}|[A-Za-z]:)?[\\/][^\s,]*")
+SHOWN = 12
+"""Findings in a card; a data set holds all of them in a configuration of its own."""
 _LIBRARIES = ("datasets", "transformers", "torch", "timm", "huggingface_hub", "numpy")
 
 
@@ -72,13 +74,16 @@ def kind_of(feature: Any) -> str:  # noqa: ANN401 - any feature
     return "image" if isinstance(feature, Image) else type(feature).__name__
 
 
-def finding_facts(findings: Dataset | None) -> tuple[FindingFacts, ...]:
-    """Return the confirmed findings as facts, confounders first, in the order of `associate` otherwise."""
+def finding_facts(findings: Dataset | None) -> dict[str, Any]:
+    """Return the fields `findings`, `discovered` and `confirmed` of a card's facts.
+
+    Of the confirmed findings the first twelve are kept: confounders first, in the order of `associate` otherwise.
+    """
     if findings is None:
-        return ()
-    confirmed = findings.filter(lambda is_one: is_one, input_columns="confirmed", keep_in_memory=True)
-    rows = sorted(confirmed.to_list(), key=lambda row: not row["confounder"])
-    return tuple(
+        return {}
+    confirmed = [row for row in findings.to_list() if row["confirmed"]]
+    rows = sorted(confirmed, key=lambda row: not row["confounder"])[:SHOWN]
+    kept = tuple(
         FindingFacts(
             unit=row["unit_name"],
             band=row["band"],
@@ -91,6 +96,7 @@ def finding_facts(findings: Dataset | None) -> tuple[FindingFacts, ...]:
         )
         for row in rows
     )
+    return {"findings": kept, "discovered": len(findings), "confirmed": len(confirmed)}
 
 
 def curation_facts(curated: Dataset, split: str) -> CurationFacts:
@@ -133,8 +139,8 @@ def classifier_in(description: str) -> str | None:
 
 
 def note_in(description: str) -> str | None:
-    """Return what a description says beside the lines of `extract`."""
-    lines = [line for line in description.splitlines() if not line.startswith("extract:")]
+    """Return what a description says beside the lines that the steps of this package add."""
+    lines = [line for line in description.splitlines() if not line.startswith(("extract:", "bands:"))]
     return " ".join(lines).strip() or None
 
 
