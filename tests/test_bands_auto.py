@@ -1,5 +1,7 @@
 """Rule `auto`: the middle chosen from the rows, on the discovery half, only where it is better beyond noise."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features
@@ -10,7 +12,7 @@ from hf_midrange import columns
 from hf_midrange.association.halves import discovery_half
 from hf_midrange.bands import LogitBands
 from hf_midrange.bands.information import PRIOR_ROWS, Sample, information
-from hf_midrange.bands.search import FEWEST_IN_BAND, MOST_ROWS, candidates_of
+from hf_midrange.bands.search import FEWEST_IN_BAND, MOST_ROWS, _chosen, candidates_of
 
 
 def simulated(seed=0, n=1600, classes=2, concepts=20, window=None, dense=0):
@@ -65,23 +67,25 @@ def test_where_the_default_is_right_it_stays():
     assert LogitBands("auto").fit(simulated()).fitted[0].cuts == LogitBands().fit(simulated()).fitted[0].cuts
 
 
-def test_the_whole_curve_comes_back_with_the_default_beside_it():
-    ds = simulated(window=(0.25, 0.75))
+@pytest.mark.parametrize("n", [1600, 150])
+def test_the_whole_curve_comes_back_with_the_default_beside_it(n):
+    ds = simulated(n=n, window=(0.25, 0.75))
     found = LogitBands("auto").fit(ds).search["c0"]
     assert [one.edges for one in found.candidates] == candidates_of("class-relative")
     assert len(found.candidates) == 24
     default, chosen = found.candidates[found.default], found.candidates[found.chosen]
     assert default.gain == default.gain_error == 0
-    assert chosen.score == max(one.score for one in found.candidates if one.eligible)
+    assert chosen.score == max(one.score for one in found.candidates if one.eligible) or chosen is default
     assert chosen.gain == pytest.approx(chosen.score - default.score)
     half = discovery_half(columns.labels(ds), None, 0)
     values, member = columns.matrix(ds, "logits")[half, 0].astype(float), columns.labels(ds)[half] == 0
     low, high = np.median(values[~member]), np.median(values[member])
     for one in found.candidates:
-        inside = np.digitize(values, [low + edge * (high - low) for edge in one.edges]) == 1
+        band = np.digitize(values, [low + edge * (high - low) for edge in one.edges])
+        inside, ends = band == 1, min(np.sum(band == 0), np.sum(band == 2))
         assert (one.members, one.others) == (np.sum(inside & member), np.sum(inside & ~member))
-        assert one.eligible == (min(one.members, one.others) >= FEWEST_IN_BAND)
-    assert (found.rows, found.target, found.seed) == (800, "20 concepts", 0)
+        assert one.eligible == (min(one.members, one.others, ends) >= FEWEST_IN_BAND)
+    assert (found.rows, found.seed) == (n // 2, 0)
 
 
 def test_the_score_is_the_fall_in_squared_error_held_out():
@@ -105,19 +109,13 @@ def test_the_score_is_the_fall_in_squared_error_held_out():
             assert found[row, column] == pytest.approx(fall / 2 / weight.sum())
 
 
-def test_a_middle_of_too_few_rows_is_scored_and_not_taken():
-    ds = simulated(n=200, concepts=0)
-    values, member = columns.matrix(ds, "logits")[:, 0].astype(float), columns.labels(ds) == 0
-    low, high = np.median(values[~member]), np.median(values[member])
-    inside = np.digitize(values, [low + edge * (high - low) for edge in (0.25, 0.5)]) == 1
-    words = [f"w{i}" for i in range(20)]
-    present = np.repeat((inside == member)[:, None], 20, axis=1)
-    added = {"concepts_words": (columns.concept_arrow(present, words), columns.concept_list(words))}
-    found = LogitBands("auto").fit(columns.with_columns(ds, added)).search["c0"]
-    few = [one for one in found.candidates if min(one.members, one.others) < FEWEST_IN_BAND]
-    assert max(few, key=lambda one: one.score).score > found.candidates[found.chosen].score
-    assert found.candidates[found.chosen].eligible
-    assert not any(one.eligible for one in few)
+def test_a_middle_of_too_few_rows_is_never_taken():
+    pairs, counts = [(0.0, 1.0), (0.5, 0.75), (0.25, 0.75)], [(50, 50), (9, 50), (20, 20)]
+    scores = np.random.default_rng(0).normal([0.0, 0.5, 0.2], 0.01, size=(101, 3))
+    rows = SimpleNamespace(values=np.zeros((200, 1)), seed=0, target="3 concepts")
+    for eligible, chosen in (([True, True, True], 1), ([True, False, True], 2), ([True, False, False], 0)):
+        found = _chosen(rows, scores, pairs, counts, np.array(eligible), 0)
+        assert (found.chosen, found.stability) == (chosen, 1.0)
 
 
 def test_only_the_discovery_half_is_read():
