@@ -178,8 +178,10 @@ def main():
     if arguments.output.exists():
         stored = json.loads(arguments.output.read_text())
     for key, seed, make in grid(profile, arguments):
-        if key not in stored["runs"]:
-            stored["runs"][key] = evaluate(make(), seed, arguments.strategies, CROSSED)
+        done = stored["runs"].get(key, {})
+        missing = [name for name in arguments.strategies if name not in done]
+        if missing:
+            stored["runs"][key] = done | evaluate(make(), seed, missing, CROSSED)
             arguments.output.write_text(json.dumps(stored, indent=1))
     report(stored, arguments.output)
 

@@ -8,7 +8,7 @@ from test_curation import WIDTH, simulate
 from torch import nn
 
 from hf_midrange import LinearHead, columns, curate, curation_report, retrain_head
-from hf_midrange.head.convex import Problem, solve
+from hf_midrange.head.convex import Problem, solve, solve_together
 from hf_midrange.head.correction import desaturated, fit_scaler
 
 
@@ -127,6 +127,42 @@ def test_other_recipes_give_working_heads(options):
     assert (predictions == np.array(ds["label"])).mean() > 0.75
 
 
+def test_subsamples_are_averaged():
+    """Each subset has every pseudo-group at the size of the smallest; the mean of their heads comes back."""
+    curated = curate(simulate())
+    cells = np.array(curated["pseudo_group"])
+    sizes = np.bincount(cells)
+    rng = np.random.default_rng(7)
+    heads = []
+    for _ in range(3):
+        rows = np.concatenate([rng.choice(np.flatnonzero(cells == c), sizes.min(), replace=False) for c in range(4)])
+        alone = columns.with_columns(curated.select(rows), {"weight": (np.ones(len(rows)), Value("float32"))})
+        heads.append(retrain_head(alone, prior="none", penalty="l1"))
+    expected = torch.stack([head.weight for head in heads]).mean(dim=0)
+    found = retrain_head(curated, prior="none", penalty="l1", subsamples=3, seed=7)
+    torch.testing.assert_close(found.weight, expected)
+
+
+def test_folds_solved_together_are_those_solved_alone():
+    problem = problem_of(3)
+    folds = torch.arange(120) % 4
+    parts = torch.stack([problem.weights * (folds != k) for k in range(4)], dim=1)
+    parts = parts / parts.sum(dim=0)
+    for k, found in enumerate(solve_together(problem._replace(weights=parts))):
+        kept = folds != k
+        alone = solve(
+            Problem(problem.features[kept], problem.offset[kept], problem.labels[kept], parts[kept, k], 0.05)
+        )
+        assert found.objective == pytest.approx(alone.objective, abs=1e-8)
+        torch.testing.assert_close(found.weight, alone.weight, atol=1e-4, rtol=0)
+
+
+def test_single_precision_reaches_the_same_objective():
+    problem = problem_of(2)
+    single = solve(problem._replace(features=problem.features.float()))
+    assert single.objective == pytest.approx(solve(problem).objective, abs=1e-6)
+
+
 def test_without_a_model_a_new_head_is_fitted():
     assert retrain_head(curate(simulate())).weight.shape == (2, WIDTH)
 
@@ -167,6 +203,15 @@ def test_bad_input_is_refused():
         retrain_head(columns.with_columns(curated, {"weight": (weight, Value("float32"))}))
     with pytest.raises(KeyError, match="curate"):
         retrain_head(curated.remove_columns("weight"))
+    weight[4] = 0
+    with pytest.raises(ValueError, match="row 4.*drop it"):
+        retrain_head(columns.with_columns(curated, {"weight": (weight, Value("float32"))}))
+    weight[4] = np.nan
+    with pytest.raises(ValueError, match="row 4 has nan"):
+        retrain_head(columns.with_columns(curated, {"weight": (weight, Value("float32"))}))
+    for wrong in ({"strength": 0.0}, {"strength": -1.0}, {"subsamples": -1}):
+        with pytest.raises(ValueError, match="must be positive"):
+            retrain_head(curated, **wrong)
     with pytest.raises(ValueError, match="positive weight"):
         retrain_head(columns.with_columns(curated, {"weight": (np.zeros(400, np.float32), Value("float32"))}))
     with pytest.raises(ValueError, match="NaN"):

@@ -12,15 +12,12 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.columns import Splits
 from hf_midrange.curation.evidence import Evidence, read
-from hf_midrange.curation.report import NOTHING, reason_feature
+from hf_midrange.curation.report import LEFT_OUT, NOTHING, reason_feature
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.strategies import STRATEGIES, named_presence
 from hf_midrange.curation.trial import cell_table
 from hf_midrange.curation.verdict import judge
 from hf_midrange.curation.views import confirmed
-
-
-LEFT_OUT = "left out"
 
 
 def curate(

@@ -14,6 +14,9 @@ REPAIRED = "repaired"
 NOTHING = "nothing to repair"
 CANNOT = "features cannot carry it"
 
+LEFT_OUT = "left out"
+"""The pseudo-group of rows that a strategy leaves out; they weigh nothing."""
+
 
 def reason_feature(report: dict[str, Any]) -> Value:
     """Return the feature of the `reason` column with the report written into its `id`.

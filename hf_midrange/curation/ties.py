@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -64,23 +64,19 @@ class Reading:
     scores: np.ndarray
     auc: float
     skew: float
-    confirmation: float
-    earlier: np.ndarray = field(repr=False)
-    """Rows that break earlier ties, `(n,)` bool."""
+    confirmation: float = float("nan")
 
 
 def first_reading(view: View, evidence: Evidence) -> Reading:
     """Return what a view says of a tie by itself."""
-    nobody = np.zeros(len(evidence.labels), dtype=bool)
-    confirmation = confirmation_of(view.scores, evidence, nobody)
-    return Reading(view.name, view.scores, view.auc, view.skew, confirmation, nobody)
+    return Reading(view.name, view.scores, view.auc, view.skew, confirmation_of(view.scores, evidence))
 
 
 def later_reading(view: View, evidence: Evidence, contrary: np.ndarray) -> Reading:
     """Return what a view says with the ties already found balanced away: label x contrary weigh the same.
 
     A view of a tie already found then tells the class no better than chance, be it the same view or another one; one
-    that tells it still shows another tie.
+    that tells it still shows another tie. The embedding does not confirm it, as it follows the earlier ties too.
     """
     labels = evidence.labels
     weights = [_balanced_weights(labels == k, contrary) for k in units(labels)]
@@ -88,8 +84,7 @@ def later_reading(view: View, evidence: Evidence, contrary: np.ndarray) -> Readi
     scores = left_out_scores(view.values, fits, evidence.sources, evidence.sample)
     aucs = [weighted_auc(scores[:, j], fit.members, weights[j]) for j, fit in enumerate(fits)]
     scores = mirrored(scores)
-    confirmation = confirmation_of(scores, evidence, contrary)
-    return Reading(view.name, scores, mean_over_classes(aucs), skew_of(scores, labels), confirmation, contrary)
+    return Reading(view.name, scores, mean_over_classes(aucs), skew_of(scores, labels))
 
 
 def _balanced_weights(members: np.ndarray, contrary: np.ndarray) -> np.ndarray:
@@ -115,27 +110,27 @@ def tie_by_position(name: str, rule: str, edge: float, scores: np.ndarray, label
     return Tie(name, rule, edge, positions, lowest(positions, labels, edge), pointed(scores, labels), *figures)
 
 
-def confirmation_of(scores: np.ndarray, evidence: Evidence, left_out: np.ndarray) -> float:
-    """Return the AUC with which scores find the rows low in the embedding score, averaged over labels.
-
-    Rows that are `left_out`, `(n,)` bool, do not count.
-    """
+def confirmation_of(scores: np.ndarray, evidence: Evidence) -> float:
+    """Return the AUC with which scores find the rows low in the embedding score, averaged over labels."""
     labels = evidence.labels
     low = lowest(own_position(evidence.scores, labels), labels, EMBEDDING_EDGE)
     own = scores[np.arange(len(labels)), labels]
-    parts = [(labels == k) & ~left_out for k in range(len(evidence.classes))]
-    return mean_over_classes([auc(-own[part], low[part]) for part in parts])
+    return mean_over_classes([auc(-own[labels == k], low[labels == k]) for k in range(len(evidence.classes))])
 
 
-def deficit(contrary: np.ndarray, evidence: Evidence) -> float:
-    """Return by how much the network is less accurate on contrary rows than on the others, averaged over labels."""
-    labels, right = evidence.labels, ~evidence.wrong
-    falls = []
+def deficit(contrary: np.ndarray, evidence: Evidence) -> tuple[float, float]:
+    """Return by how much the network is less accurate on contrary rows than on the others, and the standard error.
+
+    Averaged over labels; the error is that of the contrary rows, whose accuracy counts a half more on either side.
+    """
+    falls, variances = [], []
     for k in range(len(evidence.classes)):
-        mine = labels == k
-        if (mine & contrary).any() and (mine & ~contrary).any():
-            falls.append(float(right[mine & ~contrary].mean() - right[mine & contrary].mean()))
-    return mean_over_classes(falls)
+        wrong, against = evidence.wrong[evidence.labels == k], contrary[evidence.labels == k]
+        if against.any() and not against.all():
+            falls.append(float(wrong[against].mean() - wrong[~against].mean()))
+            rate = (wrong[against].sum() + 0.5) / (against.sum() + 1)
+            variances.append(rate * (1 - rate) / against.sum())
+    return mean_over_classes(falls), float(np.sqrt(sum(variances))) / max(1, len(variances))
 
 
 def selection_of(ties: list[Tie], evidence: Evidence) -> Selection:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_midrange.curation.default import DEFICIT, IS_CLASS, LEARNT, SIGN_IN_EMBEDDING, TIED_AUC, TIED_CONFIRMATION
+from hf_midrange.curation.default import (
+    APART,
+    DEFICIT,
+    IS_CLASS,
+    LEARNT,
+    SIGN_IN_EMBEDDING,
+    TIED_AUC,
+    TIED_CONFIRMATION,
+)
 from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
 
 
@@ -35,11 +43,14 @@ def _doubt(report: dict[str, Any]) -> str:
         alone += f" (tied: above {LEARNT})"
     if report["rule"] != "embedding":
         view = next(view for view in report["views"] if view["name"] == report["view"])
-        return (
-            f"{view['name']} tells the class with AUC {view['auc']:.2f} (tied: above {TIED_AUC}), the network is "
-            f"{report['deficit']:.2f} less accurate on its contrary rows (tied: above {DEFICIT}), the embedding "
-            f"confirms them with AUC {report['confirmation']:.2f} (tied: above {TIED_CONFIRMATION}), and {alone}"
-        )
+        figures = [
+            f"it tells the class with AUC {view['auc']:.2f} (tied: above {TIED_AUC}) and opposite skew "
+            f"{view['skew']:.2f} (tied: above {APART})",
+            f"the network is {report['deficit']:.2f} ± {report['deficit_error']:.2f} less accurate on its contrary "
+            f"rows (or surely above {DEFICIT})",
+            f"the embedding confirms them with AUC {report['confirmation']:.2f} (or above {TIED_CONFIRMATION})",
+        ]
+        return f"{view['name']} shows no tie: {', '.join(figures)}, and {alone}"
     known = [view["name"] for view in report["views"] if view["skew"] < IS_CLASS]
     lack = f"the views at hand ({', '.join(known)}) are the class itself" if known else "there is no side view"
     return f"{lack} and {alone}"

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
-from hf_midrange.curation.report import NOTHING, curation_report
+from hf_midrange.curation.report import LEFT_OUT, NOTHING, curation_report
 from hf_midrange.head.convex import Penalty
 from hf_midrange.head.correction import fit_head
 from hf_midrange.head.linear_head import LinearHead
@@ -49,13 +49,16 @@ def retrain_head(
 
     Raises:
         KeyError: if a column is missing.
-        ValueError: for NaN, negative weights, a class without weight, or embeddings of another width than the head's.
+        ValueError: for NaN, negative weights, a weight of zero in a row that is not left out, a class without weight,
+            or embeddings of another width than the head's.
     """
     if isinstance(curated, DatasetDict):
         raise TypeError(f"`retrain_head` takes one split, not a DatasetDict; choose one of {list(curated)}")
     _check_choice("prior", prior, ("erm", "none"))
     _check_choice("penalty", penalty, ("l2", "l1"))
     given = LinearHead.from_model(model) if isinstance(model, torch.nn.Module) else model
+    if (strength is not None and not strength > 0) or subsamples < 0:
+        raise ValueError(f"`strength` must be positive and `subsamples` not negative, not {strength} and {subsamples}")
     embedding, labels, weights = _arrays(curated, given)
     if given is not None and not force and _nothing_to_repair(curated):
         return given
@@ -82,13 +85,7 @@ def _arrays(curated: Dataset, given: LinearHead | None) -> tuple[np.ndarray, np.
     columns.require(curated, columns.EMBEDDING, columns.LABEL, columns.WEIGHT)
     labels, embedding = columns.labels(curated), columns.finite_matrix(curated, columns.EMBEDDING)
     names = columns.class_label(curated.features).names
-    weights = columns.numbers(curated, columns.WEIGHT)
-    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
-    if bad.size:
-        raise ValueError(
-            f"column 'weight' must be finite and not negative, but row {bad[0]} has {weights[bad[0]]}; "
-            "`curate` writes weights that fit"
-        )
+    weights = _weights(curated)
     empty = [name for k, name in enumerate(names) if weights[labels == k].sum() == 0]
     if empty:
         raise ValueError(f"no row of {empty} has a positive weight; a head needs rows of every class")
@@ -98,6 +95,31 @@ def _arrays(curated: Dataset, given: LinearHead | None) -> tuple[np.ndarray, np.
             f"{len(names)} classes and embeddings of width {embedding.shape[1]}; extract with the model to be repaired"
         )
     return embedding, labels, weights
+
+
+def _weights(curated: Dataset) -> np.ndarray:
+    weights = columns.numbers(curated, columns.WEIGHT)
+    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if bad.size:
+        raise ValueError(
+            f"column 'weight' must be finite and not negative, but row {bad[0]} has {weights[bad[0]]}; "
+            "`curate` writes weights that fit"
+        )
+    zero = np.flatnonzero((weights == 0) & ~_left_out(curated))
+    if zero.size:
+        raise ValueError(
+            f"column 'weight' is 0 in {zero.size} rows that `curate` did not leave out (first: row {zero[0]}); give "
+            "every row a positive weight, or drop it: `curated.filter(lambda row: row['weight'] > 0)`"
+        )
+    return weights
+
+
+def _left_out(curated: Dataset) -> np.ndarray:
+    """Return rows that a strategy left out, `(n,)` bool."""
+    if columns.PSEUDO_GROUP not in curated.column_names:
+        return np.zeros(len(curated), dtype=bool)
+    names = columns.class_label(curated.features, columns.PSEUDO_GROUP).names
+    return np.array([name == LEFT_OUT for name in names])[columns.labels(curated, columns.PSEUDO_GROUP)]
 
 
 def _nothing_to_repair(curated: Dataset) -> bool:
