@@ -145,7 +145,7 @@ def test_front_matter_comes_back_whatever_the_names(names, key):
     metadata = {"names": dict(enumerate(safe)), "deep": [{"of": [{"key": safe[0]}]}], "top": safe[-1]}
     block = front_matter(metadata)
     assert block.isascii()
-    assert block.count("---\n") >= 2
+    assert block.count("---") == 2
     assert [line for line in block.splitlines() if line.startswith("---")] == ["---", "---"]
     assert yaml.safe_load(block.split("\n", 1)[1].rsplit("---\n", 1)[0]) == metadata
 
@@ -184,7 +184,7 @@ def test_no_name_changes_the_structure_of_a_card(unit, concept, group):
 @settings(max_examples=60)
 @given(
     st.lists(
-        st.sampled_from(HOSTILE[:-3]) | st.text(st.characters(codec="utf-8"), max_size=20),
+        st.sampled_from(HOSTILE) | st.text(st.characters(codec="utf-8"), max_size=20),
         min_size=2,
         max_size=5,
         unique=True,

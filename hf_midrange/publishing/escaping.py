@@ -47,10 +47,11 @@ def markdown(text: str) -> str:
 def front_matter(metadata: Mapping[str, Any]) -> str:
     """Return the metadata block of a card: YAML between two lines of dashes, in the order given, ASCII only.
 
-    Text that is not plainly a word is quoted, so that YAML 1.1 and 1.2 readers agree and no line looks like the end.
+    Text that is not plainly a word is quoted, so that YAML 1.1 and 1.2 readers agree, and three dashes stand nowhere.
     """
     body = yaml.dump(dict(metadata), Dumper=_Quoting, sort_keys=False, allow_unicode=False, width=10_000)
-    return f"---\n{body}---\n"
+    # Some readers take the first three dashes anywhere for the end. Text with dashes is quoted: they can be spelt out.
+    return f"---\n{body.replace('---', chr(92) + 'x2d' + '--')}---\n"
 
 
 class _Quoting(yaml.SafeDumper):
@@ -59,7 +60,7 @@ class _Quoting(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if _PLAIN_YAML.fullmatch(text) and not text.endswith(" ") else '"'
+    style = None if _PLAIN_YAML.fullmatch(text) and not text.endswith(" ") and "--" not in text else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style=style)
 
 
