@@ -13,98 +13,100 @@ from __future__ import annotations
 import argparse
 import io
 import time
+from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import datasets
 import numpy as np
+from concept_tasks import RANK_TASKS, Data, tied_rows
 
 import hf_midrange as hm
 from hf_midrange import columns
 
 
-SHOWN = 3
+SHOWN = 4
+LEAST = 0.1
+"""Correlation with the confounder that makes a name true; with the 1,200 rows and more of an untied split z = 3.5."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("rank", "speed"))
+    parser.add_argument("--tasks", nargs="+", choices=RANK_TASKS, default=["digits"], help="to rank on")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=800, help="rows of the curation split, or images and texts timed")
+    parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="of fashion and reviews")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/concepts"), help="where features are kept")
+    parser.add_argument("--rows", type=int, default=800, help="images timed, and a tenth of the texts")
     parser.add_argument("--repeats", type=int, default=5, help="timings are medians over so many alternating repeats")
     options = parser.parse_args()
     datasets.disable_progress_bars()
     if options.what == "rank":
-        rank(options.seeds, options.rows)
+        data = {name: Path(folder) for name, _, folder in (text.partition("=") for text in options.data)}
+        rank(options.tasks, options.seeds, data, options.cache)
     else:
         speed(options.rows, options.repeats)
 
 
-def rank(seeds: int, rows: int) -> None:
-    lines: dict[str, list[tuple[float, int, int, str]]] = {}
-    for seed in range(seeds):
-        curation, untied = domino_rows(seed, rows)
-        for source in sources():
-            fitted = source.fit(curation)
-            lines.setdefault(fitted.name, []).append(ranked(curation, untied, fitted, seed))
-    print(f"{'source':18} {'rank of first true name':24} {'true':>6} {'false':>6}  first names (seed 0)")
-    for name, found in lines.items():
-        ranks = " ".join("none" if np.isnan(line[0]) else f"{line[0]:.0f}" for line in found)
-        true, false = (np.mean([line[j] for line in found]) for j in (1, 2))
-        print(f"{name:18} {ranks:24} {true:6.1f} {false:6.1f}  {found[0][3]}")
+def rank(names: list[str], seeds: int, data: Data, cache: Path) -> None:
+    for name in names:
+        lines: dict[str, list[Ranked]] = {}
+        for seed in range(seeds):
+            task = RANK_TASKS[name]
+            rows = tied_rows(task, name, seed, data, cache)
+            found = columns.concept_columns(rows["curation"].features)
+            for shown in [[column] for column in found] + [found]:
+                source = shown[0].removeprefix(columns.CONCEPTS_PREFIX) if len(shown) == 1 else "all together"
+                lines.setdefault(source, []).append(ranked(rows["curation"], rows["untied"], shown, seed))
+        print(f"\n| {name}: source | rank of the first true name | true | false | first names, seed 0 |")
+        print("|---|---|---|---|---|")
+        for source, found in lines.items():
+            print(f"| {source} | {', '.join(line.rank for line in found)} | {spread(found, 0)} | {spread(found, 1)} "
+                  f"| {found[0].first} |")  # fmt: skip
 
 
-def sources() -> list:
-    return [hm.ImageProperties(), hm.Thumbnail(mode="L"), hm.LatentConcepts(), hm.Predictions(imagenet_lite0(), top=5)]
+class Ranked(NamedTuple):
+    """What one source finds in one draw: the confirmed confounders, highest lower end of the interval first."""
+
+    true: int
+    false: int
+    rank: str
+    """Of the first true name; "-" if there is none."""
+    first: str
+    """The first names, false ones marked."""
 
 
-def imagenet_lite0():
-    """Return EfficientNet-Lite0 with its ImageNet classifier, for images of 96 pixels."""
-    import timm
-
-    from hf_midrange.demo.lite0 import _pretrained
-
-    model = timm.create_model("tf_efficientnet_lite0")
-    model.load_state_dict(dict(_pretrained()))
-    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 96, 96), "crop_pct": 1.0}
-    return model.eval()
+def spread(lines: list[Ranked], j: int) -> str:
+    counts = [line[j] for line in lines]
+    return f"{np.mean(counts):.1f} ({min(counts)}-{max(counts)})"
 
 
-def domino_rows(seed: int, rows: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Return a tied curation split and an untied one, extracted, with bands."""
-    from hf_midrange.demo.domino_trial import linear_probe
-    from hf_midrange.demo.dominoes import CLASSES, digits, dominoes
-    from hf_midrange.demo.lite0 import lite0
-
-    data = digits()
-    model = lite0([str(c) for c in CLASSES])
-    train = hm.extract(dominoes("train", 1200, 0.05, seed, data), model)
-    model = linear_probe(train).merge_into(model)
-    curation = hm.extract(dominoes("curation", rows, 0.05, seed, data), model)
-    untied = hm.extract(dominoes("test", 600, 0.5, seed, data), model)
-    bands = hm.LogitBands().fit(curation)
-    return bands.transform(curation), bands.transform(untied)
+def ranked(curation: datasets.Dataset, untied: datasets.Dataset, shown: list[str], seed: int) -> Ranked:
+    """Associate the concept columns `shown` alone, and tell true names from false ones."""
+    others = [name for name in columns.concept_columns(curation.features) if name not in shown]
+    findings = hm.associate(curation.remove_columns(others), seed=seed).to_pandas()
+    wanted = findings["confounder"] | (findings["derived"] & (findings["signature"] == "confounder"))
+    found = findings[wanted & (findings["odds_ratio"] > 1)].sort_values("ci_low", ascending=False)
+    found = found.drop_duplicates(["source", "concept", "unit"])
+    tied = {source: tied_units(untied, f"{columns.CONCEPTS_PREFIX}{source}") for source in found["source"].unique()}
+    hits = [tied[row.source].get(row.concept) == row.unit for row in found.itertuples()]
+    marked = [name if hit else f"*{name}*" for name, hit in zip(found["concept"], hits, strict=True)]
+    rank = str(hits.index(True) + 1) if any(hits) else "-"
+    return Ranked(sum(hits), len(hits) - sum(hits), rank, "; ".join(marked[:SHOWN]))
 
 
-def ranked(curation: datasets.Dataset, untied: datasets.Dataset, source: object, seed: int) -> tuple:
-    """Return rank of the first true name, number of true and of false confirmed names, and the first names."""
-    findings = hm.associate(hm.annotate(curation, [source]), seed=seed).to_pandas()
-    wanted = findings["derived"] | (findings["confirmed"] & findings["confounder"])
-    found = findings[wanted & (findings["odds_ratio"] > 1) & (findings["band"] == "mid")]
-    names = found.sort_values("ci_low", ascending=False)["concept"].drop_duplicates().tolist()
-    truth = true_names(hm.annotate(untied, [source]), f"concepts_{source.name}")
-    hits = [name in truth for name in names]
-    first = hits.index(True) + 1 if any(hits) else float("nan")
-    return first, sum(hits), len(hits) - sum(hits), "; ".join(names[:SHOWN])
+def tied_units(untied: datasets.Dataset, column: str) -> dict[str, int]:
+    """Return the concepts that tell the confounder, and the class whose confounder they go with.
 
-
-def true_names(untied: datasets.Dataset, column: str) -> set[str]:
-    """Return the names that go with the upper digit, within the class, more than with the class within it."""
+    On rows without a tie: the correlation with the confounder, within the classes, is at least `LEAST`, and larger
+    than the one with the class, within the values of the confounder.
+    """
     table = columns.presence(untied, column).toarray()
-    label = columns.labels(untied)
-    upper = columns.labels(untied, columns.GROUP) % 2
-    with_upper, with_label = within(table, upper, label), within(table, label, upper)
-    good = (np.abs(with_upper) >= 0.2) & (np.abs(with_upper) > np.abs(with_label))
-    return {name for name, ok in zip(columns.vocabulary(untied.features, column), good, strict=True) if ok}
+    label, tied = columns.labels(untied), columns.labels(untied, "tied_to")
+    with_tied, with_label = within(table, tied, label), within(table, label, tied)
+    good = (np.abs(with_tied) >= LEAST) & (np.abs(with_tied) > np.abs(with_label))
+    names = columns.vocabulary(untied.features, column)
+    return {name: int(way > 0) for name, way, ok in zip(names, with_tied, good, strict=True) if ok}
 
 
 def within(table: np.ndarray, factor: np.ndarray, strata: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from scipy import stats
 
 from hf_midrange import columns
@@ -108,6 +108,14 @@ def test_the_number_of_clusters_follows_the_data():
     centres = rng.normal(size=(8, 6)) * 12
     points = centres[rng.integers(0, 8, 800)] + rng.normal(size=(800, 6))
     assert stable_number(points, rng) == 8
+
+
+def test_splits_that_are_only_read_need_no_bands(planted):
+    splits = DatasetDict(curation=planted.select(range(400)), test=planted.select(range(400, 600)))
+    splits["test"] = splits["test"].select_columns(["embedding", "blob"])
+    out = annotate(splits, [LatentConcepts(k=4)], fit_split="curation")
+    fitted = LatentConcepts(k=4).fit(splits["curation"])
+    assert out["test"]["concepts_latent"][:] == annotate(splits["test"], [fitted])["concepts_latent"][:]
 
 
 def test_what_is_missing_is_named(planted):

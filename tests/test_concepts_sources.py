@@ -12,6 +12,7 @@ from PIL import ImageFilter
 from hf_midrange import columns
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
 from hf_midrange.concepts.image_properties import otsu_threshold
+from hf_midrange.concepts.ngrams import _vectorizer, phrase_table
 from hf_midrange.concepts.pictures import rgb
 from hf_midrange.concepts.reading import halving_thresholds
 
@@ -166,6 +167,25 @@ def test_class_names_and_their_synonyms_are_excluded_on_request():
     ds = Dataset.from_dict(rows).cast_column("label", ClassLabel(names=["sea_bird", "gull"]))
     words = NGrams(min_rows=1, exclude=["now"], exclude_class_names=True, max_share=1.0).fit(ds).vocabulary
     assert words == ("a", "here")
+
+
+@given(st.lists(st.text("aB'’ .\u0301ñ1_", max_size=24), min_size=1, max_size=6), st.integers(1, 3))
+def test_phrases_are_found_as_scikit_learn_finds_them(texts, longest):
+    engine = _vectorizer(ngram_range=(1, longest))
+    try:
+        expected = engine.fit_transform(texts)
+    except ValueError:
+        return
+    phrases = engine.get_feature_names_out().tolist()
+    for chosen in (phrases, phrases[::2]):
+        wanted = expected[:, [phrases.index(phrase) for phrase in chosen]].toarray() > 0
+        np.testing.assert_array_equal(phrase_table(texts, chosen).toarray(), wanted)
+
+
+@pytest.mark.parametrize("settings", [{"min_rows": 0}, {"longest": 0}, {"max_share": 0}, {"max_phrases": 0}])
+def test_limits_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValueError, match="n-grams need a column"):
+        NGrams(**settings).fit(Dataset.from_dict({"text": ["a b", "a"]}))
 
 
 def test_no_phrase_at_all_is_an_error():

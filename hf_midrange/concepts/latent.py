@@ -85,17 +85,19 @@ class LatentConcepts(Source):
         return self.words
 
     def check(self, features: Features) -> None:
-        """Raise unless the columns of the earlier steps are there."""
-        needed = {columns.EMBEDDING: "extract(ds, model)"}
-        if not self.fitted:
-            needed |= {columns.BAND: "LogitBands().fit(ds).transform(ds)"}
-        for column, step in needed.items():
-            if column not in features:
-                raise KeyError(
-                    f"source {self.name!r} reads column {column!r}, which `{step}` adds, but got {list(features)}"
-                )
-        if not self.fitted:
-            columns.class_label(features)
+        """Raise unless `extract` has added the embedding."""
+        self._require(features, columns.EMBEDDING, "extract(ds, model)")
+
+    def check_fit(self, features: Features) -> None:
+        """Raise unless there are bands and labels."""
+        self._require(features, columns.BAND, "LogitBands().fit(ds).transform(ds)")
+        columns.class_label(features)
+
+    def _require(self, features: Features, column: str, step: str) -> None:
+        if column not in features:
+            raise KeyError(
+                f"source {self.name!r} reads column {column!r}, which `{step}` adds, but got {list(features)}"
+            )
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with clusters of the mid-band rows of the discovery half, and their descriptions."""

@@ -53,22 +53,25 @@ def classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 
         ValueError: if the weights belong to no image or sequence classifier, or there is no processor for it.
     """
     if isinstance(model, str | PathLike) and (processor is None or isinstance(processor, str | PathLike)):
-        return _loaded(fspath(model), None if processor is None else fspath(processor))
-    from hf_midrange.classifier import load_classifier
-    from hf_midrange.extraction.inputs import preparation
-
-    source = fspath(model) if isinstance(model, str | PathLike) else None
-    loaded = load_classifier(model)
-    return Classifier(loaded, preparation(loaded, processor, source=source))
+        return _by_name(fspath(model), None if processor is None else fspath(processor))
+    return _ready(model, processor)
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str, processor: str | None) -> Classifier:
-    from hf_midrange.classifier import load_classifier
-    from hf_midrange.extraction.inputs import preparation
+def _by_name(model: str, processor: str | None) -> Classifier:
+    return _ready(model, processor)
 
-    loaded = load_classifier(model).to(accelerator())
-    return Classifier(loaded, preparation(loaded, processor, source=model))
+
+def _ready(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.extraction.inputs import Preparation, preparation
+
+    name = fspath(model) if isinstance(model, str | PathLike) else None
+    loaded = load_classifier(model)
+    prepare = preparation(loaded, processor, source=name)
+    if not isinstance(prepare, Preparation):
+        raise TypeError(f"a concept source reads raw rows; give a processor, not {type(prepare).__name__}")
+    return Classifier(loaded if name is None else loaded.to(accelerator()), prepare)
 
 
 def accelerator() -> Any:  # noqa: ANN401 - a torch.device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, Features
 from scipy import sparse
 
 from hf_midrange import columns
+from hf_midrange.concepts.reading import id_table
 from hf_midrange.concepts.source import TEXT, Batch, Source, require_feature
 
 
@@ -75,9 +76,10 @@ class NGrams(Source):
 
     def check(self, features: Features) -> None:
         """Raise unless every column holds strings and the limits make sense."""
-        if not self.inputs or self.longest < 1 or self.max_phrases < 1 or not 0 < self.max_share <= 1:
+        if not self.inputs or min(self.longest, self.min_rows, self.max_phrases) < 1 or not 0 < self.max_share <= 1:
             raise ValueError(
-                f"n-grams need a column, `longest` >= 1, `max_phrases` >= 1 and 0 < `max_share` <= 1, not {self}"
+                "n-grams need a column, `longest`, `min_rows` and `max_phrases` >= 1 and 0 < `max_share` <= 1, "
+                f"not {self.inputs}, {self.longest}, {self.min_rows}, {self.max_phrases} and {self.max_share}"
             )
         for column in self.inputs:
             require_feature(self, features, column, TEXT)
@@ -96,38 +98,57 @@ class NGrams(Source):
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which phrases each row has."""
         tables = [
-            _vectorizer(self.longest, phrases).transform(batch[column])
-            if phrases
-            else sparse.csr_matrix((len(batch[column]), 0))
-            for column, phrases in zip(self.inputs, self.phrases, strict=True)
+            phrase_table(batch[column], phrases) for column, phrases in zip(self.inputs, self.phrases, strict=True)
         ]
         return sparse.csr_matrix(sparse.hstack(tables), dtype=bool)
 
     def _banned(self, features: Features) -> frozenset[str]:
         label = features.get(columns.LABEL)
         names = label.names if self.exclude_class_names and isinstance(label, ClassLabel) else []
-        tokens = _vectorizer(1, None).build_tokenizer()
+        tokens = _vectorizer().build_tokenizer()
         return frozenset(word for name in [*names, *self.exclude] for word in tokens(name.lower().replace("_", " ")))
 
     def _frequent(self, texts: Sequence[str], banned: frozenset[str]) -> tuple[str, ...]:
-        vectorizer = _vectorizer(self.longest, None)
+        limits = {"min_df": self.min_rows, "max_df": float(self.max_share)}
+        vectorizer = _vectorizer(ngram_range=(1, self.longest), **limits)
         try:
             rows = vectorizer.fit_transform(texts).getnnz(axis=0)
-        except ValueError:  # scikit-learn's answer to texts without a single word
+        except ValueError:  # scikit-learn's answer where no word is left
             return ()
-        wanted = (rows >= self.min_rows) & (rows <= self.max_share * len(texts))
-        found = vectorizer.get_feature_names_out()
-        ids = [j for j in np.flatnonzero(wanted) if banned.isdisjoint(found[j].split(" "))]
-        top = sorted(ids, key=lambda j: (-rows[j], found[j]))[: self.max_phrases]
-        return tuple(sorted(str(found[j]) for j in top))
+        found = vectorizer.get_feature_names_out()  # in alphabetical order
+        ids = np.array([j for j, phrase in enumerate(found) if banned.isdisjoint(phrase.split(" "))], dtype=np.int64)
+        top = ids[np.argsort(-rows[ids], kind="stable")[: self.max_phrases]]
+        return tuple(str(found[j]) for j in np.sort(top))
 
 
-def _vectorizer(longest: int, phrases: Sequence[str] | None) -> Any:  # noqa: ANN401 - scikit-learn is imported late
+def phrase_table(texts: Sequence[str], phrases: Sequence[str]) -> sparse.csr_matrix:
+    """Return which phrases each text has, boolean, of shape `(len(texts), len(phrases))`.
+
+    The same as scikit-learn's `CountVectorizer(vocabulary=phrases).transform`, which joins and looks up all phrases of
+    a text; here a phrase is only made longer while a known phrase begins with it.
+    """
+    words, lower = _vectorizer().build_tokenizer(), str.lower
+    ids = {phrase: j for j, phrase in enumerate(phrases)}
+    begun = {phrase[:end] for phrase in phrases for end in range(len(phrase)) if phrase[end] == " "}
+    return id_table([_found(words(lower(text)), ids, begun) for text in texts], len(phrases))
+
+
+def _found(words: Sequence[str], ids: Mapping[str, int], begun: Container[str]) -> set[int]:
+    found = {ids[word] for word in words if word in ids}
+    for first, phrase in enumerate(words):
+        last = first + 1
+        while phrase in begun and last < len(words):
+            phrase = f"{phrase} {words[last]}"
+            last += 1
+            if phrase in ids:
+                found.add(ids[phrase])
+    return found
+
+
+def _vectorizer(**limits: Any) -> Any:  # noqa: ANN401 - scikit-learn is imported late
     from sklearn.feature_extraction.text import CountVectorizer
 
-    return CountVectorizer(
-        binary=True, ngram_range=(1, longest), token_pattern=_TOKEN, vocabulary=phrases, dtype=np.int32
-    )
+    return CountVectorizer(binary=True, token_pattern=_TOKEN, dtype=np.int32, **limits)
 
 
 def _called(phrase: str, column: str, columns_read: int) -> str:

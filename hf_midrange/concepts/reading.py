@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from itertools import chain
 
 import numpy as np
 from scipy import sparse
@@ -45,7 +46,12 @@ def between(ordered: np.ndarray, i: int) -> np.float32:
 def name_table(rows: Iterable[Sequence[str]], names: Sequence[str]) -> sparse.csr_matrix:
     """Return which of `names` each row has, boolean, of shape `(rows, len(names))`; other names are passed over."""
     ids = {name: j for j, name in enumerate(names)}
-    found = [sorted({ids[name] for name in row if name in ids}) for row in rows]
+    return id_table(({ids[name] for name in row if name in ids} for row in rows), len(names))
+
+
+def id_table(rows: Iterable[Set[int]], width: int) -> sparse.csr_matrix:
+    """Return a boolean table of shape `(rows, width)` that is true at the ids of each row."""
+    found = [sorted(row) for row in rows]
     indptr = np.cumsum([0, *map(len, found)])
-    indices = np.array([j for row in found for j in row], dtype=np.int64)
-    return sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=(len(found), len(names)))
+    indices = np.fromiter(chain.from_iterable(found), np.int64, indptr[-1])
+    return sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=(len(found), width))

@@ -86,6 +86,10 @@ class Source(Protocol):
         """Raise `KeyError` or `TypeError` if a column is missing or of a type that cannot be read."""
         ...
 
+    def check_fit(self, features: Features) -> None:
+        """Raise `KeyError` or `TypeError` if a column is missing that only fitting reads, besides `inputs`."""
+        return
+
     def measured(self) -> dict[str, Any]:
         """Return the features of the columns that `measure` adds; those whose name starts with `_` are not kept."""
         return {}
@@ -193,6 +197,7 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def refuse_unreadable(source: Source, ds: Dataset) -> None:
     """Raise before work starts if `source` cannot be fitted on `ds`."""
     refuse_nulls(source, ds)
+    source.check_fit(ds.features)
     if not len(ds):
         raise ValueError(
             f"source {source.name!r} cannot be fitted on a dataset without rows; give it a split that has some"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import TimmWrapperForImageClassification
 
 # Names inside one block: the package's -> timm's, for blocks without and with an expansion convolution.
@@ -52,6 +53,23 @@ def lite0(class_names: Sequence[str], pixels: int = 96, seed: int = 0) -> TimmWr
     missing, unexpected = model.timm_model.load_state_dict(weights, strict=False)
     if unexpected or {name.split(".")[0] for name in missing} != {"classifier"}:
         raise RuntimeError(f"the weights do not fit the architecture: missing {missing}, unexpected {unexpected}")
+    return model.eval()
+
+
+def imagenet_lite0(pixels: int = 96) -> nn.Module:
+    """Return EfficientNet-Lite0 of timm with its own classifier of ImageNet's 1,000 classes, in eval mode.
+
+    Args:
+        pixels: side of the square images that the model's preprocessing makes.
+
+    Raises:
+        ImportError: if the package with the weights is missing.
+    """
+    import timm
+
+    model: Any = timm.create_model("tf_efficientnet_lite0")
+    model.load_state_dict(dict(_pretrained()))
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, pixels, pixels), "crop_pct": 1.0}
     return model.eval()
 
 
