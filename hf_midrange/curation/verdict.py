@@ -19,6 +19,9 @@ from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
 BARELY = 1.2
 """Features do not carry a class where even the upper bound of a repaired accuracy is below this many times chance."""
 
+GAINED = 0.25
+"""A pseudo-group that gains this much accuracy is carried by the features; its rows may be too few to learn from."""
+
 
 def judge(report: dict[str, Any]) -> tuple[str, str]:
     """Return the verdict on the other figures of a report, and a sentence that explains it."""
@@ -26,7 +29,8 @@ def judge(report: dict[str, Any]) -> tuple[str, str]:
     if not report.get("sign", True):
         return NOTHING, f"{_doubt(report)}: no sign of a confounder, head left as it is"
     worst = min(report["cells"], key=lambda cell: cell["after"]["high"])
-    if worst["after"]["high"] < BARELY * chance:
+    gain = worst["after"]["accuracy"] - worst["before"]["accuracy"]
+    if worst["after"]["high"] < BARELY * chance and gain < GAINED:
         return CANNOT, (
             f"balanced weights reach {worst['after']['accuracy']:.2f} in *{worst['name']}* (cross-validated, at most "
             f"{worst['after']['high']:.2f}): the features do not carry the class there"
