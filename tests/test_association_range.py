@@ -98,6 +98,7 @@ def test_a_phrase_inside_a_word_shares_its_group_and_chance_does_not():
     there_are = there & (rng.random(2000) < 0.3)
     everywhere, rare = rng.random(2000) < 0.97, np.zeros(2000, dtype=bool)
     rare[np.flatnonzero(everywhere)[:12]] = True
-    groups = same_concepts(sparse.csr_matrix(np.column_stack([there, there_are, everywhere, rare])), ids, 2)
-    assert groups[0] == groups[1]
+    concepts = [there, there_are, everywhere, rare, ~there]
+    groups = same_concepts(sparse.csr_matrix(np.column_stack(concepts)), ids, 2)
+    assert groups[0] == groups[1] == groups[4]
     assert len(set(groups)) == 3

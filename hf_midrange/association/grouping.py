@@ -17,8 +17,8 @@ CONTAINED, SURE = 0.9, 5.0
 def same_concepts(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> np.ndarray:
     """Return a group number per concept, of shape `(m,)`; concepts linked directly or through others share one.
 
-    Two concepts are linked if they correlate at 0.8 within labels, or if one lies inside the other, as "there are" in
-    "there": Loevinger's homogeneity (1948), the covariance over the largest that the prevalences allow, is then 0.9 or
+    Two concepts are linked if they correlate at 0.8 or -0.8 within labels (a negation says the same with the opposite
+    sign), or if one lies inside the other, as "there are" in "there": Loevinger's homogeneity (1948), the covariance over the largest that the prevalences allow, is then 0.9 or
     more, and the excess of joint rows is five standard deviations or more above what chance gives.
 
     Args:
@@ -38,5 +38,5 @@ def same_concepts(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> 
     deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
     with np.errstate(divide="ignore", invalid="ignore"):
         contained = (covariance / largest >= CONTAINED) & (covariance / np.sqrt(chance) >= SURE)
-    linked = (covariance / np.outer(deviation, deviation) >= SAME) | contained
+    linked = (np.abs(covariance / np.outer(deviation, deviation)) >= SAME) | contained
     return connected_components(sparse.csr_matrix(linked), directed=False)[1]
