@@ -18,8 +18,9 @@ def same_concepts(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> 
     """Return a group number per concept, of shape `(m,)`; concepts linked directly or through others share one.
 
     Two concepts are linked if they correlate at 0.8 or -0.8 within labels (a negation says the same with the opposite
-    sign), or if one lies inside the other, as "there are" in "there": Loevinger's homogeneity (1948), the covariance over the largest that the prevalences allow, is then 0.9 or
-    more, and the excess of joint rows is five standard deviations or more above what chance gives.
+    sign), or if one lies inside the other, as "there are" in "there": Loevinger's homogeneity (1948), the covariance
+    over the largest that the prevalences allow, is then 0.9 or more, and the excess of joint rows is five standard
+    deviations or more above what chance gives.
 
     Args:
         present: which row has which concept, of shape `(n, m)`; `(m, m)` must fit in memory.
