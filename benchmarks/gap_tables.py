@@ -74,7 +74,8 @@ def details(results, strategies, tie):
 def heads(results, selections, tie):
     """Return a Markdown table: gap closed by selection and kind of head."""
     runs = [run for (_, other), part in parted(results).items() if other == tie for run in part]
-    kinds = sorted({kind for run in runs for name in selections for kind in run[name].get("heads", {})})
+    selections = [name for name in selections if all("heads" in run[name] for run in runs)]
+    kinds = sorted({kind for run in runs for name in selections for kind in run[name]["heads"]})
     lines = ["| selection | corrected | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 2) + "|"]
     for name in selections:
         cells = [_number(pooled(runs, name))]
