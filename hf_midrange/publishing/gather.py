@@ -108,7 +108,7 @@ def curation_facts(curated: Dataset, split: str) -> CurationFacts:
         strategy=report["strategy"],
         seed=report["seed"],
         rows=len(curated),
-        kept=int(_numbers(curated, columns.KEEP).sum()),
+        kept=int(columns.numbers(curated, columns.KEEP).sum()),
         split=split,
         cells=_cells(report),
     )
@@ -119,10 +119,9 @@ def group_facts(curated: Dataset, split: str) -> tuple[GroupFacts, ...]:
     if columns.GROUP not in curated.column_names:
         return ()
     names = columns.class_label(curated.features, columns.GROUP).names
-    ids, keep = columns.labels(curated, columns.GROUP), _numbers(curated, columns.KEEP)
-    rows, kept, weight = (
-        np.bincount(ids, weights=by, minlength=len(names)) for by in (None, keep, _numbers(curated, columns.WEIGHT))
-    )
+    ids, keep = columns.labels(curated, columns.GROUP), columns.numbers(curated, columns.KEEP)
+    weights = columns.numbers(curated, columns.WEIGHT)
+    rows, kept, weight = (np.bincount(ids, weights=by, minlength=len(names)) for by in (None, keep, weights))
     shares = [values / max(values.sum(), 1e-12) for values in (rows, kept, weight)]
     return tuple(
         GroupFacts(split, name, int(rows[k]), float(shares[0][k]), int(kept[k]), *(float(s[k]) for s in shares[1:]))
@@ -191,7 +190,3 @@ def _how(name: str) -> str:
     if name.startswith(columns.VIEW_PREFIX):
         return f"annotate: a plain description of the input by {name.removeprefix(columns.VIEW_PREFIX)}"
     return HOW.get(name, "a column of the source data set")
-
-
-def _numbers(ds: Dataset, column: str) -> np.ndarray:
-    return np.asarray(ds.with_format("numpy")[column][:], dtype=np.float64)

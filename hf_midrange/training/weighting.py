@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset, Value
 from torch.nn import functional
 
-from hf_midrange.columns import KEEP, WEIGHT
+from hf_midrange.columns import KEEP, WEIGHT, numbers
 
 
 FLOATS = ("float16", "float32", "float64")
@@ -56,7 +56,7 @@ def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: AN
     chosen = by if by in found else found[0]
     if isinstance(dataset, IterableDataset):
         return dataset.filter(_Positive(chosen)), RowsUsed(chosen, None, None, 1.0)
-    values = np.asarray(dataset.with_format(None).select_columns([chosen])[:][chosen], dtype=np.float64)
+    values = numbers(dataset, chosen)
     bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
     if bad.size:
         raise ValueError(f"column {chosen!r} must be finite and not negative, but row {bad[0]} has {values[bad[0]]}")
