@@ -71,7 +71,9 @@ class Server:
     ) -> subprocess.CompletedProcess[str]:
         """Run Python code in a fresh process; without `ours`, `hf_midrange` cannot be imported there."""
         environment = self.environment(home, token, xet)
-        environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), *([str(ROOT)] if ours else [])])
+        before = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # other versions of libraries, maybe
+        paths = [*before, str(TESTS), *([str(ROOT)] if ours else [])]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         hidden = "" if ours else _HIDE
         command = [sys.executable, "-c", hidden + code]
         return subprocess.run(
