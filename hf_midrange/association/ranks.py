@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse, special, stats
+from scipy import sparse, special
 
 
 class LabelRanks(NamedTuple):
@@ -35,14 +35,18 @@ class Shift(NamedTuple):
 
 def label_ranks(values: np.ndarray, ids: np.ndarray, classes: int) -> LabelRanks:
     """Return the ranks of `values`, of shape `(n,)`, within the labels `ids`."""
-    ranks, ties = np.zeros(len(ids)), np.zeros(classes)
-    order = np.argsort(ids, kind="stable")
+    order = np.lexsort((values, ids))
+    label, value = ids[order], values[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (label[1:] != label[:-1]) | (value[1:] != value[:-1])
+    first = np.flatnonzero(new)
+    length = np.diff(first, append=len(order))
     sizes = np.bincount(ids, minlength=classes)
-    for label, rows in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
-        if rows.size:
-            ranks[rows] = stats.rankdata(values[rows])
-            runs = np.unique(ranks[rows], return_counts=True)[1].astype(np.float64)
-            ties[label] = (runs**3 - runs).sum()
+    before = (np.cumsum(sizes) - sizes)[label[first]]
+    ranks = np.empty(len(order))
+    ranks[order] = np.repeat(first - before + (length + 1) / 2, length)
+    runs = length.astype(np.float64)
+    ties = np.bincount(label[first], weights=runs**3 - runs, minlength=classes)
     return LabelRanks(ranks, sizes.astype(np.float64), ties)
 
 

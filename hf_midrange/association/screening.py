@@ -26,8 +26,8 @@ class Margins(NamedTuple):
     """`with_concept (total - with_concept) / (total^2 (total - 1))`: what a concept adds to the variance."""
     varies: np.ndarray
     """1 where some rows of the label have the concept and some lack it, else 0."""
-    by_concept: sparse.csr_matrix
-    """Which row has which concept, of shape `(m, n)`, float32."""
+    present: sparse.csr_matrix
+    """Which row has which concept, of shape `(n, m)`, float32."""
     ids: np.ndarray
     """The label of each row, of shape `(n,)`."""
     by_label: list[tuple[np.ndarray, sparse.csr_matrix]]
@@ -44,7 +44,7 @@ def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> Margin
     n = np.maximum(total, 2)[:, None]
     spread = hits * (total[:, None] - hits) / (n**2 * (n - 1))
     varies = ((hits > 0) & (hits < total[:, None])).astype(np.float64)
-    return Margins(total, hits, hits / n, spread, varies, sparse.csr_matrix(counted.T), ids, by_label)
+    return Margins(total, hits, hits / n, spread, varies, counted, ids, by_label)
 
 
 class Side(NamedTuple):
@@ -71,7 +71,7 @@ def unit_sides(bands: np.ndarray, known: Margins, number: int, member: int | Non
         member: the unit's class; None for a unit that stands for none, whose members are an empty side.
     """
     where = (bands[:, None] == np.arange(number)).astype(np.float32)
-    both = np.asarray(known.by_concept @ where, dtype=np.float64).T
+    both = np.asarray(known.present.T @ where, dtype=np.float64).T
     labels = len(known.total)
     cell = bands.astype(np.int64) * labels + known.ids
     in_band = np.bincount(cell, minlength=number * labels).reshape(number, labels).astype(np.float64)
