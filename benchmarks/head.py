@@ -16,38 +16,43 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from tasks.pool import erm_head
 
-from hf_midrange import LinearHead, columns, curate, retrain_head
+from hf_midrange import columns, curate, retrain_head
 
 
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
 REFITS = 20
-VIEW = 48
-"""Numbers of the side view, as many as a 4 x 4 thumbnail has."""
+FACTORS, VIEW = 64, 48
+"""Factors behind an embedding, and numbers of the side view, as many as a 4 x 4 thumbnail has."""
+
+CORE, SHORTCUT = 2.5, 3.0
+"""Distance of a class's mean from the others, in deviations."""
 
 HEAD_SECONDS: list[float] = []
 
 
 def simulate(rows, width, classes, seed, contrary=0.05):
-    """Return embeddings with a core and a shortcut direction per class, labels, groups, and a view of the shortcut."""
-    rng = np.random.default_rng(seed)
+    """Return embeddings, labels, groups (class times classes plus shortcut), and a view of the shortcut.
+
+    64 factors, among them a core and a shortcut per class, are mixed into all channels, which are thus correlated as
+    those of real embeddings are.
+    """
+    rng, every = np.random.default_rng(seed), np.arange(rows)
     labels = rng.integers(0, classes, rows)
     tied = np.where(rng.random(rows) < contrary, (labels + rng.integers(1, classes, rows)) % classes, labels)
-    core, shortcut, seen = (
-        np.random.default_rng(k).normal(size=(classes, size)) for k, size in ((1, width), (2, width), (3, VIEW))
-    )
-    values = rng.normal(size=(rows, width)) * 15 + core[labels] + 1.5 * shortcut[tied]
-    view = rng.normal(size=(rows, VIEW)) * 2 + seen[tied]
-    return values.astype(np.float32), labels, labels * classes + tied, view.astype(np.float32)
+    factors, view = rng.normal(size=(rows, FACTORS)), rng.normal(size=(rows, VIEW))
+    factors[every, labels] += CORE
+    factors[every, classes + tied] += SHORTCUT
+    view[every, tied] += SHORTCUT
+    mixing = np.random.default_rng(1).normal(size=(FACTORS, width)).astype(np.float32)
+    values = factors.astype(np.float32) @ mixing + 2 * rng.standard_normal((rows, width), dtype=np.float32)
+    return values, labels, labels * classes + tied, view.astype(np.float32)
 
 
-def erm_head(width, classes):
-    values, labels, _, _ = simulate(2000, width, classes, 77)
-    model = LogisticRegression(C=1e-4, max_iter=200).fit(values, labels)
-    weight, bias = model.coef_, model.intercept_
-    if classes == 2:
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    return LinearHead.from_weights(weight, bias)
+def erm(width, classes):
+    values, labels, _, _ = simulate(1000 * classes, width, classes, 77)
+    return erm_head(values, labels, classes)
 
 
 def worst(predictions, labels, groups):
@@ -127,7 +132,7 @@ def main():
 
 
 def compare(rows, width, classes, repeats, with_view):
-    head = erm_head(width, classes)
+    head = erm(width, classes)
     *parts, view = simulate(rows, width, classes, 5)
     ds = dataset(*parts, view if with_view else None, head)
     new, new_labels, new_groups, _ = simulate(4000, width, classes, 6, contrary=1 - 1 / classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -102,8 +103,9 @@ def left_out_scores(
     norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64))))
     features /= features.dtype.type(norm if norm > 0 else 1.0)
     blocks = _shared(None if sources is None else sources[chosen])
-    solver = _by_rows if len(features) <= features.shape[1] else _by_columns
-    solved = [part for fit in fits for part in solver(features, *_restricted(fit, chosen), fit.ridges, blocks)]
+    wide = len(features) <= features.shape[1]
+    solver = partial(_by_rows, features, features @ features.T) if wide else partial(_by_columns, features)
+    solved = [part for fit in fits for part in solver(*_restricted(fit, chosen), fit.ridges, blocks)]
     scores = np.empty((len(values), len(solved)))
     scores[chosen] = np.column_stack([left_out for left_out, _ in solved])
     rest = np.setdiff1d(np.arange(len(values)), chosen)
@@ -127,13 +129,13 @@ Solved = tuple[np.ndarray, np.ndarray]
 
 def _by_rows(
     features: np.ndarray,
+    kernel: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray,
     ridges: tuple[float, ...],
     blocks: list[np.ndarray],
 ) -> list[Solved]:
     """Solve in the row space, where left-out residuals are the dual weights over the diagonal of the inverse."""
-    kernel = features @ features.T
     targets, solved = targets.astype(features.dtype), []
     for ridge in ridges:
         system = kernel.copy()

@@ -75,7 +75,7 @@ def solve_together(problem: Problem, tolerance: float | None = None) -> list[Cor
         goal,
         np.zeros(fitted.size * (1 if problem.penalty == "l2" else 2) + fitted.biases),
         bounds=bounds,
-        m=20,
+        m=10,
         factr=SMALLEST_STEP[problem.features.dtype],
         pgtol=GRADIENT_TOLERANCE[problem.penalty] if tolerance is None else tolerance,
         maxiter=5000,
