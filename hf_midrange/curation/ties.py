@@ -142,9 +142,20 @@ def selection_of(ties: list[Tie], evidence: Evidence) -> Selection:
     broken = np.column_stack([tie.contrary for tie in ties])
     patterns = broken @ (2 ** np.arange(len(ties)))
     towards = np.choose(broken.argmax(axis=1), [tie.towards for tie in ties])
-    names = [tie.name for tie in ties] if len(ties) > 1 else []
+    names = _told_apart([tie.name for tie in ties]) if len(ties) > 1 else []
     reasons = [_reason(classes, labels[i], i, ties) for i in range(len(labels))]
     return split_by_contrary(labels, patterns, towards, classes, reasons, names)
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """Return names of ties, numbered where one view shows several: pseudo-groups need names of their own.
+
+    >>> _told_apart(["view_thumbnail", "view_text", "view_thumbnail"])
+    ['view_thumbnail (1)', 'view_text', 'view_thumbnail (2)']
+    """
+    return [
+        f"{name} ({names[: k + 1].count(name)})" if names.count(name) > 1 else name for k, name in enumerate(names)
+    ]
 
 
 def _reason(classes: list[str], label: int, row: int, ties: list[Tie]) -> str:
