@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hf_midrange.publishing import publish_dataset as publish_dataset
     from hf_midrange.publishing import publish_head as publish_head
     from hf_midrange.publishing import publish_model as publish_model
+    from hf_midrange.reporting import Report as Report
+    from hf_midrange.reporting import report as report
     from hf_midrange.scoring import group_metrics as group_metrics
     from hf_midrange.training import DebiasReport as DebiasReport
     from hf_midrange.training import MidRangeArguments as MidRangeArguments
@@ -66,6 +68,8 @@ _HOMES = {
     "publish_dataset": "publishing",
     "publish_head": "publishing",
     "publish_model": "publishing",
+    "Report": "reporting",
+    "report": "reporting",
     "group_metrics": "scoring",
     "DebiasReport": "training",
     "MidRangeArguments": "training",

@@ -28,6 +28,7 @@ from hf_midrange.options import (
     Split,
 )
 from hf_midrange.publish_command import publish
+from hf_midrange.report_command import report
 
 
 app = typer.Typer(
@@ -288,6 +289,7 @@ def demo(
 
 
 app.command()(publish)
+app.command()(report)
 
 
 def _shards_of(output: Path) -> Path:

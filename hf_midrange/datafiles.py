@@ -46,6 +46,15 @@ def one_split(ds: Dataset | DatasetDict, path: str) -> Dataset:
     raise ValueError(f"{path} has the splits {', '.join(ds)}; choose one with --split")
 
 
+def read_findings(folder: Path) -> Dataset:
+    """Return the findings in a folder, as `associate` on the command line or `save_findings` wrote them."""
+    from hf_midrange.association import load_findings
+
+    if (folder / "findings.parquet").is_file():
+        return load_findings(folder)
+    return one_split(read_dataset(str(folder)), str(folder))
+
+
 def claim_output(output: Path, source: str, overwrite: bool = False) -> None:
     """Refuse an `output` folder that must not be written, before any work is done.
 

@@ -13,7 +13,6 @@ from hf_midrange.options import Config
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel
 
 
@@ -36,10 +35,12 @@ def publish(
 
     The token is the one of `hf auth login` or of the environment variable HF_TOKEN; it needs write access.
     """
+    from hf_midrange.datafiles import read_findings
+
     if dataset is None and model is None:
         raise typer.BadParameter("give --dataset, --model, or both")
     common: dict[str, Any] = {
-        "findings": None if findings is None else _findings(findings),
+        "findings": None if findings is None else read_findings(findings),
         "license": license,
         "private": not public,
         "revision": revision,
@@ -86,12 +87,3 @@ def _processor(classifier: PreTrainedModel, folder: Path) -> Any:  # noqa: ANN40
     except (OSError, ValueError) as error:
         warnings.warn(f"{folder} has no preprocessing beside the model: {error}", stacklevel=2)
         return None
-
-
-def _findings(folder: Path) -> Dataset:
-    from hf_midrange.association import load_findings
-    from hf_midrange.datafiles import one_split, read_dataset
-
-    if (folder / "findings.parquet").is_file():
-        return load_findings(folder)
-    return one_split(read_dataset(str(folder)), str(folder))

@@ -15,7 +15,8 @@ from hf_midrange.datafiles import read_dataset, write_dataset
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-COMMANDS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate", "run", "publish", "demo"]
+STEPS = ["extract", "bands", "annotate", "associate", "curate", "retrain", "evaluate"]
+COMMANDS = [*STEPS, "run", "publish", "report", "demo"]
 
 
 def typed(*words, code=None):

@@ -1,0 +1,189 @@
+"""`report`: everything that was found and done, as one page and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset
+
+from hf_midrange import columns
+from hf_midrange.association.mislabels import suspected_mislabels
+from hf_midrange.publishing.gather import shareable, versions
+from hf_midrange.reporting import rendering
+from hf_midrange.reporting.cards import cards_of
+from hf_midrange.reporting.distributions import distributions_of
+from hf_midrange.reporting.examples import examples
+from hf_midrange.reporting.facts import Card, Curated, Example, Facts, Reason, Suspect, plain
+from hf_midrange.reporting.groups import groups_of
+from hf_midrange.reporting.reading import Material, read
+from hf_midrange.reporting.thumbnails import thumbnails
+from hf_midrange.reporting.verdict import verdict_of
+
+
+if TYPE_CHECKING:
+    from hf_midrange.head import LinearHead
+
+PAGE, FACTS = "report.html", "report.json"
+SUSPECTS, REASONS = 24, 40
+"""Most suspected rows shown, and most pseudo-groups with a reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A finished report; printed, it is the verdict, and a notebook shows a summary of it.
+
+    Attributes:
+        facts: what the page says, as JSON holds it.
+        html: the page, which needs nothing beside it.
+        summary: a few lines of HTML.
+    """
+
+    facts: dict[str, Any]
+    html: str
+    summary: str
+
+    def __str__(self) -> str:
+        return str(self.facts["verdict"]["sentence"])
+
+    def __repr__(self) -> str:
+        return f"Report({str(self)!r}, {len(self.html)} characters of HTML)"
+
+    def _repr_html_(self) -> str:
+        return self.summary
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `report.html` and `report.json` into a folder, which is made if it is missing; return the page."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / PAGE).write_text(self.html, encoding="utf-8")
+        (target / FACTS).write_text(json.dumps(self.facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return target / PAGE
+
+
+def report(
+    ds: Dataset,
+    findings: Dataset,
+    curated: Dataset | None = None,
+    head: LinearHead | None = None,
+    *,
+    evaluation: Dataset | None = None,
+    controls: Mapping[str, LinearHead] | None = None,
+    output_dir: str | Path | None = None,
+    seed: int = 0,
+) -> Report:
+    """Return what is wrong with the model, how sure that is, the rows that show it, and what to do now.
+
+    The page is one HTML file without scripts or requests, at most 5 MB; images are shrunk to what fits. Text of the
+    data is escaped. Of local paths only the last part is told.
+
+    Args:
+        ds: what `associate` was given: one split with `label`, `logits`, `concepts_<source>`, and `image` or `text`
+            for examples to be seen. Bands are fitted where there are none, as `associate` does.
+        findings: what `associate` returned for it.
+        curated: what `curate` returned; by default `ds` itself if it was curated.
+        head: what `retrain_head` returned.
+        evaluation: rows that no head was fitted to, with `embedding`, `logits`, `label` and perhaps `group`, to score
+            on. Without them scores are on `ds`, where "after" is cross-validated.
+        controls: further heads to score, by name.
+        output_dir: a folder to write `report.html` and `report.json` into.
+        seed: of folds and of the control that gives the weights to random rows.
+
+    Raises:
+        KeyError, TypeError: if columns are missing or of another kind.
+        ValueError: if the findings are of other rows, or the heads of another width.
+
+    Example:
+        >>> hm.report(curated, findings, head=head, output_dir="report")     # doctest: +SKIP
+    """
+    _check_head(evaluation if evaluation is not None else ds, head, controls or {})
+    material = read(ds, findings, curated)
+    cards, left_out = cards_of(material)
+    suspects, suspected, note = _suspects(material, findings)
+    facts = Facts(
+        verdict=verdict_of(material, cards, suspected, head is not None),
+        rows=len(ds),
+        classes=material.classes,
+        findings=len(findings),
+        confirmed=sum(row["confirmed"] for row in material.findings),
+        confounders=sum(card.confounder for card in cards),
+        cards=cards,
+        cards_left_out=left_out,
+        distributions=distributions_of(material),
+        groups=groups_of(material, head, evaluation, controls or {}, seed),
+        curation=_curated(material),
+        suspects=suspects,
+        suspected=suspected,
+        suspects_note=note,
+        provenance=shareable(material.provenance),
+        versions=versions(),
+    )
+    shown = [example.row for example in _all_examples(cards, suspects)]
+    html = rendering.page(facts, thumbnails(material.ds, shown))
+    made = Report(plain(facts), html, rendering.summary(facts))
+    if output_dir is not None:
+        made.save(output_dir)
+    return made
+
+
+def _check_head(ds: Dataset, head: LinearHead | None, controls: Mapping[str, LinearHead]) -> None:
+    heads = ({} if head is None else {"head": head}) | dict(controls)
+    if not heads:
+        return
+    columns.require(ds, columns.EMBEDDING)
+    width, classes = columns.matrix(ds.select(range(min(1, len(ds)))), columns.EMBEDDING).shape[1], None
+    classes = columns.class_label(ds.features).num_classes
+    for name, each in heads.items():
+        if (each.width, each.num_classes) != (width, classes):
+            raise ValueError(
+                f"{name!r} has {each.num_classes} classes on embeddings of width {each.width}, but the rows have "
+                f"{classes} classes and embeddings of width {width}"
+            )
+
+
+def _suspects(material: Material, findings: Dataset) -> tuple[tuple[Suspect, ...], int, str | None]:
+    """Return the first suspected rows, how many there are, and why nobody looked where nobody did."""
+    try:
+        found = suspected_mislabels(material.ds, findings)
+    except (KeyError, ValueError) as error:  # bands of another kind say nothing about labels
+        return (), 0, str(error.args[0] if error.args else error)
+    first = found.select(range(min(SUSPECTS, len(found))))
+    nothing = np.zeros(len(material.ids), dtype=bool)
+    suspects = []
+    for row in first.to_list():
+        shown = examples(material, np.array([row["row"]]), material.values(row["label"]), "", nothing)[0]
+        names = [material.classes[row[key]] for key in ("label", "suggested")]
+        suspects.append(Suspect(names[0], names[1], row["score"], shown))
+    return tuple(suspects), len(found), None
+
+
+def _curated(material: Material) -> Curated | None:
+    if material.curated is None or material.curation is None:
+        return None
+    kept = int(columns.numbers(material.curated, columns.KEEP).sum())
+    return Curated(material.curation, kept, len(material.curated), _reasons(material.curated))
+
+
+def _reasons(curated: Dataset) -> tuple[Reason, ...]:
+    columns.require(curated, columns.PSEUDO_GROUP, columns.WEIGHT, columns.REASON)
+    cells, weights = columns.labels(curated, columns.PSEUDO_GROUP), columns.numbers(curated, columns.WEIGHT)
+    names, reasons = columns.class_label(curated.features, columns.PSEUDO_GROUP).names, curated[columns.REASON]
+    found = []
+    for cell in np.unique(cells)[:REASONS]:
+        rows = np.flatnonzero(cells == cell)
+        found.append(Reason(names[cell], len(rows), float(weights[rows].mean()), str(reasons[int(rows[0])])))
+    return tuple(found)
+
+
+def _all_examples(cards: tuple[Card, ...], suspects: tuple[Suspect, ...]) -> Iterator[Example]:
+    """Yield the examples in the order in which they may have images: what tells most comes first."""
+    for card in cards:
+        yield from card.exceptions
+        for spot in card.spots:
+            yield from spot.examples
+        if card.number == 1:
+            yield from (suspect.example for suspect in suspects)

@@ -1,0 +1,96 @@
+"""Accuracy by group before and after the repair, with a control, on rows that the judged head has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset
+
+from hf_midrange import columns
+from hf_midrange.curation.evidence import read
+from hf_midrange.curation.report import NOTHING
+from hf_midrange.curation.selection import Selection
+from hf_midrange.curation.trial import held_out_predictions
+from hf_midrange.reporting.facts import Groups, Scored
+from hf_midrange.reporting.reading import Material
+from hf_midrange.scoring import group_metrics
+
+
+if TYPE_CHECKING:
+    from hf_midrange.head import LinearHead
+
+BEFORE, CROSSED, RANDOM, AFTER = "before", "after, cross-validated", "control: random rows", "after"
+
+
+def groups_of(
+    material: Material,
+    head: LinearHead | None,
+    evaluation: Dataset | None,
+    controls: Mapping[str, LinearHead],
+    seed: int,
+) -> Groups | None:
+    """Return accuracy by `group`, or without such a column by pseudo-group, or by label.
+
+    On rows of its own (`evaluation`) each head is scored as it is. On the curated rows themselves, to which the head
+    was fitted, "after" comes from corrections fitted without the row's fold, and so does the control: the same weights
+    on random rows of the same class. The head's own accuracy there stands beside them, called what it is.
+    """
+    rows = material.ds if evaluation is None else evaluation
+    columns.require(rows, columns.LABEL, columns.LOGITS)
+    by = _by(rows, material if evaluation is None else None)
+    names, ids = columns.class_label(rows.features, by).names, columns.labels(rows, by)
+    labels = columns.labels(rows)
+    same = evaluation is None and material.curated is not None and _same_rows(material.ds, material.curated)
+    told = {BEFORE: ("the network as it was", columns.matrix(rows, columns.LOGITS).argmax(axis=1))}
+    if same and material.curated is not None and (material.curation or {}).get("verdict") != NOTHING:
+        told |= _crossed(material.curated, seed)
+    heads = {} if head is None else {AFTER: head}
+    for name, each in (heads | dict(controls)).items():
+        note = "the given head, on rows that it was fitted to: too good" if same else "the given head"
+        predicted = each(columns.finite_matrix(rows, columns.EMBEDDING)).argmax(dim=1).numpy()
+        told[f"{name}, own rows" if same else name] = (note, predicted)
+    scores = [
+        Scored(name, note, group_metrics(predicted, labels, ids, group_names=names))
+        for name, (note, predicted) in told.items()
+    ]
+    seen = tuple(name for name in names if name in scores[0].metrics["groups"])
+    return Groups(by, seen, tuple(scores))
+
+
+def _by(rows: Dataset, material: Material | None) -> str:
+    if columns.GROUP in rows.column_names:
+        return columns.GROUP
+    curated = None if material is None else material.curated
+    if curated is not None and columns.PSEUDO_GROUP in rows.column_names:
+        return columns.PSEUDO_GROUP
+    return columns.LABEL
+
+
+def _same_rows(ds: Dataset, curated: Dataset) -> bool:
+    needed = (columns.EMBEDDING, columns.LOGITS, columns.WEIGHT, columns.PSEUDO_GROUP)
+    if len(ds) != len(curated) or any(name not in curated.column_names for name in needed):
+        return False
+    return bool(np.array_equal(columns.matrix(ds, columns.LOGITS), columns.matrix(curated, columns.LOGITS)))
+
+
+def _crossed(curated: Dataset, seed: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Return predictions by cross-validated corrections with the curated weights, and with the same ones shuffled."""
+    evidence = read(curated, None, seed)
+    cells = columns.labels(curated, columns.PSEUDO_GROUP)
+    weights = columns.numbers(curated, columns.WEIGHT)
+    shuffled, rng = weights.copy(), np.random.default_rng(seed)
+    for k in range(len(evidence.classes)):
+        rows = np.flatnonzero(evidence.labels == k)
+        shuffled[rows] = weights[rng.permutation(rows)]
+    names = columns.class_label(curated.features, columns.PSEUDO_GROUP).names
+    empty: dict[str, Any] = {"names": names, "owners": np.zeros(len(names)), "shares": np.zeros(len(names))}
+
+    def predicted(chosen: np.ndarray) -> np.ndarray:
+        return held_out_predictions(evidence, Selection(cells, reasons=[], weights=chosen, **empty))
+
+    return {
+        CROSSED: ("the last layer corrected with the curated weights, without the row's fold", predicted(weights)),
+        RANDOM: ("the same weights on random rows of the same class, without the row's fold", predicted(shuffled)),
+    }

@@ -1,0 +1,95 @@
+"""All that a report is made from, checked once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset
+from scipy import sparse
+
+from hf_midrange import columns
+from hf_midrange.association.findings import provenance
+from hf_midrange.association.reading import Inputs, read_inputs
+from hf_midrange.curation.report import curation_report
+
+
+class Material(NamedTuple):
+    """The rows, the findings about them, and what was curated."""
+
+    ds: Dataset
+    """With bands."""
+    inputs: Inputs
+    ids: np.ndarray
+    """Class ids, of shape `(n,)`."""
+    classes: tuple[str, ...]
+    findings: list[dict[str, Any]]
+    provenance: dict[str, Any]
+    curated: Dataset | None
+    curation: dict[str, Any] | None
+    """The report inside the curated rows."""
+
+    def member(self, unit: int) -> np.ndarray | None:
+        """Return which rows belong to the unit's class, boolean of shape `(n,)`; None for a unit without one."""
+        own = self.inputs.problem.members[unit]
+        return None if own is None else self.ids == own
+
+    def values(self, unit: int) -> np.ndarray:
+        """Return the unit's values, or what orders rows like them, of shape `(n,)`."""
+        return columns.some_units(self.ds, self.inputs.values, [unit])[:, 0].astype(np.float64)
+
+    def bands(self, unit: int) -> np.ndarray:
+        """Return the band of each row, of shape `(n,)`; -1 where it has none."""
+        return self.inputs.problem.unit_bands(unit)
+
+    def having(self, source: str, concept: str) -> np.ndarray:
+        """Return which rows have a concept, boolean of shape `(n,)`."""
+        table, names = self._table(source)
+        return table[:, [names.index(concept)]].toarray()[:, 0]
+
+    def _table(self, source: str) -> tuple[sparse.csc_matrix, list[str]]:
+        wanted = np.flatnonzero(np.asarray(self.inputs.sources) == source)
+        return self.inputs.problem.present.tocsc()[:, wanted], [self.inputs.names[j] for j in wanted]
+
+
+def read(ds: Dataset, findings: Dataset, curated: Dataset | None) -> Material:
+    """Return the material of a report, refusing what does not belong together.
+
+    Raises:
+        KeyError: if a column is missing.
+        TypeError: for a `DatasetDict`, or a label that is no `ClassLabel`.
+        ValueError: if the findings speak of units or concepts that `ds` does not have.
+    """
+    inputs = read_inputs(ds)
+    if curated is None and columns.REASON in ds.column_names:
+        curated = ds
+    rows = findings.to_list()
+    _check(rows, inputs)
+    told = curated is not None and bool(getattr(curated.features.get(columns.REASON), "id", None))
+    return Material(
+        ds=inputs.ds,
+        inputs=inputs,
+        ids=inputs.problem.ids,
+        classes=tuple(columns.class_label(ds.features).names),
+        findings=rows,
+        provenance=provenance(findings),
+        curated=curated,
+        curation=curation_report(curated) if curated is not None and told else None,
+    )
+
+
+def _check(rows: list[dict[str, Any]], inputs: Inputs) -> None:
+    known = set(zip(inputs.sources, inputs.names, strict=True))
+    for row in rows:
+        if not 0 <= row["unit"] < len(inputs.unit_names) or inputs.unit_names[row["unit"]] != row["unit_name"]:
+            raise ValueError(
+                f"the findings speak of unit {row['unit']} ({row['unit_name']!r}), but the dataset has the units "
+                f"{inputs.unit_names}; give the rows that `associate` was given"
+            )
+        if (row["source"], row["concept"]) not in known:
+            raise ValueError(
+                f"the findings speak of {row['concept']!r} in `{columns.CONCEPTS_PREFIX}{row['source']}`, which the "
+                "dataset does not have; give the rows that `associate` was given"
+            )
+        if row["band"] not in inputs.band_names:
+            raise ValueError(f"the findings speak of band {row['band']!r}; the dataset has {inputs.band_names}")

@@ -1,0 +1,90 @@
+"""From facts to HTML: one page without scripts, and a short form for notebooks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hf_midrange.publishing.escaping import visible
+from hf_midrange.reporting import drawing
+from hf_midrange.reporting.facts import Facts
+
+
+def page(facts: Facts, images: Mapping[int, str]) -> str:
+    """Return the whole report; `images` are data URIs by row."""
+    return _environment().get_template("report.html.jinja").render(facts=facts, images=images, draw=drawing)
+
+
+def summary(facts: Facts) -> str:
+    """Return the report in a few lines, as a notebook shows it."""
+    return _environment().get_template("summary.html.jinja").render(facts=facts)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hf_midrange.reporting"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=_shown,  # every expression passes here: no template can forget to spell out what is invisible
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {each.__name__: each for each in (percent, figure, chance, interval, as_json, counted)}
+    return environment
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever a template may say
+    return value if isinstance(value, Markup) else visible(str(value))
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with one digit."""
+    return f"{100 * share:.1f} %"
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three significant digits; a dash for one that is not known.
+
+    >>> figure(0.12345), figure(float("inf")), figure(None)
+    ('0.123', '∞', '–')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    return ("∞" if value > 0 else "-∞") if math.isinf(value) else f"{value:.3g}"
+
+
+def chance(p: float | None) -> str:
+    """Return a p- or q-value; the smallest are not spelt out.
+
+    >>> chance(1e-30), chance(0.0312)
+    ('< 0.0001', '0.031')
+    """
+    if p is None or math.isnan(p):
+        return "–"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def interval(metrics: Mapping[str, float]) -> str:
+    """Return a group's accuracy in percent with its interval."""
+    return f"{100 * metrics['accuracy']:.1f} % ({100 * metrics['ci_low']:.0f} to {100 * metrics['ci_high']:.0f})"
+
+
+def as_json(value: Any) -> str:  # noqa: ANN401 - anything JSON holds
+    """Return a value as JSON, in ASCII."""
+    return json.dumps(value)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "row"), counted(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
