@@ -229,6 +229,14 @@ def test_what_is_unknown_is_left_out():
         assert absent not in card
 
 
+def test_a_model_with_nothing_to_repair_is_not_called_corrected():
+    nothing = CurationFacts("nothing to repair", "no sign", "auto", 0, 10, 10)
+    card = model_card(model_facts(curation=nothing, corrected=False, changed=()))
+    assert "Its last layer is as it was" in card
+    assert "was corrected" not in card
+    assert "debiasing" not in parsed(card)[0]["tags"]
+
+
 def test_nothing_confirmed_is_said_plainly():
     card = model_card(model_facts(findings=(), discovered=7))
     assert "Of 7 associations found on one half of the rows, none was confirmed" in card

@@ -20,7 +20,7 @@ USERS = {
 CODE = """
 import json, os, re
 from pathlib import Path
-from curated_rows import curated
+from curated_rows import curated, report
 from hub.running import Server
 from huggingface_hub import HfApi
 from publish_material import text_model, vit_model
@@ -94,6 +94,9 @@ refused("base id", lambda: hm.publish_model(vit, "me/x", base_model="https://evi
 api.upload_file(path_or_fileobj=b"{}", path_in_repo="pytorch_model.bin.index.json", repo_id="me/vit")
 metrics = {"mean": 1.0, "worst_group": 0.5}
 refused("stale weights", lambda: hm.publish_model(vit, "me/vit", metrics=metrics, dataset="me/x"))
+calm = curated(verdict=report("nothing to repair", "no sign"))
+hm.publish_model(vit, "me/calm", curated=calm, head=head)
+out["calm"] = Path(api.hf_hub_download("me/calm", "README.md")).read_text()
 out["left"] = api.list_repo_files("me/vit")
 out["branches"] = [api.list_repo_commits("me/rows", repo_type="dataset", revision=r)[0].title for r in ("main", "v2")]
 out["counts"] = [len(api.list_repo_commits("me/rows", repo_type="dataset", revision=r)) for r in ("main", "v2")]
@@ -157,6 +160,11 @@ def test_what_is_allowed_is_done(told):
         assert told[name][0] == "done", name
     assert told["branches"] == ["Publish curated data set"] * 2
     assert told["counts"] == [2, 3]  # publishing the same again made no commit
+
+
+def test_a_model_without_a_tie_is_published_as_what_it_is(told):
+    assert "there was\nnothing to repair" in told["calm"]
+    assert "corrected" not in told["calm"]
 
 
 def test_files_that_speak_of_other_weights_go(told):

@@ -14,10 +14,11 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
+from hf_midrange.curation.report import NOTHING
 from hf_midrange.publishing import gather, metadata
 from hf_midrange.publishing.cards import model_card
 from hf_midrange.publishing.commit import commit, files_in
-from hf_midrange.publishing.facts import ModelFacts, Score
+from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.target import State, Target, open_target
 
@@ -104,20 +105,7 @@ def publish_model(
     )
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
     target = open_target(repo_id, "model", private=private, token=token, revision=revision)
-    state = target.ask("look at", target.state)
-    with tempfile.TemporaryDirectory(prefix="hf-midrange-") as temporary:
-        folder = Path(temporary)
-        write_files(model, processor, facts, target.repo_id, folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if state is not None:
-            target.ask("read", lambda: _refuse_other(target, state, config))
-        return commit(
-            target,
-            files_in(folder),
-            message="Publish repaired model",
-            stale=_is_replaced,
-            refuse_other=lambda state: _refuse_other(target, state, config),
-        )
+    return _publish(model, processor, facts, target)
 
 
 def model_facts(
@@ -141,6 +129,8 @@ def model_facts(
 
     name, _ = last_linear(model)
     base = base_model or _loaded_from(model)
+    curation = _curation(curated)
+    corrected = curation is None or curation.verdict != NOTHING
     return ModelFacts(
         repo_id=repo_id,
         architecture=type(model).__name__,
@@ -151,14 +141,15 @@ def model_facts(
         base_revision=getattr(model.config, "_commit_hash", None) if base else None,
         licence=license,
         has_processor=has_processor or hasattr(model, "timm_model"),  # timm keeps its preprocessing in the config
-        changed=(f"{name}.weight", f"{name}.bias") if head is not None else (),
+        changed=(f"{name}.weight", f"{name}.bias") if head is not None and corrected else (),
         score=Score.of(OURS, metrics) if metrics is not None else None,
         controls=tuple(Score.of(name, of_control) for name, of_control in (controls or {}).items()),
         **gather.finding_facts(findings),
-        curation=_curation(curated),
+        curation=curation,
         dataset=dataset,
         split=split,
         curated=curated_id,
+        corrected=corrected,
     )
 
 
@@ -208,6 +199,23 @@ def refuse_non_id(name: str, value: str | None) -> None:
         raise PublishError(f"`{name}` must be a Hub id, such as 'me/waterbirds', but is {value!r}")
 
 
+def _publish(model: PreTrainedModel, processor: Any | None, facts: ModelFacts, target: Target) -> CommitInfo:  # noqa: ANN401
+    state = target.ask("look at", target.state)
+    with tempfile.TemporaryDirectory(prefix="hf-midrange-") as temporary:
+        folder = Path(temporary)
+        write_files(model, processor, facts, target.repo_id, folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if state is not None:
+            target.ask("read", lambda: _refuse_other(target, state, config))
+        return commit(
+            target,
+            files_in(folder),
+            message="Publish repaired model",
+            stale=_is_replaced,
+            refuse_other=lambda state: _refuse_other(target, state, config),
+        )
+
+
 def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whatever a caller gave
     from transformers import PreTrainedModel
 
@@ -226,7 +234,7 @@ def _loaded_from(model: PreTrainedModel) -> str | None:
     return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def _curation(curated: Dataset | DatasetDict | None) -> Any:  # noqa: ANN401 - CurationFacts or None
+def _curation(curated: Dataset | DatasetDict | None) -> CurationFacts | None:
     if curated is None:
         return None
     split = _one(curated)
