@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from concept_models import LABELS, save_vit
 from datasets import ClassLabel, Dataset, Features, Image, concatenate_datasets
 from PIL import Image as pillow
 from transformers import (
@@ -11,7 +12,6 @@ from transformers import (
     BertForSequenceClassification,
     ResNetConfig,
     ResNetForImageClassification,
-    ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
 )
@@ -20,9 +20,6 @@ from hf_midrange import columns
 from hf_midrange.concepts import EarlyFeatures, Predictions, annotate, load_source
 from hf_midrange.concepts.early_features import first_block
 from hf_midrange.concepts.vocabularies import imagenet_lemmas
-
-
-NAMES = [f"thing {k}" for k in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +35,7 @@ def ds():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("vit")
-    torch.manual_seed(0)
-    settings = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
-    config = ViTConfig(**settings, image_size=16, patch_size=8, id2label=dict(enumerate(NAMES)))
-    model = ViTForImageClassification(config)
-    for parameter in model.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
-    model.save_pretrained(path)
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(path)
+    save_vit(path)
     return str(path)
 
 
@@ -69,9 +59,9 @@ def test_predictions_are_the_first_labels(ds, folder):
     out = annotate(ds, [Predictions(folder, top=2, min_rows=1)])
     names = columns.vocabulary(out.features, "concepts_predictions")
     top = direct(folder, ds).logits.topk(2).indices.numpy()
-    constant = {NAMES[k] for k in range(6) if (top == k).any(axis=1).all()}
+    constant = {LABELS[k] for k in range(6) if (top == k).any(axis=1).all()}
     for row, ids in zip(out["concepts_predictions"], top, strict=True):
-        assert {names[j] for j in row} == {NAMES[k] for k in ids} - constant
+        assert {names[j] for j in row} == {LABELS[k] for k in ids} - constant
 
 
 @pytest.mark.parametrize("kind", [EarlyFeatures, Predictions])

@@ -47,7 +47,8 @@ def annotate(
             and a warning names them. Needs a `ClassLabel` column `label`; without one nothing is left out.
         batch_size: rows that are measured at once.
         output_dir: folder in which what models measure is kept shard by shard, so that the same call goes on where it
-            stopped, and every fitted source as `<name>.json` for `load_source`. Streams write nothing.
+            stopped, and every fitted source as `<name>.json` for `load_source`. Streams write nothing. Processes
+            that a launcher started share the folder and divide the shards; without it each runs models on all rows.
 
     Raises:
         KeyError, TypeError: before any work, if a column is missing or of a type that its source cannot read.
@@ -97,9 +98,11 @@ def _read(
 
 
 def _keep(source: Source, folder: Path) -> None:
+    from hf_midrange.extraction.shards import write_atomically
+
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        source.save(folder / f"{source.name}.json")
+        write_atomically(folder / f"{source.name}.json", source.to_json().encode())
     except TypeError as error:  # a function or a model object; the columns are right all the same
         warnings.warn(str(error), UserWarning, stacklevel=4)
 

@@ -11,11 +11,11 @@ from datasets import Dataset, Features, List, Value
 from scipy import sparse
 
 from hf_midrange.concepts.reading import name_table
-from hf_midrange.concepts.source import Batch, Source, refuse_constant
+from hf_midrange.concepts.source import Batch, WordSource, refuse_constant
 
 
 @dataclass(frozen=True)
-class Names(Source):
+class Names(WordSource):
     """The names that a function gives: `function(batch)` returns a list of names per row.
 
     The vocabulary is every name met in the rows fitted on; other names met later are not reported. A function cannot
@@ -49,16 +49,6 @@ class Names(Source):
     def inputs(self) -> tuple[str, ...]:
         """Return nothing: the function sees all columns."""
         return ()
-
-    @property
-    def fitted(self) -> bool:
-        """Return whether the vocabulary is known."""
-        return bool(self.words)
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the names met in the rows fitted on, sorted."""
-        return self.words
 
     def check(self, features: Features) -> None:
         """Accept any columns: only the function knows what it reads."""

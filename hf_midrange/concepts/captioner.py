@@ -8,7 +8,7 @@ from functools import lru_cache
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from hf_midrange.concepts.models import ModelLike, accelerator, evaluating
+from hf_midrange.concepts.models import ModelLike, accelerator, evaluating, model_identity, placed, processor_of
 from hf_midrange.concepts.pictures import rgb
 
 
@@ -29,11 +29,7 @@ class Captioner:
 
     def captions(self, images: Sequence[Any], prompt: str | None, max_new_tokens: int) -> list[str]:
         """Return one caption for each PIL image, greedily generated."""
-        place = next(self.model.parameters())
-        inputs = {
-            name: value.to(place.device, place.dtype if value.is_floating_point() else None)
-            for name, value in self._inputs([rgb(image) for image in images], prompt).items()
-        }
+        inputs = placed(self._inputs([rgb(image) for image in images], prompt), self.model)
         with evaluating(self.model):
             ids = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
         written = _without_prompt(ids, inputs.get("input_ids"))
@@ -70,28 +66,29 @@ def _without_prompt(ids: Tensor, prompt: Tensor | None) -> Tensor:
     return ids[:, prompt.shape[1] :]
 
 
-@lru_cache(maxsize=2)
 def captioner(model: ModelLike, processor: Any) -> Captioner:  # noqa: ANN401 - a processor, its id, or None
     """Return the captioner of a Hub id or folder, on the accelerator if there is one, or the given model where it is.
 
     Raises:
         ValueError: if the model does not write about images, or has no processor.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    return _kept(model, processor, model_identity(model) if isinstance(model, str | PathLike) else "")
 
-    name = fspath(model) if isinstance(model, str | PathLike) else str(getattr(model, "name_or_path", ""))
+
+@lru_cache(maxsize=2)
+def _kept(model: ModelLike, processor: Any, identity: str) -> Captioner:  # noqa: ANN401 - as for `captioner`
+    from transformers import AutoModelForImageTextToText
+
     if isinstance(model, str | PathLike):
-        _refuse_other_kinds(name)
-        model = AutoModelForImageTextToText.from_pretrained(name).to(accelerator())
-    if not hasattr(model, "generate"):
+        _refuse_other_kinds(fspath(model))
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(fspath(model)).to(accelerator())
+    else:
+        loaded = model
+    if not hasattr(loaded, "generate"):
         raise ValueError(
-            f"{type(model).__name__} writes no text; give a captioner such as BLIP or an image-text model"
+            f"{type(loaded).__name__} writes no text; give a captioner such as BLIP or an image-text model"
         )
-    if processor is None or isinstance(processor, str | PathLike):
-        if processor is None and not name:
-            raise ValueError("the model object does not say where it came from; pass `processor=` too")
-        processor = AutoProcessor.from_pretrained(name if processor is None else fspath(processor))
-    return Captioner(model, processor)
+    return Captioner(loaded, processor_of(model, processor))
 
 
 def _refuse_other_kinds(name: str) -> None:

@@ -11,13 +11,13 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.captioner import Captioner, captioner
-from hf_midrange.concepts.models import ModelLike, settings_identity
+from hf_midrange.concepts.models import ModelLike, ModelSource
 from hf_midrange.concepts.ngrams import NGrams
-from hf_midrange.concepts.source import IMAGE, Batch, Source, require_feature
+from hf_midrange.concepts.source import IMAGE, Batch, WordSource, require_feature
 
 
 @dataclass(frozen=True)
-class Captions(Source):
+class Captions(ModelSource, WordSource):
     """Words and short phrases of generated captions: `concepts_captions`, with the captions kept in `caption`.
 
     Captions are generated greedily. They are data: control characters are removed, they are cut at 1,000 characters,
@@ -46,33 +46,9 @@ class Captions(Source):
     exclude_class_names: bool = False
     column: str = columns.IMAGE
     name: str = "captions"
-    phrases: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     version: int = 1
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the image column."""
-        return (self.column,)
-
-    @property
-    def costly(self) -> bool:
-        """Return true: a model runs."""
-        return True
-
-    @property
-    def fitted(self) -> bool:
-        """Return whether the phrases are known."""
-        return bool(self.phrases)
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the phrases in alphabetical order."""
-        return self.phrases
-
-    def identity(self) -> object:
-        """Return the settings with a digest of the model's weights."""
-        return settings_identity(self, "model", "processor")
 
     def check(self, features: Features) -> None:
         """Raise unless the column holds images and the model writes about images."""
@@ -93,7 +69,7 @@ class Captions(Source):
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with the phrases of the captions of `ds`."""
-        return replace(self, phrases=self._ngrams().learn(ds).phrases[0])
+        return replace(self, words=self._ngrams().learn(ds).phrases[0])
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which phrases each caption has."""
@@ -112,5 +88,5 @@ class Captions(Source):
             exclude=self.exclude,
             exclude_class_names=self.exclude_class_names,
             name=self.name,
-            phrases=(self.phrases,) if self.phrases else (),
+            phrases=(self.words,) if self.words else (),
         )

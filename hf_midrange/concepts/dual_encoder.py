@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_midrange.concepts.models import ModelLike, accelerator, evaluating
+from hf_midrange.concepts.models import (
+    ModelLike,
+    accelerator,
+    evaluating,
+    model_identity,
+    name_of,
+    placed,
+    processor_of,
+)
 from hf_midrange.concepts.pictures import rgb
 
 
@@ -38,13 +46,8 @@ class DualEncoder:
         return _texts(self, texts)
 
     def _encoded(self, encode: Any, inputs: Any) -> np.ndarray:  # noqa: ANN401 - a bound method and a BatchFeature
-        place = next(self.model.parameters())
-        moved = {
-            name: value.to(place.device, place.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
         with evaluating(self.model):
-            vectors = _pooled(encode(**moved)).double().cpu().numpy()
+            vectors = _pooled(encode(**placed(inputs, self.model))).double().cpu().numpy()
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -62,24 +65,24 @@ def _texts(encoder: DualEncoder, texts: tuple[str, ...]) -> np.ndarray:
     return np.concatenate([encoder._encoded(encode, encoder.processor(text=list(part), **options)) for part in parts])
 
 
-@lru_cache(maxsize=2)
 def dual_encoder(model: ModelLike, processor: Any) -> DualEncoder:  # noqa: ANN401 - a processor, its id, or None
     """Return the model of a Hub id or folder, on the accelerator if there is one, or the given model where it is.
 
     Raises:
         ValueError: if the model does not encode both images and texts, or has no processor.
     """
-    from transformers import AutoModel, AutoProcessor
+    return _kept(model, processor, model_identity(model) if isinstance(model, str | PathLike) else "")
 
-    name = fspath(model) if isinstance(model, str | PathLike) else str(getattr(model, "name_or_path", ""))
-    loaded = AutoModel.from_pretrained(name).to(accelerator()) if isinstance(model, str | PathLike) else model
+
+@lru_cache(maxsize=2)
+def _kept(model: ModelLike, processor: Any, identity: str) -> DualEncoder:  # noqa: ANN401 - as for `dual_encoder`
+    from transformers import AutoModel
+
+    named = isinstance(model, str | PathLike)
+    loaded = AutoModel.from_pretrained(fspath(model)).to(accelerator()) if named else model
     if not (hasattr(loaded, "get_image_features") and hasattr(loaded, "get_text_features")):
         raise ValueError(
-            f"{name or type(loaded).__name__!r} is a {type(loaded).__name__}, which does not encode both images and "
-            "texts; give a CLIP or SigLIP type of model, such as 'openai/clip-vit-base-patch32'"
+            f"{name_of(model) or type(loaded).__name__!r} is a {type(loaded).__name__}, which does not encode both "
+            "images and texts; give a CLIP or SigLIP type of model, such as 'openai/clip-vit-base-patch32'"
         )
-    if processor is None or isinstance(processor, str | PathLike):
-        if processor is None and not name:
-            raise ValueError("the model object does not say where it came from; pass `processor=` too")
-        processor = AutoProcessor.from_pretrained(name if processor is None else fspath(processor))
-    return DualEncoder(loaded, processor)
+    return DualEncoder(loaded, processor_of(model, processor))

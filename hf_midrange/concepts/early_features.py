@@ -13,7 +13,7 @@ from datasets import Features
 
 from hf_midrange import columns
 from hf_midrange.concepts.dense import DenseSource
-from hf_midrange.concepts.models import Classifier, ModelLike, classifier, evaluating, settings_identity
+from hf_midrange.concepts.models import Classifier, ModelLike, ModelSource, classifier, evaluating
 from hf_midrange.concepts.source import IMAGE, Batch, require_feature
 
 
@@ -25,7 +25,7 @@ _STACK = re.compile(r"(?:^|\.)(?:layer1|blocks?|stages?|layers?|features)$")
 
 
 @dataclass(frozen=True)
-class EarlyFeatures(DenseSource):
+class EarlyFeatures(ModelSource, DenseSource):
     """Mean and standard deviation of every channel after the first block of an image model: `view_early_features`.
 
     Taken over positions, or over tokens in a transformer. Deeper blocks know the class and are no side view. Entries
@@ -53,24 +53,10 @@ class EarlyFeatures(DenseSource):
     version: int = 1
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the image column."""
-        return (self.column,)
-
-    @property
-    def costly(self) -> bool:
-        """Return true: a model runs."""
-        return True
-
-    @property
     def vocabulary(self) -> tuple[str, ...]:
         """Return the names of the entries; before fitting, the model is run on one blank image to count channels."""
         entries = len(self.thresholds) or self.view({self.column: [_blank()]}).shape[1]
         return tuple(f"channel {k}, {what}" for what in ("mean", "spread") for k in range(entries // 2))
-
-    def identity(self) -> object:
-        """Return the settings with a digest of the model's weights."""
-        return settings_identity(self, "model", "processor")
 
     def check(self, features: Features) -> None:
         """Raise unless the column holds images and the model reads images."""

@@ -13,11 +13,11 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.concepts import picture_facts
 from hf_midrange.concepts.reading import between
-from hf_midrange.concepts.source import IMAGE, Batch, Source, refuse_constant, require_feature
+from hf_midrange.concepts.source import IMAGE, Batch, WordSource, refuse_constant, require_feature
 
 
 @dataclass(frozen=True)
-class ImageProperties(Source):
+class ImageProperties(WordSource):
     """Brightness, colour, contrast, sharpness, size, symmetry and where the mass lies: `concepts_image_properties`.
 
     Each number gets one threshold from the rows fitted on (Otsu 1979: the cut that separates two modes best, with at
@@ -42,16 +42,6 @@ class ImageProperties(Source):
     def inputs(self) -> tuple[str, ...]:
         """Return the image column."""
         return (self.column,)
-
-    @property
-    def fitted(self) -> bool:
-        """Return whether the thresholds are known."""
-        return bool(self.words)
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the names that vary among the rows fitted on."""
-        return self.words
 
     def check(self, features: Features) -> None:
         """Raise unless the column holds images."""

@@ -13,7 +13,7 @@ from hf_midrange import columns
 from hf_midrange.association.halves import discovery_half
 from hf_midrange.concepts.cluster_names import over_represented
 from hf_midrange.concepts.clusters import distances, fitted_centres, nearest, stable_number
-from hf_midrange.concepts.source import Batch, Source
+from hf_midrange.concepts.source import Batch, WordSource
 
 
 CLIP = 4.0
@@ -23,7 +23,7 @@ EXEMPLARS = 8
 
 
 @dataclass(frozen=True)
-class LatentConcepts(Source):
+class LatentConcepts(WordSource):
     """Clusters of standardised embeddings, fitted on mid-band rows of the discovery half: `concepts_latent`.
 
     Every row of the data set has exactly one of them. They are functions of the same embedding as the logits, so they
@@ -70,19 +70,9 @@ class LatentConcepts(Source):
         return (columns.EMBEDDING,)
 
     @property
-    def fitted(self) -> bool:
-        """Return whether the centres are known."""
-        return bool(self.centres)
-
-    @property
     def derived(self) -> bool:
         """Return true."""
         return True
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the names of the clusters."""
-        return self.words
 
     def check(self, features: Features) -> None:
         """Raise unless `extract` has added the embedding."""

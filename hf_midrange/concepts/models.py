@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from datasets.fingerprint import Hasher
+
+from hf_midrange.concepts.source import Source
 
 
 if TYPE_CHECKING:
@@ -19,6 +23,30 @@ if TYPE_CHECKING:
 
 ModelLike = Any
 """A model object, a Hub id, or a folder written by `save_pretrained`."""
+
+
+class ModelSource(Source, Protocol):
+    """A source that runs a model on one column: a class has fields `model`, `processor` and `column`."""
+
+    model: ModelLike
+    processor: Any
+    column: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the column the model reads."""
+        return (self.column,)
+
+    @property
+    def costly(self) -> bool:
+        """Return true: a model runs."""
+        return True
+
+    def identity(self) -> object:
+        """Return the settings with a digest of the model's weights."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(cast(Any, self))}
+        values |= {"model": _told_apart(self.model), "processor": _told_apart(self.processor)}
+        return (type(self).__name__, *sorted(values.items()))
 
 
 class Classifier(NamedTuple):
@@ -33,11 +61,7 @@ class Classifier(NamedTuple):
         if batch.unreadable:
             row, reason = next(iter(batch.unreadable.items()))
             raise ValueError(f"column {column!r} cannot be read in row {row} of a batch of {len(values)}: {reason}")
-        place = next(self.model.parameters())
-        return {
-            name: tensor.to(place.device, place.dtype if tensor.is_floating_point() else None)
-            for name, tensor in (batch.inputs or {}).items()
-        }
+        return placed(batch.inputs or {}, self.model)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - a tensor or a ModelOutput
         """Run the model, as transformers or as timm call theirs."""
@@ -52,13 +76,13 @@ def classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 
     Raises:
         ValueError: if the weights belong to no image or sequence classifier, or there is no processor for it.
     """
-    if isinstance(model, str | PathLike) and (processor is None or isinstance(processor, str | PathLike)):
-        return _by_name(fspath(model), None if processor is None else fspath(processor))
+    if isinstance(model, str | PathLike):
+        return _by_name(fspath(model), processor, model_identity(model))
     return _ready(model, processor)
 
 
 @lru_cache(maxsize=2)
-def _by_name(model: str, processor: str | None) -> Classifier:
+def _by_name(model: str, processor: Any, identity: str) -> Classifier:  # noqa: ANN401 - as for `classifier`
     return _ready(model, processor)
 
 
@@ -75,10 +99,40 @@ def _ready(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a 
 
 
 def accelerator() -> Any:  # noqa: ANN401 - a torch.device
-    """Return the device that accelerate gives this process."""
-    from accelerate import PartialState
+    """Return the device of this process, which may be one of several that a launcher started."""
+    from hf_midrange.extraction.processes import join_processes
 
-    return PartialState().device
+    return join_processes().device
+
+
+def placed(inputs: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return model inputs on the model's device, floating-point ones in its precision."""
+    place = next(model.parameters())
+    return {
+        name: value.to(place.device, place.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }
+
+
+def name_of(model: ModelLike) -> str:
+    """Return the Hub id or folder of a model that is named by it or was loaded from it; else an empty text."""
+    return fspath(model) if isinstance(model, str | PathLike) else str(getattr(model, "name_or_path", ""))
+
+
+def processor_of(model: ModelLike, processor: Any) -> Any:  # noqa: ANN401 - processors share no class
+    """Return the given processor, the one of the given id or folder, or the one that lies beside the model.
+
+    Raises:
+        ValueError: if none is given and the model does not say where it came from.
+    """
+    from transformers import AutoProcessor
+
+    if processor is not None and not isinstance(processor, str | PathLike):
+        return processor
+    name = name_of(model) if processor is None else fspath(processor)
+    if not name:
+        raise ValueError("the model object does not say where it came from; pass `processor=` too")
+    return AutoProcessor.from_pretrained(name)
 
 
 @contextmanager
@@ -109,14 +163,8 @@ def model_identity(model: ModelLike) -> str:
     return digest.hexdigest()
 
 
-def settings_identity(source: Any, *models: str) -> tuple[Any, ...]:  # noqa: ANN401 - a dataclass instance
-    """Return the fields of `source` with those named in `models` replaced by what tells their weights apart."""
-    values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
-    for name in models:
-        values[name] = _told_apart(values[name])
-    return (type(source).__name__, *sorted(values.items()))
-
-
 def _told_apart(held: Any) -> str:  # noqa: ANN401 - a model, a processor, an id, or None
-    known = isinstance(held, str | PathLike) or hasattr(held, "state_dict")
-    return model_identity(held) if known else repr(held)
+    if isinstance(held, str | PathLike) or hasattr(held, "state_dict"):
+        return model_identity(held)
+    shown = repr(held)
+    return shown if " at 0x" not in shown else Hasher.hash(held)  # an address is another in every process

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class _Read:
     def __getstate__(self) -> dict[str, Any]:
         """Return what the cache of `Dataset.map` tells results apart by: many names hash faster as one text."""
         try:
-            known: object = (type(self.source).__name__, json.dumps(self.source.settings()))
+            known: object = self.source.to_json()
         except TypeError:  # a function or a model object
             known = self.source.identity()
         return {"source": known, "version": self.version}
@@ -72,22 +71,36 @@ def measure(ds: Dataset, sources: Sequence[Source], batch_size: int = 64, folder
 
 
 def _resumed(ds: Dataset, step: _Measure, group: Sequence[Source], batch_size: int, folder: Path) -> Dataset:
-    """Return `ds` with the columns that `step` measures, computing only the shards that `folder` lacks."""
+    """Return `ds` with the columns that `step` measures, computing only the shards that `folder` lacks.
+
+    Processes that a launcher started divide the shards among themselves, and each returns all rows.
+    """
+    from hf_midrange.extraction.processes import is_mine, join_processes
     from hf_midrange.extraction.shards import write_atomically
 
-    added = _features(group)
+    state, added = join_processes(), _features(group)
     place = folder / f"{group[0].name}-{Hasher.hash((ds._fingerprint, step))}"
     place.mkdir(parents=True, exist_ok=True)
-    tables = []
-    for first in range(0, len(ds), SHARD_ROWS):
-        path = place / f"rows-{first:09d}.arrow"
-        if not path.exists():
+    paths = {first: place / f"rows-{first:09d}.arrow" for first in range(0, len(ds), SHARD_ROWS)}
+    for number, (first, path) in enumerate(paths.items()):
+        if is_mine(number) and not path.exists():
             rows = ds.select(range(first, min(first + SHARD_ROWS, len(ds))))
             done = _mapped(rows, step, group, added, batch_size).select_columns(list(added))
             write_atomically(path, _stream(done.with_format("arrow")[:]))
-        tables.append(pa.ipc.open_stream(path.read_bytes()).read_all())
+    state.wait_for_everyone()
+    _refuse_missing(paths.values(), state.num_processes)
+    tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in paths.values()]
     whole = pa.concat_tables(tables) if tables else Features(added).arrow_schema.empty_table()
     return columns.with_columns(ds, {name: (whole.column(name), feature) for name, feature in added.items()})
+
+
+def _refuse_missing(paths: Iterable[Path], processes: int) -> None:
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} shards of another of {processes} processes are missing, the first at {missing[0]}; all "
+            "processes must be given the same rows and sources, and an `output_dir` that they share"
+        )
 
 
 def _stream(table: pa.Table) -> bytes:

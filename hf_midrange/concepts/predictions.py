@@ -11,13 +11,13 @@ from datasets import Dataset, Features, List, Value
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts.models import Classifier, ModelLike, classifier, evaluating, settings_identity
-from hf_midrange.concepts.source import IMAGE, TEXT, Batch, Source, refuse_constant, require_feature
+from hf_midrange.concepts.models import Classifier, ModelLike, ModelSource, classifier, evaluating
+from hf_midrange.concepts.source import IMAGE, TEXT, Batch, WordSource, refuse_constant, require_feature
 from hf_midrange.concepts.vocabularies import imagenet_lemmas
 
 
 @dataclass(frozen=True)
-class Predictions(Source):
+class Predictions(ModelSource, WordSource):
     """The `top` labels that another classifier puts first: `concepts_predictions`.
 
     An ImageNet or scene network names objects and places in any photograph, though it must choose among its own
@@ -47,30 +47,6 @@ class Predictions(Source):
     ids: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
     version: int = 1
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the image or text column."""
-        return (self.column,)
-
-    @property
-    def costly(self) -> bool:
-        """Return true: a model runs."""
-        return True
-
-    @property
-    def fitted(self) -> bool:
-        """Return whether the labels that occur are known."""
-        return bool(self.words)
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the labels that occur, in the order of their ids."""
-        return self.words
-
-    def identity(self) -> object:
-        """Return the settings with a digest of the model's weights."""
-        return settings_identity(self, "model", "processor")
 
     def check(self, features: Features) -> None:
         """Raise unless the column is what the model reads."""

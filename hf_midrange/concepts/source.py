@@ -148,9 +148,11 @@ class Source(Protocol):
 
     def save(self, path: str | Path) -> None:
         """Write settings and what was learnt to a JSON file; floats come back bit for bit."""
-        Path(path).write_text(
-            json.dumps({"kind": type(self).__name__, **self.settings()}, indent=1, ensure_ascii=False)
-        )
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Return what `save` writes."""
+        return json.dumps({"kind": type(self).__name__, **self.settings()}, indent=1, ensure_ascii=False)
 
     def settings(self) -> dict[str, Any]:
         """Return every field as JSON values.
@@ -174,7 +176,7 @@ class Source(Protocol):
         Raises:
             ValueError: if the file holds another kind of source or one fitted by another version of its arithmetic.
         """
-        values = json.loads(Path(path).read_text())
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
         kind = values.pop("kind", None)
         if kind != cls.__name__:
             raise ValueError(
@@ -188,6 +190,22 @@ class Source(Protocol):
                 f"{names['version']}; unknown fields {unknown}); fit the source again"
             )
         return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+class WordSource(Source, Protocol):
+    """A source whose names are what was met in the rows fitted on: a class has a field `words` for them."""
+
+    words: tuple[str, ...]
+
+    @property
+    def fitted(self) -> bool:
+        """Return whether the names are known."""
+        return bool(self.words)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Return the names met in the rows fitted on."""
+        return self.words
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value

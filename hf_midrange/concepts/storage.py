@@ -33,7 +33,7 @@ def load_source(path: str | Path) -> Source:
     Raises:
         ValueError: if the file holds no source of this package, or one of another version.
     """
-    kind = json.loads(Path(path).read_text()).get("kind")
+    kind = json.loads(Path(path).read_text(encoding="utf-8")).get("kind")
     found = {known.__name__: known for known in _KINDS}
     if kind not in found:
         raise ValueError(f"{path} holds a source of kind {kind!r}, which is none of {sorted(found)}")

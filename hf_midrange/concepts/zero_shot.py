@@ -12,8 +12,8 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.dual_encoder import DualEncoder, dual_encoder
-from hf_midrange.concepts.models import ModelLike, settings_identity
-from hf_midrange.concepts.source import IMAGE, Batch, Source, refuse_constant, require_feature
+from hf_midrange.concepts.models import ModelLike, ModelSource
+from hf_midrange.concepts.source import IMAGE, Batch, refuse_constant, require_feature
 from hf_midrange.concepts.vocabularies import words_of
 
 
@@ -22,7 +22,7 @@ NULL_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class ZeroShot(Source):
+class ZeroShot(ModelSource):
     """Which of the given words an image-text model sees: `concepts_zero_shot`.
 
     Presence means the same for every word. The cosine of image and word is first compared with the mean cosine of the
@@ -67,16 +67,6 @@ class ZeroShot(Source):
         object.__setattr__(self, "words", words_of(self.words))
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the image column."""
-        return (self.column,)
-
-    @property
-    def costly(self) -> bool:
-        """Return true: a model runs."""
-        return True
-
-    @property
     def fitted(self) -> bool:
         """Return whether the calibration is known."""
         return bool(self.null_mean)
@@ -85,10 +75,6 @@ class ZeroShot(Source):
     def vocabulary(self) -> tuple[str, ...]:
         """Return the words."""
         return tuple(self.words)
-
-    def identity(self) -> object:
-        """Return the settings with a digest of the model's weights."""
-        return settings_identity(self, "model", "processor")
 
     def check(self, features: Features) -> None:
         """Raise unless the column holds images and the model is a dual encoder."""
