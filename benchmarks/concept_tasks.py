@@ -34,66 +34,72 @@ Data = Mapping[str, Path]
 class RankTask(NamedTuple):
     """A task whose classes are tied to a confounder in 95 % of the rows."""
 
-    build: Callable[[int, Data, Path], DatasetDict]
-    """Given seed, data and cache folder, returns `curation`, tied and with bands, and `untied`, both with a column
-    `tied_to` that says which of two values the confounder has."""
+    build: Callable[[int, int, Data, Path], DatasetDict]
+    """Given seed, rows, data and cache folder, returns `curation`, tied and with bands, and `untied`, both with a
+    column `tied_to` that says which of two values the confounder has."""
     sources: Callable[[int], list]
 
 
-def tied_rows(task: RankTask, name: str, seed: int, data: Data, cache: Path) -> DatasetDict:
-    """Return the rows of a task with the concepts of all its sources, from the cache if it holds them."""
-    folder = cache / f"{name}-{seed}"
+def tied_rows(name: str, seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
+    """Return the rows of a task with the concepts of all its sources, from the cache if it holds them.
+
+    Last comes the confounder itself as an annotation: what can be found at all.
+    """
+    task, folder = RANK_TASKS[name], cache / f"{name}-{rows}-{seed}"
     if not folder.is_dir():
-        rows = task.build(seed, data, cache)
-        hm.annotate(rows, task.sources(seed), fit_split="curation").save_to_disk(folder)
+        splits = hm.annotate(task.build(seed, rows, data, cache), task.sources(seed), fit_split="curation")
+        hm.annotate(splits, [hm.Annotations(["tied_to"])], fit_split="curation").save_to_disk(folder)
     return DatasetDict({split: load_from_disk(folder / split) for split in ("curation", "untied")})
 
 
-def domino_rows(seed: int, names: list[str], data: tuple[np.ndarray, np.ndarray]) -> DatasetDict:
+def domino_rows(seed: int, size: int, names: list[str], data: tuple[np.ndarray, np.ndarray]) -> DatasetDict:
     """Return dominoes whose upper digit, 0 or 1, is tied to what stands below."""
     model = lite0(names)
     train = hm.extract(dominoes("train", 1200, CONTRARY, seed, data), model)
     model = linear_probe(train).merge_into(model)
     rows = {
-        "curation": dominoes("curation", 800, CONTRARY, seed, data),
+        "curation": dominoes("curation", size, CONTRARY, seed, data),
         "untied": dominoes("test", 1200, 0.5, seed, data),
     }
     extracted = DatasetDict({split: hm.extract(part, model) for split, part in rows.items()})
     return _with_bands(extracted, ["0 above", "1 above"])
 
 
-def digit_rows(seed: int, data: Data, cache: Path) -> DatasetDict:
-    return domino_rows(seed, [str(k) for k in CLASSES], digits())
+def digit_rows(seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
+    return domino_rows(seed, rows, [str(k) for k in CLASSES], digits())
 
 
-def clothes_rows(seed: int, data: Data, cache: Path) -> DatasetDict:
+def clothes_rows(seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
     """Return dominoes with clothing below: put in the places of the digits that are below otherwise."""
     (upper, digit), (clothes, kind) = digits(), fashion(data.get("fashion"))
     taken = [(upper[digit < 2], digit[digit < 2])]
     taken += [(clothes[kind == k], np.full((kind == k).sum(), place)) for place, k in CLOTHES.items()]
     pixels, classes = (np.concatenate(parts) for parts in zip(*taken, strict=True))
-    return domino_rows(seed, ["pullover", "coat"], (pixels, classes))
+    return domino_rows(seed, rows, ["pullover", "coat"], (pixels, classes))
 
 
-def review_rows(seed: int, data: Data, cache: Path) -> DatasetDict:
-    """Return texts rated negative, mostly of movies, or positive, mostly of products; untied: as many of each."""
+def review_rows(seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
+    """Return texts rated negative, mostly of movies, or positive, mostly of products; untied: as many of each.
+
+    There are always 1,800 curation rows: about what the data hold.
+    """
     pool = _review_pool(data, cache)
     order = np.random.default_rng(seed).permutation(len(pool))
     labels, tied = columns.labels(pool)[order], columns.labels(pool, columns.GROUP)[order] % 2
-    taken, rows = np.zeros(len(order), dtype=bool), {}
-    for split, (tied_rows_, other) in REVIEWS.items():
+    taken, splits = np.zeros(len(order), dtype=bool), {}
+    for split, (most, other) in REVIEWS.items():
         chosen = np.zeros(len(order), dtype=bool)
         for k in range(2):
             for c in range(2):
                 free = np.flatnonzero((labels == k) & (tied == c) & ~taken)
-                chosen[free[: tied_rows_ if c == k else other]] = True
+                chosen[free[: most if c == k else other]] = True
         taken |= chosen
-        rows[split] = pool.select(order[chosen]).flatten_indices()
-    head = linear_probe(rows.pop("train"))
-    for split, part in rows.items():
+        splits[split] = pool.select(order[chosen]).flatten_indices()
+    head = linear_probe(splits.pop("train"))
+    for split, part in splits.items():
         logits = head(columns.matrix(part, columns.EMBEDDING)).numpy()
-        rows[split] = columns.with_columns(part, {columns.LOGITS: (logits, columns.vector(2))})
-    return _with_bands(DatasetDict(rows), ["movies", "products"])
+        splits[split] = columns.with_columns(part, {columns.LOGITS: (logits, columns.vector(2))})
+    return _with_bands(DatasetDict(splits), ["movies", "products"])
 
 
 def _review_pool(data: Data, cache: Path) -> Dataset:
@@ -128,7 +134,6 @@ def _with_bands(rows: DatasetDict, confounders: list[str]) -> DatasetDict:
 def of_pictures(seed: int) -> list:
     network = imagenet_lite0()
     return [
-        hm.Annotations(["tied_to"]),
         hm.ImageProperties(),
         hm.Thumbnail(mode="L"),
         hm.EarlyFeatures(network),
@@ -138,7 +143,7 @@ def of_pictures(seed: int) -> list:
 
 
 def of_texts(seed: int) -> list:
-    return [hm.Annotations(["tied_to"]), hm.NGrams(), hm.TextStyle(columns.TEXT), hm.LatentConcepts(seed=seed)]
+    return [hm.NGrams(), hm.TextStyle(columns.TEXT), hm.LatentConcepts(seed=seed)]
 
 
 RANK_TASKS = {

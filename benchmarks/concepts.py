@@ -26,73 +26,84 @@ from hf_midrange import columns
 
 
 SHOWN = 4
+ALPHA = 0.05
 LEAST = 0.1
 """Correlation with the confounder that makes a name true; with the 1,200 rows and more of an untied split z = 3.5."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rank", "speed"))
+    parser.add_argument("what", nargs="?", choices=("rank", "speed"), default="speed")
     parser.add_argument("--tasks", nargs="+", choices=RANK_TASKS, default=["digits"], help="to rank on")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="of fashion and reviews")
     parser.add_argument("--cache", type=Path, default=Path(".cache/concepts"), help="where features are kept")
-    parser.add_argument("--rows", type=int, default=800, help="images timed, and a tenth of the texts")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=800,
+        help="of a curation split of dominoes; or images timed, and a tenth of the texts",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timings are medians over so many alternating repeats")
     options = parser.parse_args()
     datasets.disable_progress_bars()
     if options.what == "rank":
         data = {name: Path(folder) for name, _, folder in (text.partition("=") for text in options.data)}
-        rank(options.tasks, options.seeds, data, options.cache)
+        rank(options.tasks, options.seeds, options.rows, data, options.cache)
     else:
         speed(options.rows, options.repeats)
 
 
-def rank(names: list[str], seeds: int, data: Data, cache: Path) -> None:
+def rank(names: list[str], seeds: int, rows: int, data: Data, cache: Path) -> None:
     for name in names:
         lines: dict[str, list[Ranked]] = {}
         for seed in range(seeds):
-            task = RANK_TASKS[name]
-            rows = tied_rows(task, name, seed, data, cache)
-            found = columns.concept_columns(rows["curation"].features)
-            for shown in [[column] for column in found] + [found]:
-                source = shown[0].removeprefix(columns.CONCEPTS_PREFIX) if len(shown) == 1 else "all together"
-                lines.setdefault(source, []).append(ranked(rows["curation"], rows["untied"], shown, seed))
-        print(f"\n| {name}: source | rank of the first true name | true | false | first names, seed 0 |")
-        print("|---|---|---|---|---|")
+            splits = tied_rows(name, seed, rows, data, cache)
+            found = columns.concept_columns(splits["curation"].features)
+            for shown in [[column] for column in found] + [found[:-1]]:  # the last is the confounder itself
+                source = shown[0].removeprefix(columns.CONCEPTS_PREFIX) if len(shown) == 1 else "all but annotations"
+                lines.setdefault(source, []).append(ranked(splits["curation"], splits["untied"], shown, seed))
+        print(f"\n{name}, {len(splits['curation'])} rows, seeds 0-{seeds - 1}\n")
+        print("| source | rank | true | false | flagged true | flagged false | first names, seed 0 |")
+        print("|---|---|---|---|---|---|---|")
         for source, found in lines.items():
-            print(f"| {source} | {', '.join(line.rank for line in found)} | {spread(found, 0)} | {spread(found, 1)} "
-                  f"| {found[0].first} |")  # fmt: skip
+            counts = " | ".join(spread(found, j) for j in range(4))
+            print(f"| {source} | {', '.join(line.rank for line in found)} | {counts} | {found[0].first} |", flush=True)
 
 
 class Ranked(NamedTuple):
-    """What one source finds in one draw: the confirmed confounders, highest lower end of the interval first."""
+    """What one source finds in one draw."""
 
-    true: int
-    false: int
+    counts: tuple[int, int, int, int]
+    """Confirmed names that are true, and false; those of them flagged as confounders that are true, and false."""
     rank: str
-    """Of the first true name; "-" if there is none."""
+    """Of the first true name among the confirmed ones, highest lower end of the interval first; "-" if none is."""
     first: str
-    """The first names, false ones marked."""
+    """The first names, false ones in italics."""
 
 
 def spread(lines: list[Ranked], j: int) -> str:
-    counts = [line[j] for line in lines]
+    counts = [line.counts[j] for line in lines]
     return f"{np.mean(counts):.1f} ({min(counts)}-{max(counts)})"
 
 
 def ranked(curation: datasets.Dataset, untied: datasets.Dataset, shown: list[str], seed: int) -> Ranked:
     """Associate the concept columns `shown` alone, and tell true names from false ones."""
     others = [name for name in columns.concept_columns(curation.features) if name not in shown]
-    findings = hm.associate(curation.remove_columns(others), seed=seed).to_pandas()
-    wanted = findings["confounder"] | (findings["derived"] & (findings["signature"] == "confounder"))
-    found = findings[wanted & (findings["odds_ratio"] > 1)].sort_values("ci_low", ascending=False)
-    found = found.drop_duplicates(["source", "concept", "unit"])
+    findings = hm.associate(curation.remove_columns(others), alpha=ALPHA, seed=seed).to_pandas()
+    # For derived concepts, which are never called confirmed, the same criterion.
+    again = (findings["q_confirm"] <= ALPHA) & (findings["odds_ratio"] > 1) & (findings["odds_ratio_confirm"] > 1)
+    findings["flagged"] = findings["confounder"] | (findings["derived"] & (findings["signature"] == "confounder"))
+    key = ["source", "concept", "unit"]
+    findings["flagged"] = findings[again].groupby(key)["flagged"].transform("any")
+    found = findings[again].sort_values("ci_low", ascending=False).drop_duplicates(key)
     tied = {source: tied_units(untied, f"{columns.CONCEPTS_PREFIX}{source}") for source in found["source"].unique()}
-    hits = [tied[row.source].get(row.concept) == row.unit for row in found.itertuples()]
-    marked = [name if hit else f"*{name}*" for name, hit in zip(found["concept"], hits, strict=True)]
-    rank = str(hits.index(True) + 1) if any(hits) else "-"
-    return Ranked(sum(hits), len(hits) - sum(hits), rank, "; ".join(marked[:SHOWN]))
+    hit = np.array([tied[row.source].get(row.concept) == row.unit for row in found.itertuples()], dtype=bool)
+    flagged = found["flagged"].to_numpy(dtype=bool)
+    marked = [name if true else f"*{name}*" for name, true in zip(found["concept"], hit, strict=True)]
+    rank = str(int(hit.argmax()) + 1) if hit.any() else "-"
+    counts = (hit.sum(), (~hit).sum(), (hit & flagged).sum(), (~hit & flagged).sum())
+    return Ranked(tuple(map(int, counts)), rank, "; ".join(marked[:SHOWN]))
 
 
 def tied_units(untied: datasets.Dataset, column: str) -> dict[str, int]:
