@@ -142,6 +142,7 @@ def test_a_newcomers_script_becomes_ours_by_changing_two_lines(script, tmp_path)
 
 # Metrics
 
+
 def scored(trainer, ds, metrics, prefix="eval_"):
     """Check metrics against a forward pass written here."""
     model = trainer.model.eval()
@@ -283,6 +284,7 @@ def test_the_worst_group_chooses_the_best_checkpoint(tmp_path):
 
 # Weights
 
+
 def weighted(ds, weight, keep=None):
     extra = {"weight": (np.asarray(weight, np.float32), Value("float32"))}
     if keep is not None:
@@ -398,6 +400,7 @@ def test_a_weight_that_is_a_whole_number_is_no_weight(tmp_path):
 
 # Rows held out
 
+
 @settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 3), min_size=8, max_size=60),
@@ -469,10 +472,19 @@ def test_wrong_arguments_are_refused(options, message, tmp_path):
         arguments(tmp_path, **options)
 
 
-def test_a_split_dictionary_is_not_held_out_from(tmp_path):
-    with pytest.raises(ValueError, match="needs a datasets.Dataset with labels.*DatasetDict"):
+def test_the_only_split_is_taken_and_several_are_refused(tmp_path):
+    args = arguments(tmp_path)
+    one = hm.MidRangeTrainer(bert(), args, train_dataset=DatasetDict(train=texts(20)))
+    assert len(one.train_dataset) == 20
+    for argument in ("train_dataset", "curation_dataset"):
+        with pytest.raises(ValueError, match=f"`{argument}` has the splits a, b; choose one, such as data.'a'."):
+            hm.MidRangeTrainer(bert(), args, **{argument: DatasetDict(a=texts(20), b=texts(20))})
+
+
+def test_a_stream_is_not_held_out_from(tmp_path):
+    with pytest.raises(ValueError, match="needs a datasets.Dataset with labels.*IterableDataset"):
         hm.MidRangeTrainer(
-            bert(), arguments(tmp_path, curation_fraction=0.5), train_dataset=DatasetDict(train=texts(20))
+            bert(), arguments(tmp_path, curation_fraction=0.5), train_dataset=texts(20).to_iterable_dataset()
         )
 
 

@@ -111,6 +111,48 @@ print(json.dumps({
 """
 
 
+CURATE = """
+from test_trainer_card import trained
+import hf_midrange as hm
+trainer = trained("out")
+trainer.save_model("before")
+report = trainer.debias(sources=[hm.Thumbnail()])
+hm.publish_dataset(report.curated, "me/x-mid", findings=report.findings)
+"""
+
+RETRAIN = """
+from datasets import load_dataset
+from transformers import AutoModelForImageClassification
+from test_trainer import arguments
+from trainer_parts import processor
+import hf_midrange as hm
+trainer = hm.MidRangeTrainer(
+    AutoModelForImageClassification.from_pretrained("../pusher/before"), arguments("again"),
+    train_dataset=load_dataset("me/x-mid"), processing_class=processor(),
+)
+report = trainer.debias()
+assert report.findings is None
+report.head.save_pretrained("head")
+trainer.train()
+print(trainer.rows_used)
+"""
+
+
+@pytest.mark.slow
+def test_the_copy_on_the_hub_gives_the_same_head(tmp_path):
+    with running(tmp_path / "server", {ME: {"name": "me"}}) as server:
+        for code, place in ((CURATE, "pusher"), (RETRAIN, "reader")):
+            done = server.run(code, tmp_path / place, ME)
+            assert done.returncode == 0, done.stderr[-3000:]
+    (steps,) = (tmp_path / "pusher" / "out" / "_debias").iterdir()
+    first, again = (
+        hm.LinearHead.from_pretrained(folder) for folder in (steps / "head", tmp_path / "reader" / "head")
+    )
+    assert again.weight.tolist() == first.weight.tolist()
+    assert again.bias.tolist() == first.bias.tolist()
+    assert "of 240 rows, weighted by column `weight`" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("xet", [False, True])
 def test_push_to_hub_brings_model_and_card_and_none_of_the_steps(xet, tmp_path):

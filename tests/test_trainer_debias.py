@@ -25,9 +25,7 @@ def trained():
 
     with tempfile.TemporaryDirectory() as folder:
         args = arguments(folder, max_steps=40, per_device_train_batch_size=32, learning_rate=3e-3)
-        trainer = hm.MidRangeTrainer(
-            resnet(), args, train_dataset=pictures(600, 0.95), processing_class=processor()
-        )
+        trainer = hm.MidRangeTrainer(resnet(), args, train_dataset=pictures(600, 0.95), processing_class=processor())
         trainer.train()
         yield weights_of(trainer.model), pictures(ROWS, 0.95, seed=5)
 
@@ -137,6 +135,7 @@ def test_sources_can_be_named_in_the_arguments(trained, tmp_path):
 
 
 # What is not done again
+
 
 @pytest.fixture
 def counted(monkeypatch):
@@ -254,6 +253,7 @@ def test_a_checkpoint_has_all_that_debias_needs(tmp_path):
 
 # Curated sets
 
+
 def test_the_head_alone_is_retrained_from_a_copy_to_the_same_head(trained, tmp_path, counted):
     trainer = trainer_of(trained, tmp_path / "a", trained[1])
     first = trainer.debias(sources=[hm.Thumbnail()])
@@ -302,6 +302,7 @@ def test_nothing_to_repair_leaves_the_model_as_it_is(trained, tmp_path):
 
 # Precision, refusals
 
+
 def test_mixed_precision_is_that_of_the_trainer_and_the_head_stays_exact(trained, tmp_path):
     full = trainer_of(trained, tmp_path / "full", trained[1]).debias(sources=[hm.Thumbnail()])
     trainer = trainer_of(trained, tmp_path / "mixed", trained[1], bf16=True)
@@ -331,7 +332,7 @@ def test_a_model_spread_over_processes_is_refused(trained, tmp_path):
     ("rows", "error", "message"),
     [
         (lambda ds: ds.to_iterable_dataset(), TypeError, "datasets.Dataset, not IterableDataset"),
-        (lambda ds: DatasetDict(train=ds), TypeError, "datasets.Dataset, not DatasetDict"),
+        (lambda ds: DatasetDict(a=ds, b=ds), ValueError, "has the splits a, b; choose one"),
         (lambda ds: ds.remove_columns("label"), KeyError, "need a column 'label' or 'labels'"),
         (lambda ds: ds.remove_columns("image"), KeyError, "no column 'image'"),
         (lambda ds: ds.cast_column("label", Value("string")), TypeError, "must hold class ids"),
@@ -343,7 +344,12 @@ def test_rows_that_cannot_be_used_are_refused(rows, error, message, trained, tmp
 
 
 def test_steps_lie_where_push_to_hub_does_not_look(trained, tmp_path):
-    trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    report = trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    assert report.curated["image"][3] == trained[1]["image"][3]
+    assert report.curated.info.description.count("extract: ") == 1
     (folder,) = (tmp_path / "_debias").iterdir()
     assert debiasing.STEPS.startswith("_")
-    assert len(load_from_disk(folder / "curated")) == ROWS
+    for step in ("annotated", "curated"):
+        written = load_from_disk(folder / step)
+        assert len(written) == ROWS
+        assert "image" not in written.column_names  # the rows are there already

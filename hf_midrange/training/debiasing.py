@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import ClassLabel, Dataset, load_from_disk
+from datasets import ClassLabel, Dataset, concatenate_datasets, load_from_disk
 from datasets.fingerprint import Hasher
 from torch import nn
 
@@ -51,17 +51,23 @@ SAME_MODEL = 0.02
 
 @dataclass(frozen=True)
 class Steps:
-    """A folder of finished steps, which belong to one model, one set of rows and one choice of options."""
+    """A folder of finished steps, which belong to one model, one set of rows and one choice of options.
+
+    Attributes:
+        folder: one for each key.
+        rows: the rows that the steps start from; what they hold is not written again.
+    """
 
     folder: Path
+    rows: Dataset
 
     @classmethod
-    def of(cls, parent: Path, key: Mapping[str, Any]) -> Steps:
+    def of(cls, parent: Path, rows: Dataset, key: Mapping[str, Any]) -> Steps:
         """Return the folder of `key`; the name of a folder is the hash of what its steps were made from."""
         text = json.dumps(key, sort_keys=True)
         name = [hashlib.sha256(text.encode()).hexdigest()[:16]]
         broadcast_object_list(name)  # data sets made in memory may be called differently in each process
-        steps = cls(parent / name[0])
+        steps = cls(parent / name[0], rows)
         if PartialState().is_main_process:
             steps.folder.mkdir(parents=True, exist_ok=True)
             (steps.folder / "key.json").write_text(json.dumps(key, indent=1, sort_keys=True) + "\n")
@@ -70,8 +76,9 @@ class Steps:
     def dataset(self, name: str, make: Callable[[], Dataset]) -> Dataset:
         """Return the dataset of a step; the main process makes it, unless a folder of that name is there."""
         path = self.folder / name
-        self._once(path, lambda part: write_dataset(make(), part))
-        return load_from_disk(path)
+        self._once(path, lambda part: write_dataset(_beyond(make(), self.rows), part))
+        made = load_from_disk(path)
+        return _beside(self.rows, made) if len(made) == len(self.rows) and columns.EMBEDDING in made.features else made
 
     def head(self, make: Callable[[], LinearHead]) -> LinearHead:
         """Return the head."""
@@ -133,7 +140,8 @@ class Debiasing:
 
     def _steps(self, table: Dataset, sources: str | list[str]) -> Steps:
         facts = {"rows": table._fingerprint, "sources": sources, "seed": self.seed}
-        return Steps.of(self.folder, {**facts, "model": model_key(self.model), "version": hf_midrange.__version__})
+        version = hf_midrange.__version__
+        return Steps.of(self.folder, table, {**facts, "model": model_key(self.model), "version": version})
 
     def _extract(self, table: Dataset, inputs: Collated | None, **where: Any) -> Dataset:  # noqa: ANN401
         with self.precision():
@@ -201,6 +209,17 @@ def untimed(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     timing = ("epoch", "_runtime", "_per_second", "_time")
     named = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
     return {name: value for name, value in named.items() if not name.endswith(timing) and name != "runtime"}
+
+
+def _beyond(made: Dataset, rows: Dataset) -> Dataset:
+    """Return the columns that a step or those before it added: images may be large and are there already."""
+    return made.remove_columns([name for name in made.column_names if name in rows.features])
+
+
+def _beside(rows: Dataset, made: Dataset) -> Dataset:
+    joined = concatenate_datasets([rows, made], axis=1)
+    joined.info.description = made.info.description
+    return joined
 
 
 def _made_by_steps(table: Dataset) -> list[str]:

@@ -104,6 +104,7 @@ def without_held_out(train: Any, evaluation: Any, fraction: float, seed: int) ->
     sources = plain[SOURCE_ID][:] if SOURCE_ID in train.column_names else None
     holdout = held_out(np.asarray(plain[label][:]), fraction, seed, sources)
     held = train.select(holdout.indices)
+    evaluation = next(iter(evaluation.values()), None) if isinstance(evaluation, dict) else evaluation
     if has_own_transform(held) and has_own_transform(evaluation):
         held = held.with_format(None).with_transform(evaluation.format["format_kwargs"]["transform"])
     return train.select(holdout.others), held, holdout

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, IterableDatasetDict
 from torch import nn
 
 from hf_midrange.columns import IMAGE, TEXT
@@ -93,6 +93,19 @@ def accepted_columns(model: nn.Module, label_names: Sequence[str]) -> frozenset[
     unwrap = getattr(model, "get_base_model", None)  # of adapters
     base = unwrap() if callable(unwrap) else model
     return frozenset([*inspect.signature(base.forward).parameters, *LABEL_COLUMNS[1:], *label_names]) - {*EXTRAS}
+
+
+def one_of(data: Any, argument: str) -> Any:  # noqa: ANN401 - any dataset
+    """Return the only split of what `load_dataset` gave without naming one; anything else comes back as it is.
+
+    Raises:
+        ValueError: if there are several splits.
+    """
+    if not isinstance(data, DatasetDict | IterableDatasetDict):
+        return data
+    if len(data) == 1:
+        return next(iter(data.values()))
+    raise ValueError(f"`{argument}` has the splits {', '.join(data)}; choose one, such as data[{next(iter(data))!r}]")
 
 
 def has_own_transform(dataset: Any) -> bool:  # noqa: ANN401 - any dataset

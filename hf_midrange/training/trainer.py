@@ -23,7 +23,7 @@ from hf_midrange.training.card import write_card
 from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head, untimed
 from hf_midrange.training.group_scores import GroupScores, group_shares, own_labels, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
-from hf_midrange.training.reading import Reader, accepted_columns, column_names
+from hf_midrange.training.reading import Reader, accepted_columns, column_names, one_of
 from hf_midrange.training.report import DebiasReport
 from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
 
@@ -78,7 +78,8 @@ class MidRangeTrainer(Trainer):
         super().__init__(model, args if args is not None else MidRangeArguments("tmp_trainer"), *positional, **trainer)
         if self._option("debias_after_training"):
             self._refuse_sharded()
-        self.curation_dataset = curation_dataset
+        self.train_dataset = one_of(self.train_dataset, "train_dataset")
+        self.curation_dataset = one_of(curation_dataset, "curation_dataset")
         self.holdout: Holdout | None = None
         self.debias_report: DebiasReport | None = None
         self._accepted = accepted_columns(self._classifier, self.label_names)
@@ -220,11 +221,10 @@ class MidRangeTrainer(Trainer):
         findings, curated, head = work.run(plain_table(rows, model), self._reader.inputs(rows), chosen)
         put_head(model, head)
         after = self._evaluated("after_debias")
-        report = DebiasReport.of(findings, curated, head, before, after)
+        self.debias_report = DebiasReport.of(findings, curated, head, before, after)
         if self.is_world_process_zero():
-            report.save(self._folder / "debias_report.json")
-        self.debias_report = report
-        return report
+            self.debias_report.save(self._folder / "debias_report.json")
+        return self.debias_report
 
     def create_model_card(
         self,
@@ -305,7 +305,7 @@ class MidRangeTrainer(Trainer):
             )
 
     def _rows_for_curation(self, given: Dataset | None) -> Dataset:
-        chosen = (given, self.curation_dataset, self._curated_train)
+        chosen = (one_of(given, "curation_dataset"), self.curation_dataset, self._curated_train)
         rows = next((rows for rows in chosen if rows is not None), None)
         if rows is None:
             raise ValueError(
