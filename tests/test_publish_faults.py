@@ -21,10 +21,10 @@ import hf_midrange as hm
 server, out, real_sleep = Server(os.environ["HF_ENDPOINT"], Path(SERVER_ROOT)), {}, time.sleep
 time.sleep = lambda seconds: real_sleep(min(seconds, 0.02))  # what is waited for here is the number of tries
 
-def publish(mark, repo="me/rows-mid"):
+def publish(mark, repo="me/rows-mid", bands=None):
     rows = 2500 if mark % 2 else 1200  # more or fewer shards than before
     said = report(explanation=f"mark {mark}")
-    return hm.publish_dataset(curated(rows, mark=mark, verdict=said), repo, max_shard_bytes=20_000)
+    return hm.publish_dataset(curated(rows, mark=mark, verdict=said), repo, bands=bands, max_shard_bytes=20_000)
 
 def seen(repo="me/rows-mid"):
     card = Path(hf_hub_download(repo, "README.md", repo_type="dataset")).read_text()
@@ -69,6 +69,21 @@ threads = [threading.Thread(target=thread, args=(mark,)) for mark in (20, 21)]
 [t.start() for t in threads]
 [t.join() for t in threads]
 out["two at once"] = {"told": errors, "seen": seen()}
+
+# A file that was unchanged at the first try, and is not any more at the second.
+bands = [hm.LogitBands(rule="quantile", edges=edges).fit(curated(50)) for edges in ((0.2, 0.8), (0.3, 0.7))]
+publish(30, bands=bands[0])
+server.fail({**COMMIT, "kind": "slow", "seconds": 2})
+before = len(server.log("POST", "/preupload/"))
+first = threading.Thread(target=publish, args=(31,), kwargs={"bands": bands[0]})
+first.start()
+while len(server.log("POST", "/preupload/")) == before:
+    real_sleep(0.02)
+real_sleep(0.5)
+publish(32, bands=bands[1])
+first.join()
+edges = hm.LogitBands.from_pretrained("me/rows-mid").edges
+out["unchanged and then not"] = {"told": "done", "seen": [seen(), list(edges)]}
 
 server.fail({**COMMIT, "status": 500, "times": 99})
 try:
@@ -163,6 +178,11 @@ def test_two_publications_at_once_both_arrive_one_after_the_other(after):
     assert out["two at once"]["seen"] in (20, 21)
     injected = {"one 412", "only 412s"}
     assert len([row for row in server.log("POST", "/commit/") if row["status"] == 412]) > len(injected) + 5
+
+
+def test_what_was_unchanged_at_the_first_try_is_sent_at_the_second_if_need_be(after):
+    _, _, out, _ = after
+    assert out["unchanged and then not"]["seen"] in ([31, [0.2, 0.8]], [32, [0.3, 0.7]])
 
 
 def test_a_first_publication_that_fails_leaves_nothing_that_loads(after):
