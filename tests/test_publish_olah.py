@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 
 import numpy as np
@@ -64,12 +62,13 @@ def olah(mirrors, folder):
         process = subprocess.Popen([*command, "--log-path", str(folder)], cwd=folder, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(120):
+        for _ in range(240):
             try:
-                urllib.request.urlopen(f"{url}/api/models/me/vit-mid").close()
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
-            except urllib.error.URLError:
-                time.sleep(0.5)
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.25)
         yield Server(url, folder)
     finally:
         process.terminate()
