@@ -68,6 +68,10 @@ refused("other classes", lambda: publish("me/rows", rows=curated(names=("left", 
 refused("same again", lambda: publish("me/rows"))
 refused("branch", lambda: publish("me/rows", revision="v2", rows=curated(9)))
 refused("bare name", lambda: publish("rows"))
+publish("me/bands", bands=hm.LogitBands(rule="quantile").fit(rows))
+with_bands = api.list_repo_files("me/bands", repo_type="dataset")
+publish("me/bands", rows=curated(2000), max_shard_bytes=1)
+out["shards"] = [with_bands, api.list_repo_files("me/bands", repo_type="dataset")]
 
 text_model(Path("text"))
 vit_model(Path("vit"))
@@ -165,6 +169,13 @@ def test_what_is_allowed_is_done(told):
 def test_a_model_without_a_tie_is_published_as_what_it_is(told):
     assert "there was\nnothing to repair" in told["calm"]
     assert "corrected" not in told["calm"]
+
+
+def test_files_of_an_earlier_publication_go_with_the_commit_that_replaces_them(told):
+    before, after = told["shards"]
+    assert {"bands.json", "data/train-00000-of-00001.parquet", "long/train-00000-of-00001.parquet"} <= set(before)
+    assert [name for name in after if "of-00001" in name or name == "bands.json"] == []
+    assert {"data/train-00001-of-00002.parquet", "long/train-00001-of-00002.parquet"} <= set(after)
 
 
 def test_files_that_speak_of_other_weights_go(told):
