@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_midrange.concepts import ZeroShot as ZeroShot
     from hf_midrange.concepts import annotate as annotate
     from hf_midrange.concepts import concept_report as concept_report
+    from hf_midrange.concepts import load_source as load_source
     from hf_midrange.curation import curate as curate
     from hf_midrange.curation import curation_report as curation_report
     from hf_midrange.extraction import extract as extract
@@ -47,6 +48,7 @@ _HOMES = {
     "LogitBands": "bands",
     "annotate": "concepts",
     "concept_report": "concepts",
+    "load_source": "concepts",
     "Annotations": "concepts",
     "Captions": "concepts",
     "EarlyFeatures": "concepts",

@@ -126,14 +126,15 @@ def annotate(
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
-    """Add the concepts of every row, one column per source."""
+    """Add the concepts of every row, one column per source; the fitted sources are saved in OUTPUT/sources."""
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source
     from hf_midrange.datafiles import claim_output, read_dataset, write_dataset
 
     claim_output(output, dataset, overwrite)
     sources = [concept_source(text) for text in source]
-    write_dataset(hm.annotate(read_dataset(dataset), sources, fit_split=fit_split), output)
+    annotated = hm.annotate(read_dataset(dataset), sources, fit_split=fit_split, output_dir=output / "sources")
+    write_dataset(annotated, output)
     typer.echo(f"wrote {output}")
 
 

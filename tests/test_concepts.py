@@ -11,14 +11,21 @@ from datasets import (
     Features,
     Image,
     IterableDataset,
+    IterableDatasetDict,
     List,
     Value,
     concatenate_datasets,
+    load_from_disk,
 )
 from PIL import Image as pillow
+from typer.testing import CliRunner
 
+import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.cli import app
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
+from hf_midrange.concepts.callables import Names
+from hf_midrange.concepts.storage import _KINDS
 
 
 WORDS = "the a good bad film not never cat dog ! ? 7 WOW isn't".split()
@@ -208,6 +215,47 @@ def test_what_a_function_gives_is_checked(ds):
         annotate(ds, [strings])
     with pytest.raises(ValueError, match="no name"):
         annotate(ds, [lambda batch: []])
+
+
+def test_values_all_one_are_refused_by_every_source_that_reads_them():
+    def always(batch):
+        return [["x"] for _ in batch["text"]]
+
+    rows = {"image": [pillow.new("RGB", (4, 4), "red")] * 12, "text": ["same words"] * 12}
+    same_rows = Dataset.from_dict(rows, features=Features({"image": Image(), "text": Value("string")}))
+    refused = "no concept that some|one value only|found no phrase"
+    for source in [Thumbnail(), ImageProperties(), TextStyle(), NGrams(max_share=1.0), Annotations(["text"]), always]:
+        with pytest.raises(ValueError, match=refused):
+            annotate(same_rows, [source])
+
+
+def test_a_dictionary_of_streams_is_read_with_fitted_sources(ds):
+    fitted = Annotations(["place"]).fit(ds)
+    streams = IterableDatasetDict({"a": ds.to_iterable_dataset(), "b": ds.select(range(3)).to_iterable_dataset()})
+    out = annotate(streams, [fitted])
+    assert isinstance(out, IterableDatasetDict)
+    whole = annotate(ds, [fitted])["concepts_annotations"][:]
+    assert [row["concepts_annotations"] for row in out["a"]] == whole
+    assert [row["concepts_annotations"] for row in out["b"]] == whole[:3]
+
+
+def test_the_command_line_keeps_the_fitted_sources(ds, tmp_path):
+    splits = DatasetDict(curation=ds.select(range(40)), test=ds.select(range(40, 60)))
+    splits.save_to_disk(tmp_path / "ds")
+    command = ["annotate", str(tmp_path / "ds"), "--output", str(tmp_path / "out"), "--fit-split", "curation"]
+    done = CliRunner().invoke(app, [*command, "--source", "thumbnail", "--source", "annotations:night,place"])
+    assert done.exit_code == 0, done.output
+    out = load_from_disk(tmp_path / "out")
+    for name in ("thumbnail", "annotations"):
+        fitted = hm.load_source(tmp_path / "out" / "sources" / f"{name}.json")
+        assert fitted == type(fitted).load(tmp_path / "out" / "sources" / f"{name}.json")
+        column = fitted.concept_column
+        same(annotate(splits["test"], [fitted])[column], out["test"][column])
+
+
+@pytest.mark.parametrize("kind", [*_KINDS, Names], ids=lambda kind: kind.__name__)
+def test_every_source_says_where_it_fails(kind):
+    assert "\n    Fails " in kind.__doc__
 
 
 def test_a_function_names_its_column(ds):

@@ -125,6 +125,11 @@ def test_what_is_missing_is_named(planted):
         annotate(planted.remove_columns("embedding"), [LatentConcepts()])
     with pytest.raises(ValueError, match="mid-band rows"):
         annotate(planted.select(range(10)), [LatentConcepts()])
+    alike = np.ones((len(planted), 5), dtype=np.float32)
+    with pytest.raises(ValueError, match="1 different embeddings"):
+        annotate(
+            columns.with_columns(planted, {"embedding": (alike, planted.features["embedding"])}), [LatentConcepts()]
+        )
     with pytest.raises(ValueError, match="at least 2"):
         LatentConcepts(k=1)
     with pytest.raises(ValueError, match="must be called 'latent'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -20,6 +21,8 @@ class Names(WordSource):
 
     The vocabulary is every name met in the rows fitted on; other names met later are not reported. A function cannot
     be saved as JSON.
+
+    Fails as the function does: if it gives other names for the same row when called again, or reads the label.
 
     Args:
         function: takes a dict of column name -> values of some rows.
@@ -74,9 +77,9 @@ class Names(WordSource):
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with every name met."""
-        words = sorted({word for names in ds[f"_names_{self.name}"] for word in names})
-        refuse_constant(self, len(words))
-        return replace(self, words=tuple(words))
+        rows = Counter(word for names in ds[f"_names_{self.name}"] for word in set(names))
+        refuse_constant(self, sum(count < len(ds) for count in rows.values()))
+        return replace(self, words=tuple(sorted(rows)))
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which names each row has."""

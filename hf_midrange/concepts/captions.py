@@ -21,8 +21,11 @@ class Captions(ModelSource, WordSource):
     """Words and short phrases of generated captions: `concepts_captions`, with the captions kept in `caption`.
 
     Captions are generated greedily. They are data: control characters are removed, they are cut at 1,000 characters,
-    nothing in them is interpreted, and concept names hold only words. A captioner names what it was trained to find
-    worth saying; it invents, too. Exclude the class names, or their words will be found tied to the class.
+    nothing in them is interpreted, and concept names hold only words. Exclude the class names, or their words will be
+    found tied to the class.
+
+    Fails on what people do not find worth saying, such as backgrounds, and invents what often goes together: a
+    captioner that has itself learnt the tie reports the confounder where it is not.
 
     Args:
         model: any model that `AutoModelForImageTextToText` loads (BLIP, GIT, LLaVA, Qwen-VL, ...), its Hub id, folder.

@@ -28,9 +28,11 @@ _STACK = re.compile(r"(?:^|\.)(?:layer1|blocks?|stages?|layers?|features)$")
 class EarlyFeatures(ModelSource, DenseSource):
     """Mean and standard deviation of every channel after the first block of an image model: `view_early_features`.
 
-    Taken over positions, or over tokens in a transformer. Deeper blocks know the class and are no side view. Entries
-    are called "channel 3, mean" and "channel 3, spread": they say that something simple differs, not what; other
-    sources say that. Values change by about 1e-6 with the batch size, as all sums in a network do.
+    Taken over positions, or over tokens in a transformer. Deeper blocks know the class and are no side view. Values
+    change by about 1e-6 with the batch size, as all sums in a network do.
+
+    Fails to say what it saw: entries are called "channel 3, mean" and "channel 3, spread", and tell that something
+    simple differs; other sources tell what. Where a tie is of shape or meaning, nothing simple differs.
 
     Args:
         model: an image classifier, its Hub id, or its folder.

@@ -23,8 +23,11 @@ class ImageProperties(WordSource):
     Each number gets one threshold from the rows fitted on (Otsu 1979: the cut that separates two modes best, with at
     least 10 % of the rows on each side), and a name for either side: "dark centre" / "bright centre". Colours are the
     commonest named colour of the centre and of the border ("green border"). Names that all rows share are dropped.
-    Sharpness is read from the middle of the full-size image; everything else from 32 x 32 boxes, so that a pattern
-    finer than that is not seen. "Salient mass" is what differs from the mean colour of the border.
+    Sharpness is read from the middle of the full-size image; everything else from 32 x 32 boxes. The "main mass" is
+    what differs from the mean colour of the border.
+
+    Fails on what a thing is, and on patterns finer than the boxes. On plain pictures one difference in ink goes by
+    many of these names at once: a main mass to the left, a bright left side, a high contrast.
 
     Args:
         column: an `Image` column.

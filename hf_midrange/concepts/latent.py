@@ -98,7 +98,7 @@ class LatentConcepts(WordSource):
         standard = _standardised(embedding, mean, scale)
         rows = np.flatnonzero(half & (columns.matrix(ds, columns.BAND) == MID).any(axis=1))
         rows = rng.permutation(rows)[: self.max_rows]
-        self._refuse_few(len(rows), ds)
+        self._refuse_few(len(rows), len({row.tobytes() for row in standard[rows]}), ds)
         k = self.k if isinstance(self.k, int) else stable_number(standard[rows], rng)
         centres = fitted_centres(standard[rows], k, self.seed)
         return replace(
@@ -122,8 +122,13 @@ class LatentConcepts(WordSource):
         sources = np.asarray(ds[columns.SOURCE_ID]) if columns.SOURCE_ID in ds.column_names else None
         return discovery_half(columns.labels(ds), sources, self.seed)
 
-    def _refuse_few(self, rows: int, ds: Dataset) -> None:
+    def _refuse_few(self, rows: int, distinct: int, ds: Dataset) -> None:
         least = 2 * (self.k if isinstance(self.k, int) else 4)
+        if rows and distinct * 2 < least:
+            raise ValueError(
+                f"source {self.name!r} finds {distinct} different embeddings in {rows} mid-band rows, too few for "
+                f"{least // 2} clusters; look whether the network tells its inputs apart"
+            )
         if rows < max(least, 8):
             raise ValueError(
                 f"source {self.name!r} needs at least {max(least, 8)} mid-band rows in the discovery half to find "

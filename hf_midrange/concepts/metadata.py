@@ -24,6 +24,9 @@ class Annotations(Source):
     fitted on (whole numbers with at most `bins` values give `column=value`). A null, and a string not met when
     fitting, gives nothing.
 
+    Fails where what matters was not written down, or was written down wrongly or for some rows only: what was filled
+    in by hand, by class, is found tied to the class.
+
     Args:
         columns: names of bool, `ClassLabel`, string, integer or float columns.
         bins: how many quantile bins a number is cut into.

@@ -25,6 +25,11 @@ class NGrams(Source):
 
     scikit-learn's `CountVectorizer` does the work, lower-cased, with no stop list: function words and negations are as
     likely a shortcut as any. A name is the phrase itself; with several columns it says which one: "not (text_pair)".
+    Phrases that all rows fitted on have are dropped.
+
+    Fails where a meaning has many wordings: each covers few rows, and too few break the tie for a test to see it.
+    Among some thousand rows few phrases can be confirmed; `LatentConcepts` gathers such rows and takes its names here.
+    "Not" and what it negates are kept together only as a phrase, next to each other.
 
     Args:
         column: a string column, or several, such as ["text", "text_pair"].
@@ -116,7 +121,10 @@ class NGrams(Source):
         except ValueError:  # scikit-learn's answer where no word is left
             return ()
         found = vectorizer.get_feature_names_out()  # in alphabetical order
-        ids = np.array([j for j, phrase in enumerate(found) if banned.isdisjoint(phrase.split(" "))], dtype=np.int64)
+        wanted = rows < len(texts)
+        if banned:
+            wanted &= np.array([banned.isdisjoint(phrase.split(" ")) for phrase in found], dtype=bool)
+        ids = np.flatnonzero(wanted)
         top = ids[np.argsort(-rows[ids], kind="stable")[: self.max_phrases]]
         return tuple(str(found[j]) for j in np.sort(top))
 

@@ -20,10 +20,12 @@ from hf_midrange.concepts.vocabularies import imagenet_lemmas
 class Predictions(ModelSource, WordSource):
     """The `top` labels that another classifier puts first: `concepts_predictions`.
 
-    An ImageNet or scene network names objects and places in any photograph, though it must choose among its own
-    labels, right or wrong: on drawings and digits the names mean "looks like". Labels among the first `top` in fewer
+    An ImageNet or scene network names objects and places in any photograph. Labels among the first `top` in fewer
     than `min_rows` of the rows fitted on, or in all of them, are dropped. Use another network than the one examined:
     its own predictions are functions of the same embedding.
+
+    Fails where none of its labels fits, for it must choose all the same: on drawings and digits the names mean "looks
+    like". It has shortcuts of its own. Labels crowd each other out: with more things in a row, fewer of each are seen.
 
     Args:
         model: an image or sequence classifier, its Hub id, or its folder.

@@ -63,8 +63,10 @@ class TextStyle(DenseSource):
     Numbers per text column: log(1 + count) of each function word and each punctuation mark; log(1 + words); mean word
     length; log(1 + words per sentence); shares of capital letters, of words in capitals and of digits among characters
     or words; log(1 + short forms such as "don't"). Entries are named as a reader would say it: 'the word "the"',
-    "exclamation mark", "many words". With several columns the name says which one: "comma (text_pair)". Words are
-    English; for other languages punctuation, length, case and digits remain.
+    "exclamation mark", "many words". With several columns the name says which one: "comma (text_pair)".
+
+    Fails on what a text is about. Words are English; in other languages only punctuation, length, case and digits are
+    seen. Where length differs, counts differ with it, and many names say the same.
 
     Args:
         column: a string column, or several.

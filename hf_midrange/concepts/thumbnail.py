@@ -23,7 +23,10 @@ class Thumbnail(DenseSource):
 
     Entries are called "red, top left", "green, lower centre-right" and so on, row by row, the channels of a cell
     together. In `concepts_thumbnail` an entry is present where it is above the threshold that halves the rows fitted
-    on. A grey thumbnail is blind to a shortcut of colour; all thumbnails are blind to shape and texture.
+    on.
+
+    Fails on shape and texture, to which all thumbnails are blind; a grey one is blind to colour too. Where things lie
+    at the same place in every picture, cells show parts of the class as well.
 
     Args:
         column: an `Image` column.
