@@ -83,7 +83,7 @@ def test_the_python_of_readme_runs(workplace, monkeypatch):
     assert type(names["model"]) is type(model)
     assert names["head"].weight.shape == (2, names["head"].weight.shape[1])
     names["curated"].save_to_disk("shared/curated")
-    names["findings"].save_to_disk("shared/findings")
+    names["findings"].save_to_disk("shared/findings", num_shards=1)  # there may be none
     names["model"].save_pretrained("shared/model")
 
 
