@@ -506,6 +506,16 @@ def test_arguments_are_parsed_from_a_command_line_and_back(tmp_path):
     assert json.loads(args.to_json_string())["curated_rows"] == "weight"
 
 
+def test_the_token_is_not_saved_beside_the_model(tmp_path):
+    args = arguments(tmp_path, hub_token="hf_" + "s" * 34, learning_rate=0.25)
+    hm.MidRangeTrainer(bert(), args, processing_class=tokenizer()).save_model()
+    assert args.hub_token == "hf_" + "s" * 34
+    saved = tmp_path / "training_args.bin"
+    assert b"s" * 34 not in b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    loaded = torch.load(saved, weights_only=False)
+    assert (loaded.hub_token, loaded.learning_rate) == (None, 0.25)
+
+
 def test_importing_the_package_does_not_import_the_trainer():
     code = "import sys, hf_midrange; print('hf_midrange.training' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

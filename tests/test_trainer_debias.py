@@ -205,7 +205,10 @@ def test_extraction_goes_on_in_the_middle(trained, tmp_path, counted, monkeypatc
     assert counted["_pass"] == ROWS // 8 - 16  # two shards of 64 rows were whole
 
 
-@pytest.mark.parametrize("change", ["weights", "rows", "sources", "seed"])
+@pytest.mark.parametrize(
+    "change",
+    ["weights", "rows", pytest.param("sources", marks=pytest.mark.slow), pytest.param("seed", marks=pytest.mark.slow)],
+)
 def test_results_of_another_model_rows_or_choice_are_never_reused(change, trained, tmp_path, counted):
     trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
     counted.clear()

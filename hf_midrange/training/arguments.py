@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -56,7 +57,6 @@ class MidRangeArguments(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
 
-    @property
-    def debias_seed(self) -> int:
-        """Seed of the held-out rows and of debiasing."""
-        return self.seed if self.curation_seed is None else self.curation_seed
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: `Trainer` does so beside every model it saves and pushes, so without the token."""
+        return {**self.__dict__, "hub_token": None}
