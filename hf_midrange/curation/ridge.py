@@ -13,7 +13,7 @@ from scipy.linalg import blas, cho_solve, lapack
 CLIP = 4.0
 """Standardised features are clipped here: near-dead channels reach 1e5 on rows that they were not fitted to."""
 
-FITTED_ROWS = 4000
+FITTED_ROWS = 3000
 """Scores are fitted to at most about this many rows, drawn at random; all other rows are scored by that fit."""
 
 FEWEST_OF_CLASS = 100

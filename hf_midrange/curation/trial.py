@@ -58,7 +58,7 @@ def held_out_predictions(evidence: Evidence, selection: Selection) -> np.ndarray
     predictions = np.zeros(len(folds), dtype=np.int64)
     for fold, head in enumerate(fold_corrections(*map(torch.as_tensor, arrays))):
         out = folds == fold
-        logits = evidence.logits[out] + head(evidence.embedding[out]).numpy()
+        logits = evidence.logits[out] + head(torch.as_tensor(evidence.embedding[out])).numpy()
         predictions[out] = logits.argmax(axis=1)
     return predictions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -71,8 +72,10 @@ def retrain_head(
         ]
         fitted = _average(heads)
     else:
-        rows = np.flatnonzero(weights > 0)
-        fitted = _fit(embedding[rows], labels[rows], weights[rows], start, len(names), penalty, strength)
+        used = weights > 0
+        if not used.all():
+            embedding, labels, weights = embedding[used], labels[used], weights[used]
+        fitted = _fit(embedding, labels, weights, start, len(names), penalty, strength)
     return LinearHead(fitted.weight, fitted.bias, names)
 
 
@@ -137,7 +140,9 @@ def _fit(
     strength: float | None,
 ) -> LinearHead:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows, ids, shares = (torch.as_tensor(part, device=device) for part in (embedding, labels, weights))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes into it
+        rows, ids, shares = (torch.as_tensor(part, device=device) for part in (embedding, labels, weights))
     head = fit_head(rows, ids, shares, given, classes, penalty, strength)
     return LinearHead(head.weight.cpu(), head.bias.cpu(), head.class_names)
 
