@@ -54,16 +54,16 @@ def distribution(found: Distribution, number: int) -> Markup:
 
 def scores(groups: Groups) -> Markup:
     """Return every group's accuracy under every head, with intervals."""
-    step, label = 15.0 * len(groups.scores) + 12.0, 116.0
-    height = step * len(groups.names) + 40.0
+    step = 15.0 * len(groups.scores) + 26.0
+    height = step * len(groups.names) + 30.0
 
     def x(share: float) -> float:
-        return label + share * (WIDTH - label - 20.0)
+        return 14.0 + share * (WIDTH - 34.0)
 
     drawn = [_tick(x(share), height - 22, f"{100 * share:.0f} %") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     for row, name in enumerate(groups.names):
-        y = 14.0 + row * step
-        drawn.append(_text(label - 8, y + step / 2, _short(name), "end"))
+        y = 28.0 + row * step
+        drawn.append(_text(2.0, y - 13, _short(name), "start"))
         for k, score in enumerate(groups.scores):
             told = score.metrics["groups"][name]
             at = y + 15.0 * k
@@ -184,7 +184,7 @@ def _text(x: float, y: float, words: str, anchor: str) -> Markup:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    return name if len(name) <= 50 else f"{name[:49]}…"
 
 
 def _listed(shares: Sequence[float]) -> str:

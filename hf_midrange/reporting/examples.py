@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
-from datasets import Dataset, Image
 
 from hf_midrange import columns
 from hf_midrange.reporting.facts import Example, Spot
 from hf_midrange.reporting.marking import marked, phrase_of
-from hf_midrange.reporting.reading import Material
+from hf_midrange.reporting.reading import TEXTS, Material
 
 
 SHOWN = 2
@@ -57,8 +56,7 @@ def examples(
     """Return what is said of each of the rows."""
     if not len(rows):
         return ()
-    chosen = material.ds.select(rows.tolist())
-    files, texts = _files(chosen), _texts(chosen)
+    files, texts = _told(material, rows)
     return tuple(
         Example(
             row=int(row),
@@ -79,21 +77,20 @@ def _sides(material: Material, unit: int) -> tuple[tuple[str, np.ndarray], ...]:
     return ("members", member), ("strangers", ~member)
 
 
-def _files(chosen: Dataset) -> list[str | None]:
-    """Return the names of the rows' image files, without their folders."""
-    if columns.IMAGE not in chosen.column_names or not isinstance(chosen.features[columns.IMAGE], Image):
-        return [None] * len(chosen)
-    stored = chosen.select_columns([columns.IMAGE]).cast_column(columns.IMAGE, Image(decode=False))
-    paths = [(row or {}).get("path") for row in stored[columns.IMAGE][:]]
-    return [PureWindowsPath(PurePosixPath(path).name).name if path else None for path in paths]
-
-
-def _texts(chosen: Dataset) -> list[tuple[str, ...]]:
-    names = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in chosen.column_names]
-    if not names:
-        return [()] * len(chosen)
-    rows = zip(*(chosen[name][:] for name in names), strict=True)
-    return [tuple(str(text or "") for text in texts) for texts in rows]
+def _told(material: Material, rows: np.ndarray) -> tuple[list[str | None], list[tuple[str, ...]]]:
+    """Return the names of the rows' image files, without their folders, and their texts."""
+    files: list[str | None] = [None] * len(rows)
+    texts: list[tuple[str, ...]] = [()] * len(rows)
+    if not material.shown.column_names:
+        return files, texts
+    told = material.shown[rows.tolist()]
+    if columns.IMAGE in told:
+        paths = [(stored or {}).get("path") for stored in told[columns.IMAGE]]
+        files = [PureWindowsPath(PurePosixPath(path).name).name if path else None for path in paths]
+    written = [told[name] for name in TEXTS if name in told]
+    if written:
+        texts = [tuple(str(text or "") for text in row) for row in zip(*written, strict=True)]
+    return files, texts
 
 
 def _parts(texts: tuple[str, ...], concept: str) -> tuple[tuple[str, bool], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
 from scipy import sparse
 
 from hf_midrange import columns
@@ -14,11 +14,16 @@ from hf_midrange.association.reading import Inputs, read_inputs
 from hf_midrange.curation.report import curation_report
 
 
+TEXTS = (columns.TEXT, columns.TEXT_PAIR)
+
+
 class Material(NamedTuple):
     """The rows, the findings about them, and what was curated."""
 
     ds: Dataset
     """With bands."""
+    shown: Dataset
+    """Texts and undecoded images alone."""
     inputs: Inputs
     ids: np.ndarray
     """Class ids, of shape `(n,)`."""
@@ -68,6 +73,7 @@ def read(ds: Dataset, findings: Dataset, curated: Dataset | None) -> Material:
     told = curated is not None and bool(getattr(curated.features.get(columns.REASON), "id", None))
     return Material(
         ds=inputs.ds,
+        shown=_shown(inputs.ds),
         inputs=inputs,
         ids=inputs.problem.ids,
         classes=tuple(columns.class_label(ds.features).names),
@@ -76,6 +82,13 @@ def read(ds: Dataset, findings: Dataset, curated: Dataset | None) -> Material:
         curated=curated,
         curation=curation_report(curated) if curated is not None and told else None,
     )
+
+
+def _shown(ds: Dataset) -> Dataset:
+    names = [name for name in (columns.IMAGE, *TEXTS) if name in ds.column_names]
+    shown = ds.with_format(None).select_columns(names)
+    is_image = isinstance(shown.features.get(columns.IMAGE), Image)
+    return shown.cast_column(columns.IMAGE, Image(decode=False)) if is_image else shown
 
 
 def _check(rows: list[dict[str, Any]], inputs: Inputs) -> None:

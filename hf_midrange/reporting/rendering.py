@@ -18,7 +18,8 @@ from hf_midrange.reporting.facts import Facts
 
 def page(facts: Facts, images: Mapping[int, str]) -> str:
     """Return the whole report; `images` are data URIs by row."""
-    return _environment().get_template("report.html.jinja").render(facts=facts, images=images, draw=drawing)
+    safe = {row: Markup(uri) for row, uri in images.items()}  # base64 of our own making
+    return _environment().get_template("report.html.jinja").render(facts=facts, images=safe, draw=drawing)
 
 
 def summary(facts: Facts) -> str:
