@@ -143,7 +143,8 @@ def selection_of(ties: list[Tie], evidence: Evidence) -> Selection:
     patterns = broken @ (2 ** np.arange(len(ties)))
     towards = np.choose(broken.argmax(axis=1), [tie.towards for tie in ties])
     names = _told_apart([tie.name for tie in ties]) if len(ties) > 1 else []
-    reasons = [_reason(classes, labels[i], i, ties) for i in range(len(labels))]
+    parts = zip(*(_reasons(tie, classes) for tie in ties), strict=True)
+    reasons = [f"member of *{classes[k]}* {'; '.join(each)}" for k, each in zip(labels.tolist(), parts, strict=True)]
     return split_by_contrary(labels, patterns, towards, classes, reasons, names)
 
 
@@ -158,10 +159,12 @@ def _told_apart(names: list[str]) -> list[str]:
     ]
 
 
-def _reason(classes: list[str], label: int, row: int, ties: list[Tie]) -> str:
-    parts = [
-        f"at {tie.positions[row]:.2f} of {tie.name}"
-        + (f" (edge {tie.edge}), looks like *{classes[tie.towards[row]]}*" if tie.contrary[row] else ", typical")
-        for tie in ties
+def _reasons(tie: Tie, classes: list[str]) -> list[str]:
+    """Return where each row stands by a tie, for people."""
+    rows = zip(tie.positions.tolist(), tie.contrary.tolist(), tie.towards.tolist(), strict=True)
+    return [
+        f"at {place:.2f} of {tie.name} (edge {tie.edge}), looks like *{classes[other]}*"
+        if against
+        else f"at {place:.2f} of {tie.name}, typical"
+        for place, against, other in rows
     ]
-    return f"member of *{classes[label]}* " + "; ".join(parts)
