@@ -363,6 +363,15 @@ def test_keep_leaves_rows_out_and_says_so(tmp_path, caplog):
         expected, _ = sgd_step_by_hand(texts(24), keep.astype(np.float32))
         assert_same(weights_of(trainer.model), expected, atol=1e-5)
         assert "training on 16 of 24 rows, unweighted; 8 rows whose `keep` is false are left out" in caplog.text
+        assert ("column `weight` is another choice and not used" in caplog.text) == ("weight" in ds.column_names)
+
+
+def test_with_both_columns_the_weights_count_and_that_is_said(tmp_path, caplog):
+    both = weighted(texts(24), WEIGHTS, np.arange(24) % 3 > 0)
+    trainer = one_step(both, tmp_path, 20)
+    expected, _ = sgd_step_by_hand(texts(24), WEIGHTS)
+    assert_same(weights_of(trainer.model), expected, atol=1e-5)
+    assert "column `keep` is another choice and not used (see `curated_rows`)" in caplog.text
 
 
 def test_a_stream_is_trained_on_by_its_weights(tmp_path):

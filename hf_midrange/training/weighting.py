@@ -29,8 +29,14 @@ class RowsUsed:
     """Rows trained on."""
     scale: float
     """Factor that brings the mean weight of the rows used to 1."""
+    ignored: str | None = None
+    """The other column, where the set has both: each is a choice of its own, and not a part of one."""
 
     def __str__(self) -> str:
+        other = f"; column `{self.ignored}` is another choice and not used (see `curated_rows`)"
+        return self._account() + (other if self.ignored else "")
+
+    def _account(self) -> str:
         why = "whose `keep` is false" if self.by == KEEP else "of weight 0"
         how = "weighted by column `weight`" if self.by == WEIGHT else "unweighted"
         if self.rows is None or self.used is None:
@@ -54,8 +60,9 @@ def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: AN
     if not isinstance(dataset, Dataset | IterableDataset) or not found:
         return dataset, None
     chosen = by if by in found else found[0]
+    ignored = next((name for name in found if name != chosen), None)
     if isinstance(dataset, IterableDataset):
-        return dataset.filter(_Positive(chosen)), RowsUsed(chosen, None, None, 1.0)
+        return dataset.filter(_Positive(chosen)), RowsUsed(chosen, None, None, 1.0, ignored)
     values = numbers(dataset, chosen)
     bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
     if bad.size:
@@ -64,7 +71,7 @@ def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: AN
     if not rows.size:
         raise ValueError(f"column {chosen!r} leaves no row to train on")
     used = dataset if len(rows) == len(values) else dataset.select(rows)
-    return used, RowsUsed(chosen, len(values), len(rows), float(1 / values[rows].mean()))
+    return used, RowsUsed(chosen, len(values), len(rows), float(1 / values[rows].mean()), ignored)
 
 
 @dataclass(frozen=True)
