@@ -14,7 +14,7 @@ OLDEST_TESTS := tests/test_trainer.py tests/test_columns.py tests/test_classifie
 	tests/test_trainer_debias.py::test_an_interrupted_debias_goes_on_where_it_stopped \
 	tests/test_trainer_debias.py::test_the_head_alone_is_retrained_from_a_copy_to_the_same_head \
 	tests/test_trainer_debias.py::test_mixed_precision_is_that_of_the_trainer_and_the_head_stays_exact \
-	tests/test_trainer_card.py tests/test_metric.py::test_figures_are_those_of_group_metrics \
+	tests/test_trainer_card.py tests/test_publish_hub.py tests/test_metric.py::test_figures_are_those_of_group_metrics \
 	tests/test_scripts_launch.py::test_accelerate_reads_its_configurations \
 	tests/test_extraction.py::test_sequence_classifiers_with_texts_and_pairs \
 	tests/test_extraction.py::test_raw_timm_models
