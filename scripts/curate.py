@@ -1,9 +1,11 @@
 """Choose the rows to retrain the head on: `hf-midrange curate`, as a file for `accelerate launch`."""
 
+import os
 import sys
 
 from hf_midrange.cli import main
 
 
-if __name__ == "__main__":
+# Of several processes one does the work: it uses no model, and they would write the same files.
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     main(["curate", *sys.argv[1:]])

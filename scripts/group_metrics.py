@@ -3,10 +3,12 @@
 Not called `evaluate.py`: Python puts this folder first on its path, and the name would hide the library `evaluate`.
 """
 
+import os
 import sys
 
 from hf_midrange.cli import main
 
 
-if __name__ == "__main__":
+# Of several processes one does the work: it uses no model, and they would write the same files.
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     main(["evaluate", *sys.argv[1:]])
