@@ -28,7 +28,9 @@ from hf_midrange.training.launching import ScriptArguments, debias, parsed, trai
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TWO = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(SCRIPTS / "accelerate" / "cpu_2.yaml")]
 OF_TRAINER = ("train", "debias")
-OF_CLI = ("extract", "bands", "annotate", "associate", "curate", "retrain", "run", "group_metrics", "publish")
+OF_CLI = (
+    "extract", "bands", "annotate", "associate", "curate", "retrain", "run", "group_metrics", "report", "publish",
+)  # fmt: skip
 
 
 def launched(script, *words, launcher=TWO):
@@ -159,6 +161,8 @@ def test_the_other_steps_one_after_the_other_on_two_processes(place):
     launched("retrain", place / "s4", "--model", place / "model", "--output", place / "s5")
     printed = launched("group_metrics", place / "s0", "--head", place / "s5" / "head", "--json")
     assert "worst_group" in json.loads(printed)
+    launched("report", place / "s4", "--findings", place / "s3", "--output", place / "s6")
+    assert (place / "s6" / "report.html").is_file()
 
 
 @pytest.mark.slow
