@@ -13,7 +13,7 @@ from scipy.linalg import blas, cho_solve, lapack
 CLIP = 4.0
 """Standardised features are clipped here: near-dead channels reach 1e5 on rows that they were not fitted to."""
 
-FITTED_ROWS = 3000
+FITTED_ROWS = 2500
 """Scores are fitted to at most about this many rows, drawn at random; all other rows are scored by that fit."""
 
 FEWEST_OF_CLASS = 100
@@ -140,14 +140,15 @@ def _by_rows(
     for ridge in ridges:
         system = kernel.copy()
         system[np.diag_indices(len(system))] += (ridge * len(system) / weights).astype(features.dtype)
-        inverse = _inverse(system)
-        ones = inverse.sum(axis=1)
-        intercept = float(ones @ targets) / float(ones.sum())
-        dual = inverse @ targets - ones * features.dtype.type(intercept)
-        # The inverse of the system bordered by the free intercept.
-        left_out = dual / (inverse.diagonal() - ones**2 / ones.sum())
+        factor = _cholesky(system)
+        ones, fitted = cho_solve((factor, True), np.column_stack([np.ones_like(targets), targets])).T
+        intercept = float(fitted.sum()) / float(ones.sum())
+        dual = fitted - ones * features.dtype.type(intercept)
+        # The inverse of the system is the square of the root; the free intercept takes an outer product from it.
+        root = _inverted(factor)
+        left_out = dual / (np.einsum("ij,ij->j", root, root) - ones**2 / ones.sum())
         for block in blocks:
-            bordered = inverse[np.ix_(block, block)] - np.outer(ones[block], ones[block]) / ones.sum()
+            bordered = root[:, block].T @ root[:, block] - np.outer(ones[block], ones[block]) / ones.sum()
             left_out[block] = np.linalg.solve(bordered, dual[block])
         solved.append((targets - left_out, np.append(features.T @ dual, intercept)))
     return solved
@@ -191,14 +192,10 @@ def _cholesky(system: np.ndarray) -> np.ndarray:
     return factor
 
 
-def _inverse(system: np.ndarray) -> np.ndarray:
-    invert = lapack.dpotri if system.dtype == np.float64 else lapack.spotri
-    lower, _ = invert(_cholesky(system), lower=1, overwrite_c=1)
-    lower = np.tril(lower)
-    diagonal = lower.diagonal().copy()
-    lower += lower.T
-    lower[np.diag_indices(len(lower))] = diagonal
-    return lower
+def _inverted(factor: np.ndarray) -> np.ndarray:
+    """Return the inverse of a lower factor, which is destroyed; zero above the diagonal."""
+    invert = lapack.dtrtri if factor.dtype == np.float64 else lapack.strtri
+    return np.tril(invert(factor, lower=1, overwrite_c=1)[0])
 
 
 def _trsm(factor: np.ndarray) -> Callable[..., np.ndarray]:

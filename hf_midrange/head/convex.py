@@ -22,6 +22,10 @@ SMALLEST_STEP = {torch.float64: 1e4, torch.float32: 1e7}
 """The solver also stops where a step gains less than this many times the machine's precision, relatively."""
 
 
+BLOCK = 1024
+"""Rows of the features that are multiplied at once on a CPU."""
+
+
 class Correction(NamedTuple):
     """The minimiser."""
 
@@ -108,18 +112,28 @@ class _Fitted:
         features = self.problem.features
         matrix = torch.as_tensor(weight, device=features.device).reshape(-1, self.width).to(features.dtype)
         shift = torch.as_tensor(bias, device=features.device)
-        moved = (features @ matrix.T).double() + shift
-        logits = moved.reshape(len(features), self.problems, self.units) + self.offset
+        total, gradient, by_bias = 0.0, torch.zeros_like(matrix), torch.zeros_like(shift)
+        # Both products of a block are taken while it is in the cache.
+        for first in range(0, len(features), BLOCK):
+            rows = slice(first, first + BLOCK)
+            moved = (features[rows] @ matrix.T).double() + shift
+            loss, slope = self._slope(rows, moved.reshape(-1, self.problems, self.units) + self.offset[rows])
+            total += loss
+            gradient += slope.T.to(features.dtype) @ features[rows]
+            by_bias += slope.sum(dim=0)
+        return total, gradient.double().reshape(-1).cpu().numpy(), by_bias.cpu().numpy()
+
+    def _slope(self, rows: slice, logits: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """Return the weighted loss of some rows, and its derivative by their logits, `(rows, m U)`."""
+        targets, weights = self.targets[rows], self.weights[rows]
         if self.binary:
-            losses = torch.nn.functional.softplus(logits[..., 0]) - self.targets[..., 0] * logits[..., 0]
+            losses = torch.nn.functional.softplus(logits[..., 0]) - targets[..., 0] * logits[..., 0]
             slope = torch.sigmoid(logits)
         else:
             logs = torch.log_softmax(logits, dim=2)
-            losses, slope = -(logs * self.targets).sum(dim=2), logs.exp()
-        slope = ((slope - self.targets) * self.weights[:, :, None]).reshape(len(features), -1)
-        gradient = slope.T.to(features.dtype) @ features
-        total = float((losses * self.weights).sum())
-        return total, gradient.double().reshape(-1).cpu().numpy(), slope.sum(dim=0).cpu().numpy()
+            losses, slope = -(logs * targets).sum(dim=2), logs.exp()
+        slope = ((slope - targets) * weights[:, :, None]).reshape(len(logits), -1)
+        return float((losses * weights).sum()), slope
 
     def ridge_goal(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         weight, bias = point[: self.size], point[self.size :]
