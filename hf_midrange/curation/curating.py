@@ -29,10 +29,12 @@ def curate(
 ) -> Splits:
     """Return `ds` with `pseudo_group`, `keep`, `weight`, `confounders` and `reason`, and a report inside.
 
-    Use rows the network was not fitted to: on its training rows it has memorised the exceptions.
+    Use rows the network was not fitted to: on its training rows it has memorised the exceptions. Of more than 2,500
+    rows, a draw of that size is what scores and the report's cross-validation are fitted to; all rows are scored.
 
     Args:
-        ds: a dataset with `embedding`, `logits` and `label`; `view_*` or `concepts_*` columns sharpen the default, a
+        ds: a dataset with `embedding`, `logits` and `label`; `view_*` or `concepts_*` columns sharpen the default, and
+            several of them may show several ties; a
             `source_id` column keeps rows of one source together. Each split of a `DatasetDict` is curated by itself.
         findings: what `associate` returned. Names confounders in the `confounders` column and narrows concept columns.
         strategy: one of `STRATEGIES`; `"auto"` is the default rule. All but `"group"` ignore the `group` column.

@@ -2,8 +2,8 @@
 
 What was chosen on what: the edges, mixtures and `IS_CLASS` come from trials on digit dominoes, clothes, reviews and
 photographs with two classes, before this code. `APART`, `DEFICIT` and `LEARNT` were set on
-seeds 100 to 102 of the benchmark tasks digits 3/8, stripes 3/8, movies/products, news/tweets and of the simulator;
-seeds below 100, and the other tasks, are for reports alone.
+seeds 100 to 102 of the benchmark tasks digits 3/8, stripes 3/8, movies/products and news/tweets, and on seeds 100, 101
+and 300 to 310 of the simulator; seeds below 100, and the other tasks, are for reports alone.
 """
 
 from __future__ import annotations
