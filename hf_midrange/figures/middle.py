@@ -1,4 +1,4 @@
-"""Figures for notebooks and papers: functions that return matplotlib figures and leave the global state alone."""
+"""The picture of the middle: each class's distribution, and examples from low, middle and top."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
+from hf_midrange.figures.canvas import MEMBER, STRANGER, bare, empty_figure, literal
 
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 BANDS = ("low", "mid", "top")
 EXAMPLES = 4
-_MEMBER, _STRANGER = "#0072b2", "#d55e00"  # told apart by people who see few colours; also filled against outlined
 
 
 def range_figure(ds: Dataset, units: int = 4) -> Figure:
@@ -33,33 +33,36 @@ def range_figure(ds: Dataset, units: int = 4) -> Figure:
         KeyError: if a column is missing.
         ImportError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise ImportError("figures need matplotlib: `pip install 'hf-midrange[demo]'`") from err
     columns.require(ds, columns.IMAGE, columns.LABEL, columns.LOGITS, columns.BAND)
-    names = columns.class_label(ds.features).names[:units]
+    names = [literal(name) for name in columns.class_label(ds.features).names[:units]]
     ids = columns.labels(ds)
-    figure = Figure(figsize=(15, 3.1 * len(names)), layout="constrained")
+    figure = empty_figure(15, 3.1 * len(names))
     panels = figure.subfigures(len(names), 1, squeeze=False)[:, 0]
     for k, (name, panel) in enumerate(zip(names, panels, strict=True)):
         logits, bands = columns.matrix(ds, columns.LOGITS)[:, k], columns.matrix(ds, columns.BAND)[:, k]
         left, right = panel.subfigures(1, 2, width_ratios=[1, 3.2])
-        _distribution(left.subplots(), logits, bands, ids == k, name)
+        draw_distribution(left.subplots(), logits, bands, ids == k, name)
         _examples(right, ds, logits, bands, ids == k, name)
     return figure
 
 
-def _distribution(axes: Any, logits: np.ndarray, bands: np.ndarray, member: np.ndarray, name: str) -> None:  # noqa: ANN401
+def draw_distribution(
+    axes: Any,  # noqa: ANN401 - matplotlib Axes
+    logits: np.ndarray,
+    bands: np.ndarray,
+    member: np.ndarray,
+    name: str,
+) -> None:
+    """Draw one class's logit over its members and all others, the middle shaded."""
     bins = np.linspace(logits.min(), logits.max(), 41)
-    axes.hist(logits[member], bins, color=_MEMBER, alpha=0.65, label=f"label is {name}")
-    axes.hist(logits[~member], bins, color=_STRANGER, histtype="step", linewidth=1.6, label="any other label")
+    axes.hist(logits[member], bins, color=MEMBER, alpha=0.65, label=f"label is {name}")
+    axes.hist(logits[~member], bins, color=STRANGER, histtype="step", linewidth=1.6, label="any other label")
     middle = logits[bands == 1]
     if middle.size:
         axes.axvspan(middle.min(), middle.max(), color="0.5", alpha=0.2, label="mid band")
     axes.set(xlabel=f"logit of {name}", ylabel="rows")
     axes.legend(fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    bare(axes)
 
 
 def _examples(
