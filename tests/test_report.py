@@ -13,6 +13,7 @@ from test_cli import called
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.association import findings_table, provenance
 from hf_midrange.bands import LogitBands
 from hf_midrange.curation.report import reason_feature
 from hf_midrange.reporting import thumbnails
@@ -325,6 +326,19 @@ def test_notebooks_show_the_verdict_and_the_tables(made):
     assert "confirmed shortcut" in html
     assert len(html) < 20_000
     assert len(repr(made)) < 300
+
+
+def test_findings_show_as_a_table_and_print_as_lines():
+    ds = hostile()
+    findings = hm.associate(ds)
+    told = findings_table(findings, rows=3)
+    assert isinstance(told, str)
+    assert len(told.splitlines()) >= 5
+    page = Page(told._repr_html_())
+    assert {tag for tag, _ in page.elements} == {"div", "table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert len(page.of("tr")) == 4
+    assert f"of {provenance(findings)['tested']} tests discovered" in "".join(page.words)
+    assert "\u202e" not in told._repr_html_()
 
 
 def test_the_page_keeps_its_budget():

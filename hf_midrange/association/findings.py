@@ -87,20 +87,45 @@ def load_findings(folder: str | Path) -> Dataset:
     return findings_dataset(table.to_pydict(), facts)
 
 
-def findings_table(findings: Dataset, rows: int = 20) -> str:
-    """Return the first findings as aligned lines of text, with a line on what was and was not tested."""
+class FindingsTable(str):
+    """Lines of text, which a notebook shows as a table."""
+
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: list[str]
+
+    __slots__ = ("header", "notes", "rows")
+
+    def _repr_html_(self) -> str:
+        from hf_midrange.reporting.rendering import table
+
+        return table(self.header, self.rows, self.notes)
+
+
+def findings_table(findings: Dataset, rows: int = 20) -> FindingsTable:
+    """Return the first findings as aligned lines of text, with a line on what was and was not tested.
+
+    It is a string; where it is the last line of a notebook cell, it shows as a table.
+    """
     facts = provenance(findings)
     header = ("unit", "band", "concept", "odds ratio", "95 % interval", "q", "q confirm", "reading")
     lines = [header, *(_line(row) for row in findings.select(range(min(rows, len(findings)))))]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    notes = _notes(findings, facts)
+    made = FindingsTable("\n".join([*text, *notes]))
+    made.header, made.rows, made.notes = header, lines[1:], notes
+    return made
+
+
+def _notes(findings: Dataset, facts: Mapping[str, Any]) -> list[str]:
+    """Return what was and was not tested, in lines."""
     confirmed = sum(findings["confirmed"]) if len(findings) else 0
-    text.append(f"{len(findings)} of {facts.get('tested', '?')} tests discovered, {confirmed} confirmed")
+    notes = [f"{len(findings)} of {facts.get('tested', '?')} tests discovered, {confirmed} confirmed"]
     blind = facts.get("power", {}).get("tests_below_0.8", 0)
     if blind:
-        text.append(f"{blind} of the tests had less than 80 % power to see an odds ratio of 3")
-    text += [f"{count} not tested: {reason}" for reason, count in facts.get("not_tested", {}).items()]
-    return "\n".join(text)
+        notes.append(f"{blind} of the tests had less than 80 % power to see an odds ratio of 3")
+    return [*notes, *(f"{count} not tested: {reason}" for reason, count in facts.get("not_tested", {}).items())]
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:

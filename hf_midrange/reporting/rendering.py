@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,11 @@ def page(facts: Facts, images: Mapping[int, str]) -> str:
 def summary(facts: Facts) -> str:
     """Return the report in a few lines, as a notebook shows it."""
     return _environment().get_template("summary.html.jinja").render(facts=facts)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """Return a table of text, the first cell of each row being its name, with lines below, as a notebook shows it."""
+    return _environment().get_template("table.html.jinja").render(header=header, rows=rows, notes=notes)
 
 
 @lru_cache(maxsize=1)
