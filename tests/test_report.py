@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from curated_rows import report as verdict_in
-from datasets import Value
+from datasets import DatasetDict, Value
 from report_material import HOSTILE, crowded, head_of, hostile, images, texts
 from test_association import simulated
 from test_cli import called
@@ -259,6 +259,8 @@ def test_findings_of_other_rows_are_refused(pictures):
         hm.report(texts(), findings)
     with pytest.raises(ValueError, match="2 classes on embeddings of width 3"):
         hm.report(curated, findings, head=hm.LinearHead.from_weights(np.eye(2, 3), np.zeros(2)))
+    with pytest.raises(TypeError, match="`ds` must be one split, such as that of 'test'"):
+        hm.report(DatasetDict(test=curated), findings)
     with pytest.raises(KeyError, match="annotate"):
         hm.report(curated.remove_columns("concepts_tags"), findings)
 

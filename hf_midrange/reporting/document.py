@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
 from hf_midrange.association.mislabels import suspected_mislabels
@@ -100,6 +100,8 @@ def report(
     Example:
         >>> hm.report(curated, findings, head=head, output_dir="report")     # doctest: +SKIP
     """
+    _check_split(ds, "ds")
+    _check_split(evaluation, "evaluation")
     _check_head(evaluation if evaluation is not None else ds, head, controls or {})
     material = read(ds, findings, curated)
     cards, left_out = cards_of(material)
@@ -128,6 +130,11 @@ def report(
     if output_dir is not None:
         made.save(output_dir)
     return made
+
+
+def _check_split(ds: Dataset | DatasetDict | None, name: str) -> None:
+    if isinstance(ds, DatasetDict):
+        raise TypeError(f"`{name}` must be one split, such as that of {list(ds)[0]!r}, not a DatasetDict")
 
 
 def _check_head(ds: Dataset, head: LinearHead | None, controls: Mapping[str, LinearHead]) -> None:
