@@ -67,14 +67,14 @@ def figure(value: float | None) -> str:
 
 
 def chance(p: float | None) -> str:
-    """Return a p- or q-value; the smallest are not spelt out.
+    r"""Return a p- or q-value; the smallest are not spelt out.
 
     >>> chance(1e-30), chance(0.0312)
-    ('< 0.0001', '0.031')
+    ('<\xa00.0001', '0.031')
     """
     if p is None or math.isnan(p):
         return "–"
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "<\xa00.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def interval(metrics: Mapping[str, float]) -> str:
