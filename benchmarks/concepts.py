@@ -1,11 +1,17 @@
 """Concept sources: do they put the true confounder on top, and what do they cost?
 
-`python benchmarks/concepts.py rank` runs `associate` on digit dominoes (class = lower digit, confounder = upper digit,
-5 % contrary rows) once per source and prints, over seeds, the rank of the first true name among the confirmed
-confounders sorted by the lower end of the odds ratio's interval, and how many true and false names are confirmed. A
-name is true if, on an untied split, it goes with the upper digit more than with the class (|phi| >= .2, within the
-other factor). `python benchmarks/concepts.py speed` prints times as ratios against decoding the same images, against
-scikit-learn's vectoriser alone, and of clusters fitted on many rows against few.
+`rank` runs `associate` on classes tied to a confounder in 95 % of the rows, once per source, and prints over seeds the
+rank of the first true name among the confirmed ones (odds ratio above 1, highest lower end of its interval first), and
+how many true and false names are confirmed, and of those flagged as confounders. A name is true if, on an untied split
+of other rows, it goes with the confounder that the unit's class is tied to (|phi| >= .1 within the class) more than
+with the class. Results, and how they were measured: results/concepts.md.
+
+    python benchmarks/concepts.py rank --tasks digits clothes reviews --data reviews=FOLDER
+
+Clothes need Debian's package dataset-fashion-mnist (or `fashion=FOLDER`); an error says where the reviews come from.
+
+`speed` prints processor times as ratios against decoding the same images, against scikit-learn's vectoriser alone, and
+of clusters fitted on many rows against few; set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=RANK_TASKS, default=["digits"], help="to rank on")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="of fashion and reviews")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/concepts"), help="where features are kept")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/concepts"), help="where features are kept")
     parser.add_argument(
         "--rows",
         type=int,
@@ -156,9 +162,9 @@ def alternating(base, ours, repeats: int) -> tuple[float, float]:
     times = ([], [])
     for _ in range(repeats):
         for call, kept in zip((base, ours), times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            kept.append(time.perf_counter() - start)
+            kept.append(time.process_time() - start)
     return median(times[0]), median(times[1])
 
 
