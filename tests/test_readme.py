@@ -78,13 +78,28 @@ def test_the_python_of_readme_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     model = AutoModelForImageClassification.from_pretrained("me/my-classifier")
     names = {"dataset": load_from_disk("my-images"), "model": model}
-    code, _ = blocks("python")
+    code, _, _ = blocks("python")
     exec(code, names)
+    assert Path("report").is_dir()
     assert type(names["model"]) is type(model)
     assert names["head"].weight.shape == (2, names["head"].weight.shape[1])
     names["curated"].save_to_disk("shared/curated")
     names["findings"].save_to_disk("shared/findings", num_shards=1)  # there may be none
     names["model"].save_pretrained("shared/model")
+
+
+def test_the_trainer_of_readme_runs(workplace, monkeypatch):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    monkeypatch.chdir(workplace)
+    model = AutoModelForImageClassification.from_pretrained("me/my-classifier")
+    before = model.timm_model.fc.weight.detach().clone()
+    names = {"hm": hm, "model": model, "train": striped_images(240, 3), "test": striped_images(60, 4)}
+    names["processor"] = AutoImageProcessor.from_pretrained("me/my-classifier")
+    _, code, _ = blocks("python")
+    exec(code, names)
+    assert not before.equal(model.timm_model.fc.weight)
+    assert Path("out/debias_report.json").is_file()
 
 
 SHARE = """
@@ -107,7 +122,7 @@ for command in COMMANDS:
 
 def test_sharing_works_against_a_hub(workplace, tmp_path):
     """After the two tests above, whose results it publishes."""
-    _, code = blocks("python")
+    *_, code = blocks("python")
     commands = [line for block in blocks("bash") for line in block.splitlines() if "hf-midrange publish" in line]
     script = SHARE.replace("CODE", repr(code)).replace("COMMANDS", repr([shlex.split(c)[1:] for c in commands]))
     token = "hf_" + "a" * 34
