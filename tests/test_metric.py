@@ -13,6 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import yaml
+from hub.running import running
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -141,19 +142,26 @@ def test_the_space_starts(monkeypatch):
     assert compute(table)["worst_group"] == 0.0
 
 
-def test_publishing_is_one_commit_to_a_private_space(monkeypatch):
-    calls = []
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, *args, **kwargs: calls.append(kwargs))
+LOAD = """
+import evaluate
+metric = evaluate.load("me/worst_group_accuracy")
+assert metric.compute(predictions=[0, 1, 1], references=[0, 1, 0], groups=[0, 0, 1])["worst_group"] == 0.0
+"""
 
-    def commit(self, repo_id, operations, **kwargs):
-        calls.append({operation.path_in_repo for operation in operations})
-        return SimpleNamespace(repo_url=f"https://huggingface.co/spaces/{repo_id}")
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", commit)
-    assert publish_metric("me/worst_group_accuracy", token="t").endswith("spaces/me/worst_group_accuracy")
-    assert calls[0]["private"] is True
-    assert calls[0]["repo_type"] == "space"
-    assert calls[1:] == [{*FILES}]
+def test_the_published_module_is_loaded_by_evaluate_without_this_package(tmp_path):
+    token = "hf_" + "m" * 34
+    with running(tmp_path / "hub", {token: {"name": "me"}}) as server:
+        call = "print(publish_metric('me/worst_group_accuracy', private=False))"
+        pushed = server.run(f"from hf_midrange.metrics import publish_metric; {call}", tmp_path / "pusher", token)
+        assert pushed.returncode == 0, pushed.stderr
+        assert "spaces/me/worst_group_accuracy" in pushed.stdout
+        assert len(server.git("spaces", "me/worst_group_accuracy", "log", "--format=%s").splitlines()) == 2
+        loaded = server.run(LOAD, tmp_path / "reader", ours=False)
+        assert loaded.returncode == 0, loaded.stderr
+
+
+def test_a_space_of_another_name_is_refused():
     with pytest.raises(ValueError, match="must be '<user or organisation>/worst_group_accuracy'"):
         publish_metric("me/accuracy")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hub.server import Request
 
 ID = r"(?P<id>[\w.-]+/[\w.-]+)"
-KIND = r"/api/(?P<kind>models|datasets)"
+KIND = r"/api/(?P<kind>models|datasets|spaces)"
 REV = r"(?P<rev>[^/]+)"
 TIME = "2026-01-01T00:00:00.000000Z"
 
@@ -39,7 +39,7 @@ def create_repo(request: Request) -> None:
         return request.refuse(403, "You don't have the rights to create a repository there")
     kind, full = f"{asked.get('type') or 'model'}s", f"{owner}/{asked['name']}"
     private = asked.get("private", asked.get("visibility") == "private")
-    url = f"{request.hub.url}/{'datasets/' if kind == 'datasets' else ''}{full}"
+    url = f"{request.hub.url}/{'' if kind == 'models' else f'{kind}/'}{full}"
     if not request.hub.storage.create(kind, full, bool(private)):
         return request.json({"error": "You already created this repo", "url": url, "id": full, "name": full}, 409)
     return request.json({"url": url, "name": full, "id": full})
@@ -179,8 +179,8 @@ def commit(request: Request) -> None:
         except Conflict as error:
             return request.refuse(409, str(error))
     url = f"{request.hub.url}/{request.match['id']}/commit/{sha}"
-    if request.match["kind"] == "datasets":
-        url = url.replace(request.hub.url, f"{request.hub.url}/datasets", 1)
+    if request.kind != "models":
+        url = url.replace(request.hub.url, f"{request.hub.url}/{request.kind}", 1)
     return request.json({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
 

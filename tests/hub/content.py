@@ -11,7 +11,7 @@ from hub.api import ID, KIND, REV
 if TYPE_CHECKING:
     from hub.server import Request
 
-WEB = rf"/(?P<prefix>datasets/)?{ID}"
+WEB = rf"/(?P<prefix>(?:datasets|spaces)/)?{ID}"
 
 
 def resolve(request: Request) -> None:
@@ -28,7 +28,7 @@ def resolve(request: Request) -> None:
     headers |= {"X-Linked-ETag": f'"{entry.etag}"', "X-Linked-Size": str(entry.content_size)}
     recipe = request.hub.chunks.recipe(entry.etag)
     if recipe is not None:
-        kind = "datasets" if request.match.get("prefix") else "models"
+        kind = request.kind
         token = f"{request.hub.url}/api/{kind}/{request.match['id']}/xet-read-token/{sha}"
         headers |= {"X-Xet-Hash": recipe.file_hash, "Link": f'<{token}>; rel="xet-auth"'}
     headers["Location"] = request.hub.signed(f"/blobs/{entry.etag}")

@@ -164,10 +164,14 @@ class Request(BaseHTTPRequestHandler):
             return True
         return False
 
+    @property
+    def kind(self) -> str:
+        """The kind of repository that an API route names, or a web address begins with."""
+        return self.match.get("kind") or (self.match.get("prefix") or "models/").rstrip("/")
+
     def readable(self, revision: str | None = None) -> tuple[Repo | None, str]:
         """Return the repository and commit asked for; None after refusing the request."""
-        kind = self.match.get("kind") or ("datasets" if self.match.get("prefix") else "models")
-        repo = self.hub.storage.repo(kind, self.match["id"])
+        repo = self.hub.storage.repo(self.kind, self.match["id"])
         namespace = self.match["id"].split("/")[0]
         hidden = repo is not None and self.hub.storage.private(repo)
         if repo is None or (hidden and not (self.user and self.user.may_read(namespace))):
