@@ -202,6 +202,20 @@ def test_ranges_are_read_from_the_column_that_bands_were_cut_from():
     assert read_inputs(banded.remove_columns(["quantile"])).values == "band"
 
 
+@pytest.mark.parametrize(("bands", "names"), [(2, {"low", "high"}), (3, {"low", "mid", "high"})])
+def test_bands_are_named_as_they_were_cut(bands, names):
+    findings = associate(LogitBands(n_bands=bands).fit(simulated()).transform(simulated()))
+    assert set(findings["band"]) == names
+    assert any(findings["confounder"])
+
+
+def test_bands_of_the_users_own_are_named_by_what_is_seen():
+    ds = LogitBands().fit(simulated()).transform(simulated())
+    ds.info.description = ""
+    below = ds.filter(lambda row: max(row["band"]) < 2)
+    assert read_inputs(below).band_names == ("low", "mid", "high")
+
+
 def test_rows_and_units_without_a_band_are_left_out():
     ds = LogitBands().fit(simulated()).transform(simulated())
     band = columns.matrix(ds, "band").copy()

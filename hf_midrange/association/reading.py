@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def read_inputs(ds: Dataset) -> Inputs:
     bands = columns.some_units(ds, columns.BAND, range(number))
     members, unit_names = _units(number, label.names)
     present, names, sources = _concepts(ds)
-    band_names = _band_names(int(bands.max(initial=-1)) + 1)
+    band_names = _band_names(int(bands.max(initial=-1)) + 1, ds.info.description or "")
     problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(band_names), members)
     values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands))
     source_ids = np.asarray(ds[columns.SOURCE_ID][:]) if columns.SOURCE_ID in ds.column_names else None
@@ -96,9 +97,15 @@ def _units(number: int, classes: list[str]) -> tuple[tuple[int | None, ...], lis
     return (None,) * number, [f"unit_{k}" for k in range(number)]
 
 
-def _band_names(seen: int) -> tuple[str, ...]:
-    """Return the names of three bands, or of as many as are seen."""
-    return ("low", "mid", "high") if seen <= 3 else LogitBands("edges", tuple(range(seen - 1))).names
+def _band_names(seen: int, description: str) -> tuple[str, ...]:
+    """Return the names of as many bands as the dataset was cut into; of unknown bands as many as are seen, at least 3.
+
+    `LogitBands.transform` writes its edges into the description: the values alone do not tell two bands from three
+    with nothing at the top.
+    """
+    written = re.search(r"^bands: .*edges=\(([^)]*)\)", description, flags=re.MULTILINE)
+    cut = len([edge for edge in written[1].split(",") if edge.strip()]) + 1 if written else 3
+    return LogitBands("edges", tuple(range(max(cut, seen) - 1))).names
 
 
 def _concepts(ds: Dataset) -> tuple[sparse.csr_matrix, list[str], list[str]]:

@@ -57,9 +57,8 @@ def associate(
         (so that in the middle it is absent in the former and present in the latter), `hardness` if it lowers members
         and raises strangers, `core` if it raises members and strangers cannot be tested. `confounder`: confirmed, with
         that signature and an odds ratio above 1, in the middle, or in another band if a tie is so strong that the
-        middle shows nothing. `derived` concepts (`concepts_latent`) are adjusted in a family of
-        their own and never confirmed.
-        What was not tested, and why, is in `provenance(findings)`.
+        middle shows nothing. `derived` concepts (`concepts_latent`) are adjusted in a family of their own and never
+        confirmed. What was not tested, and why, is in `provenance(findings)`.
 
     Raises:
         KeyError, TypeError, ValueError: if columns are missing or unfit, no unit has bands, or an option is wrong.
