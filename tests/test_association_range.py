@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
+from test_association import dataset
 
+from hf_midrange import associate
 from hf_midrange.association.grouping import same_concepts
-from hf_midrange.association.ranks import label_ranks, stratified_shift
+from hf_midrange.association.halves import discovery_half
+from hf_midrange.association.ranks import Shift, label_ranks, stratified_shift
 from hf_midrange.association.signatures import one_row_a_pair, signatures
 from hf_midrange.association.testing import Options
+from hf_midrange.association.whole_range import generalised_odds
 
 
 OPTIONS = Options(alpha=0.05, method="bh", least=5, exact_below=25.0)
@@ -102,3 +106,67 @@ def test_a_phrase_inside_a_word_shares_its_group_and_chance_does_not():
     groups = same_concepts(sparse.csr_matrix(np.column_stack(concepts)), ids, 2)
     assert groups[0] == groups[1] == groups[4]
     assert len(set(groups)) == 3
+
+
+def rare_confounder(seed=2, n=2000, prevalence=0.03):
+    """Return two classes and a concept that raises the second class's logit, but is in few rows of any band."""
+    rng = np.random.default_rng(seed)
+    ids, present = rng.integers(0, 2, n), rng.random((n, 40)) < prevalence
+    logit = 2 * ids + rng.normal(size=n) + 0.9 * present[:, 0]
+    return logit, ids, present
+
+
+def rank_odds(values, ids, has):
+    """Return the odds ratio and van Elteren's p-value by comparing every pair of rows."""
+    won = total = excess = variance = 0.0
+    for k in np.unique(ids):
+        with_it, without = values[(ids == k) & has], values[(ids == k) & ~has]
+        n = len(with_it) + len(without)
+        if not (len(with_it) and len(without)):
+            continue
+        above = (with_it[:, None] > without).sum() + 0.5 * (with_it[:, None] == without).sum()
+        pairs = len(with_it) * len(without)
+        won, total = won + above / (n + 1), total + pairs / (n + 1)
+        excess += (above - pairs / 2) / (n + 1)
+        ties = np.unique(np.concatenate([with_it, without]), return_counts=True)[1].astype(float)
+        variance += pairs / 12 * (n + 1 - (ties**3 - ties).sum() / n / (n - 1)) / (n + 1) ** 2
+    return won / (total - won), 2 * stats.norm.sf(abs(excess) / np.sqrt(variance))
+
+
+def test_a_rare_concept_shows_over_the_whole_range_where_no_band_shows_it():
+    logit, ids, present = rare_confounder()
+    names = ["planted", *(f"noise {j}" for j in range(39))]
+    ds = dataset(np.column_stack([-logit, logit]), ids, present, names)
+    findings = associate(ds)
+    assert list(zip(findings["concept"], findings["band"], strict=True)) == [("planted", "range")]
+    row, half = findings[0], discovery_half(ids, None, 0)
+    ratio, p = rank_odds(logit[half], ids[half], present[half, 0])
+    assert row["odds_ratio"] == pytest.approx(ratio, rel=1e-5)
+    assert row["p_value"] == pytest.approx(p, rel=1e-5)
+    again, p_again = rank_odds(logit[~half], ids[~half], present[~half, 0])
+    assert row["odds_ratio_confirm"] == pytest.approx(again, rel=1e-5)
+    assert row["q_confirm"] == pytest.approx(p_again, rel=1e-5)
+    assert 1 < row["ci_low"] < row["odds_ratio"] < row["ci_high"]
+    assert row["confounder"]
+    for side, k in (("member", 1), ("stranger", 0)):
+        own = ids == k
+        assert row[f"{side}_rows_in_band"] == own.sum()
+        assert row[f"{side}_rows_with_concept_in_band"] == present[own, 0].sum()
+        ratio, _ = rank_odds(logit[own], ids[own], present[own, 0])
+        assert row[f"{side}_odds_ratio"] == pytest.approx(ratio, rel=1e-5)
+
+
+def test_what_a_band_shows_is_not_reported_again_over_the_whole_range():
+    logit, ids, present = rare_confounder(prevalence=0.2)
+    ds = dataset(np.column_stack([-logit, logit]), ids, present, [f"c{j}" for j in range(40)])
+    assert set(associate(ds)["band"]) <= {"low", "mid", "high"}
+
+
+def test_odds_of_standing_above_are_open_ended_when_all_do():
+    found = generalised_odds(Shift(np.array([0.0, 0.5, 1.0, 0.75]), np.array([0.1, 0.1, 0.1, 0.1])))
+    np.testing.assert_allclose(found.ratio, [0, 1, np.inf, 3])
+    np.testing.assert_array_equal(found.low < [0.1, 1, np.inf, 3], True)
+    np.testing.assert_array_equal(found.high > [0, 1, 999, 3], True)
+    assert found.high[0] < 1 < found.low[2]
+    # Miettinen: the interval excludes 1 exactly where the test rejects; here z = 2.5.
+    np.testing.assert_allclose(np.log(found.low[3]), np.log(3) * (1 - stats.norm.ppf(0.975) / 2.5))

@@ -44,8 +44,8 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
     """
     member, top = halves.whole.members[unit], halves.whole.number - 1
     first, second, whole = (tables_of(half, unit, tests) for half in halves)
-    sides = testable_sides(first, member, options.least)
-    oriented = [orient(tables.kept(sides.both()), member, tests[:, 0], top) for tables in (first, second)]
+    testable = testable_sides(first, member, options.least)
+    oriented = [orient(tables.kept(testable.both()), member, tests[:, 0], top) for tables in (first, second)]
     found, again = (pooled_odds_ratio(tables) for tables in oriented)
     effects = {
         "odds_ratio": found.ratio,
@@ -58,21 +58,29 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
     return {
         **effects,
         **_side_effects(whole, testable_sides(whole, member, options.least), options),
-        **_confirmed_shifts(halves.confirmation, values, member, tests[:, 1], options),
         **_counts(whole, member),
-        **_whole_range(halves.whole, values, member, tests[:, 1]),
+        **range_columns(halves, values, unit, tests[:, 1], options),
     }
 
 
-def _side_effects(whole: Tables, sides: Sides, options: Options) -> dict[str, Any]:
+def range_columns(halves: Halves, values: np.ndarray, unit: int, concepts: np.ndarray, options: Options) -> dict:
+    """Return what is said of either side's whole range, whichever band the finding is of."""
+    member = halves.whole.members[unit]
+    return {
+        **_confirmed_shifts(halves.confirmation, values, member, concepts, options),
+        **_whole_range(halves.whole, values, member, concepts),
+    }
+
+
+def _side_effects(whole: Tables, testable: Sides, options: Options) -> dict[str, Any]:
     """Return each side's own effect over all rows: presence of the concept in the band."""
     effects: dict[str, Any] = {}
-    for name, side in (("member", sides.members), ("stranger", sides.strangers)):
+    for name, side in (("member", testable.members), ("stranger", testable.strangers)):
         kept = whole.kept(side)
         ratio = pooled_odds_ratio(kept)
         effects |= {f"{name}_odds_ratio": ratio.ratio, f"{name}_ci_low": ratio.low, f"{name}_ci_high": ratio.high}
         effects[f"{name}_p"] = _two_sided(kept, options)
-    return effects | {"homogeneity_p": equal_odds(whole.kept(sides.strangers))}
+    return effects | {"homogeneity_p": equal_odds(whole.kept(testable.strangers))}
 
 
 def _two_sided(tables: Tables, options: Options) -> np.ndarray:
@@ -92,7 +100,7 @@ def _counts(whole: Tables, member: int | None) -> dict[str, np.ndarray]:
     return counts
 
 
-def _sides(problem: Problem, member: int | None) -> tuple[tuple[str, np.ndarray], ...]:
+def sides(problem: Problem, member: int | None) -> tuple[tuple[str, np.ndarray], ...]:
     """Return each side's labels, boolean of shape `(C,)`."""
     own = np.zeros(problem.classes, dtype=bool)
     if member is not None:
@@ -108,7 +116,7 @@ def _confirmed_shifts(
     ranked, table = label_ranks(values[half.at], half.ids, half.classes), half.present[:, kept].tocsc()
     return {
         f"{name}_z_confirm": stratified_shift(ranked, half.ids, table, strata, options.least).z[where]
-        for name, strata in _sides(half, member)
+        for name, strata in sides(half, member)
     }
 
 
@@ -117,7 +125,7 @@ def _whole_range(whole: Problem, values: np.ndarray, member: int | None, concept
     kept, where = np.unique(concepts, return_inverse=True)
     table, ranked = whole.present[:, kept].tocsc(), label_ranks(values, whole.ids, whole.classes)
     found: dict[str, list] = {}
-    for name, strata in _sides(whole, member):
+    for name, strata in sides(whole, member):
         made: list[dict[str, Any]] = [dict.fromkeys(RANGE) for _ in kept]
         side = strata[whole.ids]
         if side.any():

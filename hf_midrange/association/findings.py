@@ -10,6 +10,9 @@ from typing import Any
 from datasets import Dataset, DatasetInfo, Features, List, Value
 
 
+RANGE = "range"
+"""What a finding over the whole range has for a band."""
+
 _SHARES = List(Value("float64"))
 _SIDE = {
     "odds_ratio": Value("float64"),
@@ -50,11 +53,13 @@ FEATURES = Features(
 )
 """The columns of the findings.
 
-`odds_ratio`, its interval, `p_value` and `q_value` are the oriented ones of the discovery half. Everything of `member`
-and `stranger` is over all rows: how much more often the concept is present in the band than outside it (odds ratio,
-interval, `p`), its prevalence in five equal bins of that side's range (`profile`), the tests behind its `shape`
-(`trend_p`, `hump_p`), and the chance that a row with the concept stands above one of the same label without it (`auc`,
-`auc_p`). `p_at_top` and `found_at_top` tell what an analysis of the top band alone would have shown."""
+`band`: a band's name, or "range" for what only the whole range shows. `odds_ratio`, its interval, `p_value` and
+`q_value` are the oriented ones of the discovery half. Everything of `member` and `stranger` is over all rows: how much
+more often the concept is present in the band than outside it, or over the whole range how much more often a row with
+it stands above one without it (odds ratio, interval, `p`), its prevalence in five equal bins of that side's range
+(`profile`), the tests behind its `shape` (`trend_p`, `hump_p`), and the chance that a row with the concept stands
+above one of the same label without it (`auc`, `auc_p`). `p_at_top` and `found_at_top` tell what an analysis of the
+top band alone would have shown."""
 
 
 def findings_dataset(columns: Mapping[str, Sequence[Any]], facts: Mapping[str, Any]) -> Dataset:

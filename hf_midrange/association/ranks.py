@@ -24,8 +24,13 @@ class Shift(NamedTuple):
 
     auc: np.ndarray
     """Chance that a row with the concept stands above one without it, of the same label; 0.5 is no effect."""
-    z: np.ndarray
-    """Standard normal where there is no effect, positive where the concept raises the unit."""
+    error: np.ndarray
+    """Standard error of `auc` where there is no effect."""
+
+    @property
+    def z(self) -> np.ndarray:
+        """Standard normal where there is no effect, positive where the concept raises the unit."""
+        return (self.auc - 0.5) / self.error
 
     @property
     def p(self) -> np.ndarray:
@@ -35,7 +40,9 @@ class Shift(NamedTuple):
 
 def label_ranks(values: np.ndarray, ids: np.ndarray, classes: int) -> LabelRanks:
     """Return the ranks of `values`, of shape `(n,)`, within the labels `ids`."""
-    order = np.lexsort((values, ids))
+    order = np.argsort(values)
+    small = ids.astype(np.int16) if classes < 2**15 else ids  # small integers are sorted by their digits: faster
+    order = order[np.argsort(small[order], kind="stable")]
     label, value = ids[order], values[order]
     new = np.ones(len(order), dtype=bool)
     new[1:] = (label[1:] != label[:-1]) | (value[1:] != value[:-1])
@@ -50,8 +57,20 @@ def label_ranks(values: np.ndarray, ids: np.ndarray, classes: int) -> LabelRanks
     return LabelRanks(ranks, sizes.astype(np.float64), ties)
 
 
+def rows_with(present: sparse.csc_matrix, ids: np.ndarray, classes: int) -> np.ndarray:
+    """Return how many rows of each label have each concept, of shape `(C, t)`."""
+    tests = present.shape[1]
+    cell = ids[present.indices] * tests + np.repeat(np.arange(tests), np.diff(present.indptr))
+    return np.bincount(cell, minlength=classes * tests).reshape(classes, tests).astype(np.float64)
+
+
 def stratified_shift(
-    ranked: LabelRanks, ids: np.ndarray, present: sparse.csc_matrix, strata: np.ndarray, least: int = 1
+    ranked: LabelRanks,
+    ids: np.ndarray,
+    present: sparse.csc_matrix,
+    strata: np.ndarray,
+    least: int = 1,
+    with_concept: np.ndarray | None = None,
 ) -> Shift:
     """Return the Wilcoxon rank sum test of each concept, pooled over labels as van Elteren (1960) does.
 
@@ -64,21 +83,19 @@ def stratified_shift(
         present: which row has which concept, of shape `(n, t)`.
         strata: which labels to pool, boolean of shape `(C,)`.
         least: fewest rows with the concept, and without it, in labels that have both.
+        with_concept: `rows_with` of the same rows, if it is known.
     """
-    classes, tests = len(ranked.sizes), present.shape[1]
-    concepts = np.repeat(np.arange(tests), np.diff(present.indptr))
-    cell = ids[present.indices] * tests + concepts
-    shape = (classes, tests)
-    n1 = np.bincount(cell, minlength=classes * tests).reshape(shape).astype(np.float64)
-    sums = np.bincount(cell, weights=ranked.ranks[present.indices], minlength=classes * tests).reshape(shape)
-    n = ranked.sizes[:, None]
-    pairs = n1 * (n - n1) * strata[:, None]
-    weight = np.where(pairs > 0, 1 / (n + 1), 0.0)
-    tied = ranked.ties[:, None] / np.maximum(n * (n - 1), 1)
-    variance = (weight**2 * pairs / 12 * (n + 1 - tied)).sum(0)
-    excess = (weight * np.where(pairs > 0, sums - n1 * (n + 1) / 2, 0.0)).sum(0)
+    n = ranked.sizes
+    n1 = rows_with(present, ids, len(n)) if with_concept is None else with_concept
+    pairs = n1 * (n[:, None] - n1) * strata[:, None]
+    weight = strata / (n + 1)
+    # Ranks less their label's mean: labels where all rows or none have the concept add nothing to the sum.
+    excess = present.T @ (weight[ids] * (ranked.ranks - (n[ids] + 1) / 2))
+    tied = ranked.ties / np.maximum(n * (n - 1), 1)
+    variance = (weight**2 / 12 * (n + 1 - tied)) @ pairs
     live = pairs > 0
-    few = np.minimum((n1 * live).sum(0), ((n - n1) * live).sum(0)) < least
+    few = np.minimum((n1 * live).sum(0), ((n[:, None] - n1) * live).sum(0)) < least
+    untestable = few | (variance <= 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        auc, z = 0.5 + excess / (weight * pairs).sum(0), excess / np.sqrt(variance)
-    return Shift(np.where(few, np.nan, auc), np.where(few, np.nan, z))
+        auc, error = (np.where(untestable, np.nan, v / (weight @ pairs)) for v in (excess, np.sqrt(variance)))
+    return Shift(0.5 + auc, error)

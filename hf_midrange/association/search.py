@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
@@ -10,12 +11,14 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange.association.details import Halves, unit_details
-from hf_midrange.association.findings import findings_dataset
+from hf_midrange.association.findings import RANGE, findings_dataset
 from hf_midrange.association.grouping import same_concepts
 from hf_midrange.association.halves import discovery_half
 from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, read_inputs
+from hf_midrange.association.sides import FEW_CONCEPT
 from hf_midrange.association.signatures import one_row_a_pair, signatures
 from hf_midrange.association.testing import Options, Tested, adjusted, test_all
+from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
 
 
@@ -34,9 +37,10 @@ def associate(
     Every concept is tested in every band *within each true label*: the stratum of the unit's own class is the member
     effect, the other labels' strata, pooled by Cochran-Mantel-Haenszel, the stranger effect. Before both are pooled
     they are turned so that `odds_ratio > 1` means "confounded with the class" in every band: presence of the concept
-    at the top, absence at the bottom, and in the middle absence in members and presence in strangers. Rows are split
-    in two: `p_value` and `q_value` (over all tests) come from the discovery half, `q_confirm` (over what was
-    discovered) from the other.
+    at the top, absence at the bottom, and in the middle absence in members and presence in strangers. A concept too
+    rare to show in any one band is also sought over the whole range, by the ranks of the rows that have it within
+    their label. Rows are split in two: `p_value` and `q_value` (over all tests) come from the discovery half,
+    `q_confirm` (over what was discovered) from the other.
 
     Args:
         ds: one split with `label`, `band` (or `logits`, on which default bands are then fitted) and at least one
@@ -51,7 +55,9 @@ def associate(
             tested either way, which leaves `q_value` as it would be with one.
 
     Returns:
-        One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`.
+        One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`. Where
+        no band shows a concept but the whole range does, `band` is "range" and `odds_ratio` the odds that a row with
+        the concept stands above one of the same label without it (Agresti's generalised odds ratio).
         `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1. `signature` reads the whole range
         on the confirmation half: `confounder` if the concept raises the unit in its members and in strangers alike
         (so that in the middle it is absent in the former and present in the latter), `hardness` if it lowers members
@@ -76,15 +82,17 @@ def associate(
     units, left_out = _units(inputs)
     tested = test_all(halves.discovery, units, options)
     derived = np.array([CONCEPTS_PREFIX + source in DERIVED_COLUMNS for source in inputs.sources], dtype=bool)
-    q = _q_values(tested.p, derived, method)
-    found = Discovered(np.argwhere(q <= alpha), q, _q_values(tested.p[:, -1], derived, method))
+    ranked = range_p_values(halves.discovery, inputs.unit_values(np.array(units)), options)
+    p = np.concatenate([tested.p, ranked[:, None]], axis=1)
+    q = _q_values(p, derived, method)
+    found = Discovered(_discovered(q, alpha), p, q, _q_values(tested.p[:, -1], derived, method))
     details, cuts = _details(inputs, halves, found.tests, options)
-    columns = details | _describe(inputs, tested, found, options)
+    columns = details | _describe(inputs, found, options)
     columns |= _verdicts(columns, derived[found.tests[:, 2]], options)
     twice = not mirrored_units and inputs.mirrored()
     order = _order(columns, only_above_one=twice)
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
-    facts = _facts(ds, inputs, halves, tested, options, seed)
+    facts = _facts(ds, inputs, halves, tested, options, seed) | _tests_made(p, tested, units)
     facts |= {"observed_cuts": cuts, "units_left_out": left_out, "mirrored_findings_dropped": twice}
     return findings_dataset(ordered, facts)
 
@@ -93,11 +101,20 @@ class Discovered(NamedTuple):
     """What the discovery half shows."""
 
     tests: np.ndarray
-    """Unit, band and concept of each discovered test, of shape `(t, 3)`."""
+    """Unit, band and concept of each discovered test, of shape `(t, 3)`; band `B` is the whole range."""
+    p: np.ndarray
+    """P-values of everything tested, of shape `(U, B + 1, m)`."""
     q: np.ndarray
-    """Adjusted p-values over everything tested, of shape `(U, B, m)`."""
+    """The same, adjusted."""
     q_top: np.ndarray
     """The same of the top band alone, as if it were all that one looks at, of shape `(U, m)`."""
+
+
+def _discovered(q: np.ndarray, alpha: float) -> np.ndarray:
+    """Return which tests are discovered; over the whole range only what no single band shows."""
+    found = q <= alpha
+    found[:, -1] &= ~found[:, :-1].any(axis=1)
+    return np.argwhere(found)
 
 
 def _check(options: Options) -> None:
@@ -137,7 +154,12 @@ def _details(
     """Return the columns that need the rows again, and the cuts of the units concerned."""
     parts, cuts = [], {}
     for unit, values in inputs.unit_values(np.unique(tests[:, 0])):
-        parts.append(unit_details(halves, values, unit, tests[tests[:, 0] == unit, 1:], options))
+        own = tests[tests[:, 0] == unit, 1:]
+        in_band = own[:, 0] < halves.whole.number
+        parts.append(unit_details(halves, values, unit, own[in_band], options))
+        if not in_band.all():
+            ranged = range_details(halves, values, unit, own[~in_band, 1], options)
+            parts[-1] = {name: [*column, *ranged[name]] for name, column in parts[-1].items()}
         cuts[inputs.unit_names[unit]] = inputs.observed_cuts(unit, values)
     if not parts:
         nothing = np.empty((0, 2), dtype=np.int64)
@@ -145,22 +167,24 @@ def _details(
     return {name: [value for part in parts for value in part[name]] for name in parts[0]}, cuts
 
 
-def _describe(inputs: Inputs, tested: Tested, found: Discovered, options: Options) -> dict[str, Any]:
+def _describe(inputs: Inputs, found: Discovered, options: Options) -> dict[str, Any]:
     units, bands, concepts = found.tests.T
     top = len(inputs.band_names) - 1
+    names = (*inputs.band_names, RANGE)
+    p = found.p[units, bands, concepts]
     return {
         "unit": units,
         "unit_name": [inputs.unit_names[k] for k in units],
-        "band": [inputs.band_names[b] for b in bands],
+        "band": [names[b] for b in bands],
         "source": [inputs.sources[c] for c in concepts],
         "concept": [inputs.names[c] for c in concepts],
-        "p_value": tested.p[units, bands, concepts],
+        "p_value": p,
         "q_value": found.q[units, bands, concepts],
         "number": concepts,
         "middle": (bands > 0) & (bands < top),
-        "p_at_top": tested.p[units, top, concepts],
+        "p_at_top": found.p[units, top, concepts],
         "found_at_top": found.q_top[units, concepts] <= options.alpha,
-        "group": _groups(inputs, concepts, tested.p[units, bands, concepts]),
+        "group": _groups(inputs, concepts, p),
     }
 
 
@@ -217,13 +241,17 @@ def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options:
         "halves_by": "source_id" if inputs.source_ids is not None else "row",
         "bands": inputs.bands,
         "concepts": len(inputs.names),
-        "tested": int((~np.isnan(tested.p)).sum()),
-        "not_tested": tested.not_tested,
         "power": _power(tested.power),
         "options": options._asdict() | {"seed": seed},
         "versions": {name: version(name) for name in ("hf-midrange", "numpy", "scipy", "datasets")}
         | {"python": platform.python_version()},
     }
+
+
+def _tests_made(p: np.ndarray, tested: Tested, units: list[int]) -> dict[str, Any]:
+    missed = Counter(tested.not_tested)
+    missed[FEW_CONCEPT] += int(np.isnan(p[units, -1]).sum())
+    return {"tested": int((~np.isnan(p)).sum()), "not_tested": dict(+missed)}
 
 
 def _power(power: np.ndarray) -> dict[str, Any]:

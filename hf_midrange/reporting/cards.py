@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_midrange.association.findings import RANGE
 from hf_midrange.reporting.examples import exceptions_of, spots_of
 from hf_midrange.reporting.facts import Card, Sibling, Side
 from hf_midrange.reporting.reading import Material
@@ -50,8 +51,9 @@ def _card(material: Material, number: int, rows: list[dict[str, Any]]) -> Card:
 def reading(row: dict[str, Any], is_class: bool) -> str:
     """Return what a finding means, in a sentence or two."""
     name, unit = f"“{row['concept']}”", f"“{row['unit_name']}”"
+    where = "whole range" if row["band"] == RANGE else f"{row['band']} band"
     if not is_class:
-        return f"{name} goes with the {row['band']} band of {unit}, within each label."
+        return f"{name} goes with the {where} of {unit}, within each label."
     said = {
         "confounder": f"The score of {unit} is higher for rows with {name}, whether they belong to it or not. In the "
         "middle of the range, members lack it and strangers have it: a shortcut.",
@@ -62,8 +64,8 @@ def reading(row: dict[str, Any], is_class: bool) -> str:
     text = said.get(row["signature"])
     if text is None:
         way = "with" if row["odds_ratio"] > 1 else "against"
-        text = f"In the {row['band']} band {name} goes {way} {unit}, but over the whole range no pattern of a "
-        text += "shortcut holds on the rows kept for confirmation."
+        text = f"In the {where} {name} goes {way} {unit}, but members and strangers together show no pattern of a "
+        text += "shortcut on the rows kept for confirmation."
     if row["derived"]:
         text += " This concept was computed from the network's own features, so its p-values are no evidence."
     return text

@@ -9,7 +9,7 @@ from datasets import Dataset, Image
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.association.findings import provenance
+from hf_midrange.association.findings import RANGE, provenance
 from hf_midrange.association.reading import Inputs, read_inputs
 from hf_midrange.curation.report import curation_report
 
@@ -104,5 +104,5 @@ def _check(rows: list[dict[str, Any]], inputs: Inputs) -> None:
                 f"the findings speak of {row['concept']!r} in `{columns.CONCEPTS_PREFIX}{row['source']}`, which the "
                 "dataset does not have; give the rows that `associate` was given"
             )
-        if row["band"] not in inputs.band_names:
+        if row["band"] not in (*inputs.band_names, RANGE):
             raise ValueError(f"the findings speak of band {row['band']!r}; the dataset has {inputs.band_names}")
