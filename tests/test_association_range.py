@@ -13,7 +13,7 @@ from hf_midrange import associate
 from hf_midrange.association.grouping import same_concepts
 from hf_midrange.association.halves import discovery_half
 from hf_midrange.association.ranks import Shift, label_ranks, stratified_shift
-from hf_midrange.association.signatures import one_row_a_pair, signatures
+from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, signatures
 from hf_midrange.association.testing import Options
 from hf_midrange.association.whole_range import generalised_odds
 
@@ -93,6 +93,14 @@ def test_a_pair_is_flagged_in_the_middle_or_else_where_it_is_clearest():
     pairs = np.array([[0, 0], [0, 0], [1, 0], [1, 0], [1, 0]])
     kept = one_row_a_pair(flagged, middle, pairs, np.array([1e-9, 1e-3, 1e-4, 1e-8, 1e-6]))
     assert kept.tolist() == [False, True, False, False, True]
+
+
+def test_the_whole_range_is_told_of_where_no_band_holds():
+    whole_range = np.array([False, True, False, True, True, False, True, False, True])
+    holds = np.array([True, True, False, True, False, False, False, False, False])
+    pairs = np.array([[0, 0], [0, 0], [0, 1], [0, 1], [1, 0], [1, 1], [1, 1], [2, 0], [2, 1]])
+    needless = needless_ranges(whole_range, holds, pairs)
+    assert np.flatnonzero(needless).tolist() == [1, 6]
 
 
 def test_a_phrase_inside_a_word_shares_its_group_and_chance_does_not():

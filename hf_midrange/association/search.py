@@ -16,7 +16,7 @@ from hf_midrange.association.grouping import same_concepts
 from hf_midrange.association.halves import discovery_half
 from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, read_inputs
 from hf_midrange.association.sides import FEW_CONCEPT
-from hf_midrange.association.signatures import one_row_a_pair, signatures
+from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, signatures
 from hf_midrange.association.testing import Options, Tested, adjusted, test_all
 from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
@@ -56,7 +56,7 @@ def associate(
 
     Returns:
         One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`. Where
-        no band shows a concept but the whole range does, `band` is "range" and `odds_ratio` the odds that a row with
+        the whole range shows a concept and no band does, `band` is "range" and `odds_ratio` the odds that a row with
         the concept stands above one of the same label without it (Agresti's generalised odds ratio).
         `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1. `signature` reads the whole range
         on the confirmation half: `confounder` if the concept raises the unit in its members and in strangers alike
@@ -85,12 +85,13 @@ def associate(
     ranked = range_p_values(halves.discovery, inputs.unit_values(np.array(units)), options)
     p = np.concatenate([tested.p, ranked[:, None]], axis=1)
     q = _q_values(p, derived, method)
-    found = Discovered(_discovered(q, alpha), p, q, _q_values(tested.p[:, -1], derived, method))
+    found = Discovered(np.argwhere(q <= alpha), p, q, _q_values(tested.p[:, -1], derived, method))
     details, cuts = _details(inputs, halves, found.tests, options)
     columns = details | _describe(inputs, found, options)
     columns |= _verdicts(columns, derived[found.tests[:, 2]], options)
     twice = not mirrored_units and inputs.mirrored()
     order = _order(columns, only_above_one=twice)
+    order = order[columns["told"][order]]
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
     facts = _facts(ds, inputs, halves, tested, options, seed) | _tests_made(p, tested, units)
     facts |= {"observed_cuts": cuts, "units_left_out": left_out, "mirrored_findings_dropped": twice}
@@ -108,13 +109,6 @@ class Discovered(NamedTuple):
     """The same, adjusted."""
     q_top: np.ndarray
     """The same of the top band alone, as if it were all that one looks at, of shape `(U, m)`."""
-
-
-def _discovered(q: np.ndarray, alpha: float) -> np.ndarray:
-    """Return which tests are discovered; over the whole range only what no single band shows."""
-    found = q <= alpha
-    found[:, -1] &= ~found[:, :-1].any(axis=1)
-    return np.argwhere(found)
 
 
 def _check(options: Options) -> None:
@@ -182,6 +176,7 @@ def _describe(inputs: Inputs, found: Discovered, options: Options) -> dict[str, 
         "q_value": found.q[units, bands, concepts],
         "number": concepts,
         "middle": (bands > 0) & (bands < top),
+        "whole_range": bands > top,
         "p_at_top": found.p[units, top, concepts],
         "found_at_top": found.q_top[units, concepts] <= options.alpha,
         "group": _groups(inputs, concepts, p),
@@ -205,17 +200,19 @@ def _verdicts(columns: dict[str, Any], derived: np.ndarray, options: Options) ->
     """Return what the confirmation half says of what the other half discovered."""
     q_confirm = _q_values(np.asarray(columns["p_confirm"], dtype=np.float64), derived, options.method)
     above, again = (np.asarray(columns[name]) > 1 for name in ("odds_ratio", "odds_ratio_confirm"))
-    confirmed = (q_confirm <= options.alpha) & (above == again) & ~derived
+    holds = (q_confirm <= options.alpha) & (above == again)
     signature = np.full(len(derived), "none", dtype=object)
     pairs = np.column_stack([columns["unit"], columns["number"]])
     for family in (derived, ~derived):
         _, first, where = np.unique(pairs[family], axis=0, return_index=True, return_inverse=True)
         z = [np.asarray(columns[f"{side}_z_confirm"])[family][first] for side in ("member", "stranger")]
         signature[family] = signatures(z[0], z[1], options)[where.reshape(-1)]
-    flagged = confirmed & above & (signature == "confounder")
+    told = ~needless_ranges(columns["whole_range"], holds, pairs)
+    flagged = told & holds & ~derived & above & (signature == "confounder")
     return {
+        "told": told,
         "q_confirm": q_confirm,
-        "confirmed": confirmed,
+        "confirmed": holds & ~derived,
         "confounder": one_row_a_pair(flagged, columns["middle"], pairs, columns["p_value"]),
         "derived": derived,
         "signature": signature.tolist(),

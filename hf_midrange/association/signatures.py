@@ -48,3 +48,19 @@ def one_row_a_pair(flagged: np.ndarray, middle: np.ndarray, pairs: np.ndarray, p
             covered.add(pair)
             kept[i] = True
     return kept
+
+
+def needless_ranges(whole_range: np.ndarray, holds: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return which rows over the whole range say nothing that a band's row of the same pair does not say.
+
+    Needed are those of pairs that no band shows, and those that hold on the confirmation half where no band's does.
+
+    Args:
+        whole_range: which rows are over the whole range, boolean of shape `(t,)`.
+        holds: which hold on the confirmation half.
+        pairs: unit and concept of each row, of shape `(t, 2)`.
+    """
+    _, pair = np.unique(pairs, axis=0, return_inverse=True)
+    pair = pair.reshape(-1)
+    in_band, held = (np.bincount(pair, weights=some)[pair] > 0 for some in (~whole_range, ~whole_range & holds))
+    return whole_range & in_band & (held | ~holds)
