@@ -20,26 +20,54 @@ if TYPE_CHECKING:
 
 OF_COLUMNS = {"annotations": "Annotations", "ngrams": "NGrams", "text-style": "TextStyle"}
 OF_IMAGES = {"image-properties": "ImageProperties", "thumbnail": "Thumbnail"}
+OF_MODELS = {"predictions": "Predictions", "early-features": "EarlyFeatures", "captions": "Captions"}
+KNOWN_SOURCES = ", ".join(
+    [
+        *(f"{kind}:COLUMN[,COLUMN]" for kind in OF_COLUMNS),
+        *(f"{kind}[:COLUMN]" for kind in OF_IMAGES),
+        "latent",
+        *(f"{kind}:MODEL" for kind in OF_MODELS),
+        "zero-shot:LIST:MODEL",
+        "FILE.json",
+    ]
+)
 
 
 def concept_source(text: str) -> Any:  # noqa: ANN401 - the sources share a protocol, not a class
-    """Return the unfitted concept source that a `--source` names, such as `ngrams:text`.
+    """Return the concept source that a `--source` names: `ngrams:text`, `predictions:me/model`, a saved `ngrams.json`.
 
     Raises:
-        ValueError: if the name is unknown, or its columns are missing.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the name is unknown, or its columns or model are missing.
     """
+    if text.endswith(".json"):
+        return hm.load_source(text)
     name, _, listed = text.partition(":")
-    names = [column for column in listed.split(",") if column]
-    if name in OF_COLUMNS:
-        if not names:
-            raise ValueError(f"--source {name} needs columns, such as {name}:text")
-        return getattr(hm, OF_COLUMNS[name])(names)
-    if name in OF_IMAGES and len(names) <= 1:
-        return getattr(hm, OF_IMAGES[name])(*names)
-    if name == "latent" and not names:
+    if name in OF_COLUMNS or name in OF_MODELS or name == "zero-shot":
+        if not listed:
+            raise ValueError(f"--source {name} needs more: of {KNOWN_SOURCES}")
+        return _of_columns(name, listed) if name in OF_COLUMNS else _of_model(name, listed)
+    if name in OF_IMAGES:
+        return getattr(hm, OF_IMAGES[name])(*([listed] if listed else []))
+    if text == "latent":
         return hm.LatentConcepts()
-    known = ", ".join([*(f"{kind}:COLUMN" for kind in OF_COLUMNS), *OF_IMAGES, "latent"])
-    raise ValueError(f"--source {text!r} is none of {known}")
+    raise ValueError(f"--source {text!r} is none of {KNOWN_SOURCES}")
+
+
+def _of_columns(name: str, listed: str) -> Any:  # noqa: ANN401
+    return getattr(hm, OF_COLUMNS[name])([column for column in listed.split(",") if column])
+
+
+def _of_model(name: str, listed: str) -> Any:  # noqa: ANN401
+    if name in OF_MODELS:
+        return getattr(hm, OF_MODELS[name])(listed)
+    words, _, model = listed.partition(":")
+    if not model:
+        raise ValueError(
+            f"--source zero-shot:{listed} names no model; write zero-shot:LIST:MODEL, LIST being one of "
+            "imagenet, colours, scenes, people, text"
+        )
+    return hm.ZeroShot(words, model)
 
 
 def usual_sources(ds: Dataset) -> list[str]:

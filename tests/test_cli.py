@@ -1,16 +1,19 @@
 """The commands as a user types them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from concept_models import save_clip
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_from_disk
 from typer.testing import CliRunner
 
 from hf_midrange import cli, columns
+from hf_midrange.arguments import concept_source
 from hf_midrange.datafiles import read_dataset, write_dataset
 
 
@@ -296,6 +299,31 @@ def test_extract_then_retrain_gives_a_model_that_loads_without_us(images, tiny_v
 def test_run_writes_every_result(images, tiny_vit, tmp_path):
     called("run", images, "--model", tiny_vit, "--output", tmp_path / "all", "--source", "thumbnail")
     assert {path.name for path in (tmp_path / "all").iterdir()} == {"bands", "curated", "findings", "head", "model"}
+
+
+def test_models_and_fitted_files_are_sources_too(images, tiny_vit, tmp_path):
+    words = "--source", f"early-features:{tiny_vit}", "--source", "thumbnail"
+    called("annotate", images, "--output", tmp_path / "a", *words)
+    fitted = sorted((tmp_path / "a" / "sources").glob("*.json"))
+    again = [word for file in fitted for word in ("--source", file)]
+    called("annotate", images, "--output", tmp_path / "b", *again)
+    first, second = load_from_disk(tmp_path / "a"), load_from_disk(tmp_path / "b")
+    assert {"concepts_early_features", "concepts_thumbnail"} <= set(first.column_names)
+    assert first.features == second.features
+    assert first[:]["concepts_early_features"] == second[:]["concepts_early_features"]
+
+
+def test_zero_shot_words_and_model_come_from_the_command_line(images, tmp_path):
+    save_clip(tmp_path / "clip")
+    source = f"zero-shot:colours:{tmp_path / 'clip'}"
+    called("annotate", images, "--output", tmp_path / "c", "--source", source)
+    assert "a red object" in columns.vocabulary(load_from_disk(tmp_path / "c").features, "concepts_zero_shot")
+
+
+@pytest.mark.parametrize("text", ["ngrams", "predictions", "zero-shot:colours", "latent:4"])
+def test_a_source_without_what_it_needs_is_refused(text):
+    with pytest.raises(ValueError, match=re.escape(f"--source {text}") + "|none of"):
+        concept_source(text)
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
