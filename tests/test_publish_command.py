@@ -56,13 +56,13 @@ def test_a_token_is_never_a_flag(capsys):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_what_cards_are_rendered_from(tmp_path):
+def test_the_wheel_holds_what_cards_and_reports_are_rendered_from(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    templates = {path.name for path in (ROOT / "hf_midrange" / "publishing" / "templates").iterdir()}
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "hf_midrange").glob("*/templates/*")}
     with zipfile.ZipFile(wheel) as archive:
-        packed = {Path(name).name for name in archive.namelist() if "/templates/" in name}
+        packed = {name for name in archive.namelist() if "/templates/" in name}
         archive.extractall(tmp_path / "site")
     assert packed == templates
     code = (
