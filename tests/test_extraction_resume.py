@@ -169,7 +169,7 @@ def test_a_run_id_names_the_rows_of_a_stream(tmp_path):
 
 def test_a_folder_with_a_foreign_manifest_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps([1]))
-    with pytest.raises(ValueError, match="no manifest of an extraction"):
+    with pytest.raises(ValueError, match="no whole manifest of an extraction"):
         hm.extract(images(), timm_model(), output_dir=tmp_path)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_midrange import columns
+from hf_midrange.shard_records import shard_paths, verified
 
 
 def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
@@ -20,10 +20,10 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: if the folder has no finished shard, or one before the last is missing.
-        ValueError: if `ds` has another number of rows than the shards.
+        ValueError: if `ds` has another number of rows than the shards, or a file is not what was written.
     """
     records = _records(Path(folder))
-    shards = [Dataset.from_file(str(Path(folder) / f"shard-{number:06d}.arrow")) for number in range(len(records))]
+    shards = [Dataset.from_file(str(shard_paths(Path(folder), number)[0])) for number in range(len(records))]
     whole = concatenate_datasets(shards)
     if ds is not None:
         columns.class_label(ds.features)
@@ -36,11 +36,11 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
 
 def _records(folder: Path) -> list[dict]:
     paths = sorted(folder.glob("shard-*.json"))
-    numbers = [int(path.stem.removeprefix("shard-")) for path in paths]
-    if not paths or numbers != list(range(len(paths))):
+    numbers = [int(number) for path in paths if (number := path.stem.removeprefix("shard-")).isdecimal()]
+    if not numbers or numbers != list(range(len(numbers))):
         missing = sorted(set(range(max(numbers, default=0) + 1)) - set(numbers))
         raise FileNotFoundError(
             f"{folder} has no finished shard {missing[0]}; `extract(..., output_dir=...)` writes shards, and run "
             "again with the same arguments it computes those that are missing"
         )
-    return [json.loads(path.read_text()) for path in paths]
+    return [verified(folder, number) for number in numbers]

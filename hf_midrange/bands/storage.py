@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_midrange.bands.curve import Candidate, UnitSearch
 from hf_midrange.bands.unit import UnitBands
+from hf_midrange.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.restoring import restored
 
 
 if TYPE_CHECKING:
@@ -24,18 +25,26 @@ def save(bands: LogitBands, folder: str | Path) -> Path:
         raise ValueError("these bands are not fitted, so there is nothing to save; call `fit` first")
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_text(bands), encoding="utf-8")
+    write_atomically(path, _text(bands))
     return path
 
 
 def load(cls: type[LogitBands], folder_or_id: str | Path) -> LogitBands:
-    """Read bands.json from a folder, or download it from a Hub repository."""
+    """Read bands.json from a folder, or download it from a Hub repository.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not what was written.
+    """
     path = Path(folder_or_id) / FILE
     if not path.is_file():
         if Path(folder_or_id).exists():
             raise FileNotFoundError(f"{folder_or_id} has no {FILE}; `LogitBands.save_pretrained` writes it")
         path = _download(str(folder_or_id))
-    return _bands(cls, json.loads(path.read_text(encoding="utf-8")), path)
+    what, remedy = "file of bands", "fit the bands again and save them"
+    saved = read_sealed(path, what, remedy)
+    with intact(path, what, remedy):
+        return _bands(cls, saved, path)
 
 
 def push(bands: LogitBands, repo_id: str, repo_type: str, private: bool | None) -> str:
@@ -57,40 +66,31 @@ def push(bands: LogitBands, repo_id: str, repo_type: str, private: bool | None) 
 
 
 def _text(bands: LogitBands) -> str:
-    return json.dumps({"format": FORMAT, **asdict(bands)}, allow_nan=False) + "\n"
+    return sealed({"format": FORMAT, **asdict(bands)}, allow_nan=False) + "\n"
 
 
 def _bands(cls: type[LogitBands], saved: Mapping[str, Any], path: Path) -> LogitBands:
     if saved.get("format") == 1:  # `column` and `units` of the first format are `units` and `fitted` now
         saved = {**saved, "n_bands": None, "units": saved["column"], "fitted": saved["units"]}
+        saved.pop("column")
     elif saved.get("format") != FORMAT:
         raise ValueError(f"{path} has format {saved.get('format')!r}; this version reads formats 1 and {FORMAT}")
-    fitted = tuple(
-        UnitBands(
-            unit["name"],
-            _floats(unit["cuts"]),
-            _pair(unit["typical"]),
-            _floats(unit["knots"]) or (),
-            _search(unit.get("search")),
-        )
-        for unit in saved["fitted"]
-    )
-    return cls(saved["rule"], _floats(saved["edges"]), saved["n_bands"], saved["units"], fitted)
+    bands = restored(cls, {name: value for name, value in saved.items() if name != "format"})
+    for unit in bands.fitted:
+        _refuse_other_cuts(unit, len(bands.names) - 1)
+    if not bands.fitted:
+        raise ValueError("it has no units")
+    return bands
 
 
-def _search(saved: dict[str, Any] | None) -> UnitSearch | None:
-    if saved is None:
-        return None
-    tried = tuple(Candidate(**{**one, "edges": tuple(one["edges"])}) for one in saved["candidates"])
-    return UnitSearch(**{**saved, "candidates": tried})
-
-
-def _floats(values: list[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(values)
-
-
-def _pair(values: list[float] | None) -> tuple[float, float] | None:
-    return None if values is None else (values[0], values[1])
+def _refuse_other_cuts(unit: UnitBands, wanted: int) -> None:
+    numbers = [*(unit.cuts or ()), *(unit.typical or ()), *unit.knots]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"unit {unit.name!r} has cuts that are no numbers")
+    if unit.cuts is not None and (len(unit.cuts) != wanted or list(unit.cuts) != sorted(unit.cuts)):
+        raise ValueError(f"unit {unit.name!r} has the cuts {unit.cuts}, where {wanted} increasing ones are expected")
+    if list(unit.knots) != sorted(unit.knots):
+        raise ValueError(f"the knots of unit {unit.name!r} are not in order")
 
 
 def _download(repo_id: str) -> Path:

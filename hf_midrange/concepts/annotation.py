@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
@@ -16,6 +18,9 @@ from hf_midrange.concepts import passes
 from hf_midrange.concepts.callables import Names
 from hf_midrange.concepts.disguise import disguised
 from hf_midrange.concepts.source import Batch, Source, refuse_nulls, refuse_unreadable
+from hf_midrange.concepts.unreadable import readable
+from hf_midrange.files import write_atomically
+from hf_midrange.locking import only_writer
 
 
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
@@ -30,6 +35,7 @@ def annotate(
     keep_disguised: bool = False,
     batch_size: int = 64,
     output_dir: str | Path | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> Annotated:
     """Return `ds` with one column `concepts_<source>` per source: the names that each row has.
 
@@ -49,11 +55,15 @@ def annotate(
         output_dir: folder in which what models measure is kept shard by shard, so that the same call goes on where it
             stopped, and every fitted source as `<name>.json` for `load_source`. Streams write nothing. Processes
             that a launcher started share the folder and divide the shards; without it each runs models on all rows.
+            A shard that was cut short or changed on disk is measured again.
+        on_error: `"skip"` drops rows whose image or text cannot be read and lists them in a warning, at the price of
+            decoding every image once more; `"raise"` names the first.
 
     Raises:
         KeyError, TypeError: before any work, if a column is missing or of a type that its source cannot read.
-        ValueError: if two sources have one name, a column would be overwritten, images or texts are null, no name
-            varies among the rows fitted on, or a stream is given with sources that are not fitted.
+        ValueError: if two sources have one name, a column would be overwritten, an image or text cannot be read, no
+            name varies among the rows fitted on, a stream is given with sources that are not fitted or with
+            `on_error="skip"`, or another process writes into `output_dir`.
 
     Examples:
         >>> from datasets import Dataset
@@ -65,6 +75,7 @@ def annotate(
     wrapped = [source if hasattr(source, "transform") else Names.of(source) for source in sources]
     chosen = cast(list[Source], wrapped)
     _refuse_clashes(ds, chosen)
+    _check_on_error(ds, on_error)
     if isinstance(ds, IterableDataset):
         return cast(Annotated, _streamed(ds, chosen))
     if isinstance(ds, IterableDatasetDict):
@@ -72,14 +83,44 @@ def annotate(
     splits = dict(ds) if isinstance(ds, DatasetDict) else {"": ds}
     folder = None if output_dir is None else Path(output_dir)
     split = _fit_split(splits, chosen, fit_split)
+    if on_error == "skip":
+        splits = {name: _readable(rows, chosen) for name, rows in splits.items()}
     for source in chosen:
         for rows in splits.values():
             refuse_nulls(source, rows)
         if not source.fitted:
             refuse_unreadable(source, splits[split])
-    measured = {name: passes.measure(rows, chosen, batch_size, folder) for name, rows in splits.items()}
-    done = _read(measured, chosen, split, keep_disguised, folder)
+    with _writing(folder, chosen):
+        measured = {name: passes.measure(rows, chosen, batch_size, folder) for name, rows in splits.items()}
+        done = _read(measured, chosen, split, keep_disguised, folder)
     return cast(Annotated, DatasetDict(done) if isinstance(ds, DatasetDict) else done[""])
+
+
+def _check_on_error(ds: Any, on_error: str) -> None:  # noqa: ANN401 - any dataset
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', but is {on_error!r}")
+    if on_error == "skip" and isinstance(ds, IterableDataset | IterableDatasetDict):
+        raise ValueError(
+            "on_error='skip' looks at all rows first, which a stream does not allow; `extract(stream, ..., "
+            "on_error='skip')` drops unreadable rows of a stream"
+        )
+
+
+def _readable(ds: Dataset, sources: Sequence[Source]) -> Dataset:
+    for source in sources:
+        source.check(ds.features)
+    return readable(ds, sources)
+
+
+def _writing(folder: Path | None, sources: Sequence[Source]) -> AbstractContextManager[None]:
+    """Return what holds the folder while it is written: processes of one launch hold it together."""
+    if folder is None:
+        return nullcontext()
+    if "WORLD_SIZE" in os.environ or any(source.costly for source in sources):
+        from hf_midrange.extraction.processes import writing_together
+
+        return writing_together(folder)
+    return only_writer(folder)
 
 
 def _read(
@@ -98,11 +139,8 @@ def _read(
 
 
 def _keep(source: Source, folder: Path) -> None:
-    from hf_midrange.extraction.shards import write_atomically
-
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        write_atomically(folder / f"{source.name}.json", source.to_json().encode())
+        write_atomically(folder / f"{source.name}.json", source.to_json())
     except TypeError as error:  # a function or a model object; the columns are right all the same
         warnings.warn(str(error), UserWarning, stacklevel=4)
 

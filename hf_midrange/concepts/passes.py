@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from hf_midrange import columns
+from hf_midrange.concepts.measured import MeasuredRows
 from hf_midrange.concepts.source import Batch, Source
+from hf_midrange.concepts.unreadable import UNREADABLE, refuse_first_unreadable
 
 
 SHARD_ROWS = 2048
@@ -76,38 +78,19 @@ def _resumed(ds: Dataset, step: _Measure, group: Sequence[Source], batch_size: i
     Processes that a launcher started divide the shards among themselves, and each returns all rows.
     """
     from hf_midrange.extraction.processes import is_mine, join_processes
-    from hf_midrange.extraction.shards import write_atomically
 
     state, added = join_processes(), _features(group)
-    place = folder / f"{group[0].name}-{Hasher.hash((ds._fingerprint, step))}"
-    place.mkdir(parents=True, exist_ok=True)
-    paths = {first: place / f"rows-{first:09d}.arrow" for first in range(0, len(ds), SHARD_ROWS)}
-    for number, (first, path) in enumerate(paths.items()):
-        if is_mine(number) and not path.exists():
+    store = MeasuredRows(folder / f"{group[0].name}-{Hasher.hash((ds._fingerprint, step))}")
+    firsts = range(0, len(ds), SHARD_ROWS)
+    for number, first in enumerate(firsts):
+        if is_mine(number) and not store.is_finished(first):
             rows = ds.select(range(first, min(first + SHARD_ROWS, len(ds))))
-            done = _mapped(rows, step, group, added, batch_size).select_columns(list(added))
-            write_atomically(path, _stream(done.with_format("arrow")[:]))
+            done = _mapped(rows, step, group, added, batch_size, first).select_columns(list(added))
+            store.write(first, done.with_format("arrow")[:])
     state.wait_for_everyone()
-    _refuse_missing(paths.values(), state.num_processes)
-    tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in paths.values()]
+    tables = [store.read(first, state.num_processes) for first in firsts]
     whole = pa.concat_tables(tables) if tables else Features(added).arrow_schema.empty_table()
     return columns.with_columns(ds, {name: (whole.column(name), feature) for name, feature in added.items()})
-
-
-def _refuse_missing(paths: Iterable[Path], processes: int) -> None:
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} shards of another of {processes} processes are missing, the first at {missing[0]}; all "
-            "processes must be given the same rows and sources, and an `output_dir` that they share"
-        )
-
-
-def _stream(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
 
 
 def read(ds: Dataset, source: Source, batch_size: int = 1000) -> Dataset:
@@ -131,18 +114,30 @@ def _wanted(ds: Dataset, step: _Measure | _Read, sources: Sequence[Source]) -> l
 
 
 def _mapped(
-    ds: Dataset, step: _Measure | _Read, sources: Sequence[Source], added: dict[str, Any], batch_size: int
+    ds: Dataset,
+    step: _Measure | _Read,
+    sources: Sequence[Source],
+    added: dict[str, Any],
+    batch_size: int,
+    first: int = 0,
 ) -> Dataset:
-    """Return `ds` with the columns `added` that `step` computes; only the columns it reads are loaded."""
+    """Return `ds` with the columns `added` that `step` computes; only the columns it reads are loaded.
+
+    A row that cannot be read is named by its number, counted from `first`.
+    """
     inputs = ds.select_columns(_wanted(ds, step, sources)).with_format(None)
     if not len(ds):
         features = Features({**ds.features, **added})
         return Dataset.from_dict({name: [] for name in features}, features=features)
     # `map` copies and hashes all names of a ClassLabel several times over: they are put on afterwards.
     nameless = Features({name: _without_names(feature) for name, feature in added.items()})
-    results = inputs.map(
-        step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=nameless
-    )
+    try:
+        results = inputs.map(
+            step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=nameless
+        )
+    except UNREADABLE:
+        refuse_first_unreadable(inputs, first)  # looked for only now: `map` says nothing of rows
+        raise
     return columns.with_columns(ds, {name: (results.data.column(name), feature) for name, feature in added.items()})
 
 

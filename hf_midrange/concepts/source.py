@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -13,6 +12,8 @@ from datasets import Dataset, Features, Image, Value
 from scipy import sparse
 
 from hf_midrange import columns
+from hf_midrange.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.restoring import restored
 
 
 Batch = Mapping[str, Sequence[Any]]
@@ -20,6 +21,9 @@ Batch = Mapping[str, Sequence[Any]]
 
 IMAGE, TEXT = "Image()", 'Value("string")'
 """The two features that sources read, as a user would write them."""
+
+FILE, REFIT = "file of a fitted source", "fit the source again and save it"
+"""What `save` writes, and what to do where it is damaged."""
 
 
 class Source(Protocol):
@@ -148,11 +152,11 @@ class Source(Protocol):
 
     def save(self, path: str | Path) -> None:
         """Write settings and what was learnt to a JSON file; floats come back bit for bit."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        write_atomically(Path(path), self.to_json())
 
     def to_json(self) -> str:
         """Return what `save` writes."""
-        return json.dumps({"kind": type(self).__name__, **self.settings()}, indent=1, ensure_ascii=False)
+        return sealed({"kind": type(self).__name__, **self.settings()}, indent=1)
 
     def settings(self) -> dict[str, Any]:
         """Return every field as JSON values.
@@ -176,7 +180,7 @@ class Source(Protocol):
         Raises:
             ValueError: if the file holds another kind of source or one fitted by another version of its arithmetic.
         """
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = read_sealed(Path(path), FILE, REFIT)
         kind = values.pop("kind", None)
         if kind != cls.__name__:
             raise ValueError(
@@ -189,7 +193,8 @@ class Source(Protocol):
                 f"{path} was written by another version of {kind} (version {values.get('version')}, this one is "
                 f"{names['version']}; unknown fields {unknown}); fit the source again"
             )
-        return cls(**{name: _tuples(value) for name, value in values.items()})
+        with intact(path, FILE, REFIT):
+            return restored(cls, values)
 
 
 class WordSource(Source, Protocol):
@@ -208,10 +213,6 @@ class WordSource(Source, Protocol):
         return self.words
 
 
-def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
 def refuse_unreadable(source: Source, ds: Dataset) -> None:
     """Raise before work starts if `source` cannot be fitted on `ds`."""
     refuse_nulls(source, ds)
@@ -226,7 +227,7 @@ def refuse_nulls(source: Source, ds: Dataset) -> None:
     """Raise before work starts if a column of `source` is missing, of another type, or an image or text is null."""
     source.check(ds.features)
     for column in source.inputs:
-        if not (_spelled(ds.features[column], TEXT) or isinstance(ds.features[column], Image)) or source.reads_null:
+        if not (spelled(ds.features[column], TEXT) or isinstance(ds.features[column], Image)) or source.reads_null:
             continue
         if not ds.data.column(column).null_count:
             continue
@@ -238,22 +239,23 @@ def refuse_nulls(source: Source, ds: Dataset) -> None:
             )
 
 
-def require_feature(source: Source, features: Features, column: str, spelled: str) -> None:
-    """Raise unless `column` is there and is what `spelled` says: `IMAGE` or `TEXT`."""
+def require_feature(source: Source, features: Features, column: str, wanted: str) -> None:
+    """Raise unless `column` is there and is what `wanted` says: `IMAGE` or `TEXT`."""
     if column not in features:
-        fitting = [name for name, feature in features.items() if _spelled(feature, spelled)]
-        hint = f"; of the right type {spelled} are {fitting}" if fitting else f"; none is of the right type {spelled}"
+        fitting = [name for name, feature in features.items() if spelled(feature, wanted)]
+        hint = f"; of the right type {wanted} are {fitting}" if fitting else f"; none is of the right type {wanted}"
         raise KeyError(f"source {source.name!r} reads column {column!r}, but the dataset has {list(features)}{hint}")
     feature = features[column]
-    if not _spelled(feature, spelled):
+    if not spelled(feature, wanted):
         raise TypeError(
-            f"source {source.name!r} reads column {column!r} as {spelled}, but it is {feature}; "
-            f"`ds = ds.cast_column({column!r}, {spelled})` may make it one"
+            f"source {source.name!r} reads column {column!r} as {wanted}, but it is {feature}; "
+            f"`ds = ds.cast_column({column!r}, {wanted})` may make it one"
         )
 
 
-def _spelled(feature: object, spelled: str) -> bool:
-    if spelled == IMAGE:
+def spelled(feature: object, as_: str) -> bool:
+    """Return whether a feature is what `as_` says: `IMAGE` or `TEXT`."""
+    if as_ == IMAGE:
         return isinstance(feature, Image)
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,11 @@ from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.ngrams import NGrams
 from hf_midrange.concepts.predictions import Predictions
+from hf_midrange.concepts.source import FILE, REFIT
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.zero_shot import ZeroShot
+from hf_midrange.files import read_json
 
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def load_source(path: str | Path) -> Source:
     """Return the fitted source that `save`, or `annotate(..., output_dir=...)`, wrote to a JSON file.
 
     Raises:
-        ValueError: if the file holds no source of this package, or one of another version.
+        ValueError: if the file holds no source of this package, one of another version, or not what was written.
     """
-    kind = json.loads(Path(path).read_text(encoding="utf-8")).get("kind")
+    kind = read_json(Path(path), FILE, REFIT).get("kind")
     found = {known.__name__: known for known in _KINDS}
-    if kind not in found:
+    if not isinstance(kind, str) or kind not in found:
         raise ValueError(f"{path} holds a source of kind {kind!r}, which is none of {sorted(found)}")
     return found[kind].load(path)

@@ -25,7 +25,7 @@ from hf_midrange.extraction.faults import refuse_unreadable, report, unreadable_
 from hf_midrange.extraction.forward import Forward, prepared
 from hf_midrange.extraction.inputs import Preparation
 from hf_midrange.extraction.manifest import MANIFEST, claim, data_key, model_key
-from hf_midrange.extraction.processes import is_mine
+from hf_midrange.extraction.processes import is_mine, writing_together
 from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
 from hf_midrange.extraction.shards import Shard, ShardFolder, computed, output_features
 
@@ -108,13 +108,14 @@ class Extraction:
         state = PartialState()
         rows = self._rows(dataset)
         store = ShardFolder(folder, self._features(dataset.features))
-        self._claim(dataset, store)
-        with self._forward() as forward:
-            for shard in self._compute(
-                rows, forward, lambda number: is_mine(number) and not store.is_finished(number)
-            ):
-                store.write(shard)
-        state.wait_for_everyone()
+        with writing_together(folder):
+            self._claim(dataset, store)
+            with self._forward() as forward:
+                for shard in self._compute(
+                    rows, forward, lambda number: is_mine(number) and not store.is_finished(number)
+                ):
+                    store.write(shard)
+            state.wait_for_everyone()
         if rows.total == 0:
             raise ValueError("the stream is empty: it has no rows")
         count = self._cut.shards(rows.total)

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from hf_midrange.extraction.shards import write_atomically
+from hf_midrange.files import intact, read_sealed, sealed, write_atomically
 
 
 MANIFEST = "manifest.json"
@@ -39,16 +39,15 @@ def claim(folder: Path, key: Mapping[str, Any], *, is_main: bool) -> None:
                 "or `overwrite=True` to delete its shards and start again"
             )
     elif is_main:
-        folder.mkdir(parents=True, exist_ok=True)
         versions = {name: version(name) for name in ("torch", "transformers", "timm", "datasets")}
-        write_atomically(path, json.dumps({"key": wanted, "versions": versions}, indent=1).encode())
+        write_atomically(path, sealed({"key": wanted, "versions": versions}, indent=1))
 
 
 def _read_key(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text())["key"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no manifest of an extraction ({error}); give another `output_dir`") from error
+    what, remedy = "manifest of an extraction", "give another `output_dir`, or `overwrite=True` to start again there"
+    found = read_sealed(path, what, remedy)
+    with intact(path, what, remedy):
+        return dict(found["key"].items())
 
 
 def model_key(model: nn.Module) -> str:

@@ -6,9 +6,6 @@ record says that the shard is finished, which rows it holds, and the checksum of
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,6 +20,8 @@ from torch import nn
 from hf_midrange.columns import EMBEDDING, LOGITS, PREDICTION, vector, vector_arrow
 from hf_midrange.extraction.batch import Batch
 from hf_midrange.extraction.forward import Forward
+from hf_midrange.files import DamagedFileError, sealed, write_atomically
+from hf_midrange.shard_records import AGAIN, TABLE, read_record, shard_paths, verified
 
 
 class Shard(NamedTuple):
@@ -80,53 +79,36 @@ class ShardFolder:
 
     def write(self, shard: Shard) -> None:
         """Write the table, then the record: a process killed in between leaves an unfinished shard, no false one."""
-        table_path, record_path = self._paths(shard.number)
+        table_path, record_path = shard_paths(self.folder, shard.number)
         checksum = write_atomically(table_path, _stream_bytes(shard.table(self.features)))
-        record = {**shard.record(), "sha256": checksum}
-        write_atomically(record_path, json.dumps(record, indent=1).encode())
+        record = {**shard.record(), TABLE: checksum}
+        write_atomically(record_path, sealed(record, indent=1))
 
     def is_finished(self, number: int) -> bool:
         """Whether the shard is there and its table is what was written."""
-        table_path, record_path = self._paths(number)
-        if not (table_path.is_file() and record_path.is_file()):
-            return False
         try:
-            expected = json.loads(record_path.read_text())["sha256"]
-        except (ValueError, KeyError, TypeError):
+            verified(self.folder, number)
+        except (FileNotFoundError, DamagedFileError):
             return False
-        with table_path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == expected
+        return True
 
     def records(self, count: int) -> list[dict]:
         """Return the records of shards 0 to `count - 1`."""
-        return [json.loads(self._paths(number)[1].read_text()) for number in range(count)]
+        paths = [shard_paths(self.folder, number)[1] for number in range(count)]
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing: all processes must share one `output_dir`; {AGAIN}")
+        return [read_record(path) for path in paths]
 
     def columns(self, count: int) -> Dataset:
         """Return shards 0 to `count - 1` as one memory-mapped dataset."""
-        return concatenate_datasets([Dataset.from_file(str(self._paths(number)[0])) for number in range(count)])
+        tables = [shard_paths(self.folder, number)[0] for number in range(count)]
+        return concatenate_datasets([Dataset.from_file(str(table)) for table in tables])
 
     def clear(self) -> None:
         """Delete the shards, finished or not, and nothing else."""
         for path in self.folder.glob("shard-*"):
             path.unlink()
-
-    def _paths(self, number: int) -> tuple[Path, Path]:
-        stem = self.folder / f"shard-{number:06d}"
-        return stem.with_suffix(".arrow"), stem.with_suffix(".json")
-
-
-def write_atomically(path: Path, content: bytes) -> str:
-    """Write a file that is either absent or whole, also after a power cut; return its sha256."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
 
 
 def _stream_bytes(table: pa.Table) -> bytes:

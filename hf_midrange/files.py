@@ -1,0 +1,144 @@
+"""Files that are whole or absent, and that say when they are no longer what was written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+SEAL = "checksum"
+"""Key under which a JSON file holds the sha256 of everything else in it."""
+
+_UNFINISHED = "unfinished.tmp"
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
+"""What reading a file raises whose content is not what its reader expects."""
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was written: cut short, changed, or of another kind."""
+
+
+def write_atomically(path: Path, content: bytes | str) -> str:
+    """Write a file that is either absent or whole, also after a power cut; return its sha256.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; the message says what to do.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{_UNFINISHED}")
+    with explained(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say of a full disk or a folder that cannot be written what can be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(
+                error.errno,
+                f"the disk is full ({error.strerror}); free some space and run the same command or call again: what "
+                "was finished is kept",
+                str(path),
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise OSError(
+                error.errno, f"cannot be written ({error.strerror}); choose a folder that can", str(path)
+            ) from error
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what processes that died left of `write_atomically`, in a folder and the folders in it.
+
+    Nobody else may be writing there.
+    """
+    for pattern in (f"*.{_UNFINISHED}", f"*/*.{_UNFINISHED}"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the checksum of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(facts: Mapping[str, Any], *, indent: int | None = None, allow_nan: bool = True) -> str:
+    """Return JSON text of `facts` that holds the checksum of its own content."""
+    whole = {**facts, SEAL: _checksum(facts)}
+    text = json.dumps(whole, indent=indent, ensure_ascii=False, allow_nan=allow_nan)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, as broken texts have them
+        return json.dumps(whole, indent=indent, allow_nan=allow_nan)
+    return text
+
+
+def read_sealed(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a JSON file, without its checksum; files of earlier versions have none.
+
+    Args:
+        path: the file.
+        what: what it should be, such as "file of bands".
+        remedy: what to do if it is not.
+
+    Raises:
+        DamagedFileError: if it is no JSON mapping, or not the one that was written.
+    """
+    facts = read_json(path, what, remedy)
+    expected = facts.pop(SEAL, None)
+    if expected is not None and expected != _checksum(facts):
+        raise DamagedFileError(
+            f"{path} was changed after it was written: its checksum is another; {remedy}, or, if it was changed on "
+            f'purpose, remove its entry "{SEAL}"'
+        )
+    return facts
+
+
+def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a JSON file.
+
+    Raises:
+        DamagedFileError: if the file holds anything else.
+    """
+    with intact(path, what, remedy):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError(f"it holds a {type(found).__name__} where a mapping is expected")
+        return found
+
+
+@contextmanager
+def intact(path: object, what: str, remedy: str) -> Iterator[None]:
+    """Turn what goes wrong while content is read, but not a missing file, into one line that says what to do."""
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except _DAMAGE as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise DamagedFileError(f"{path} is no whole {what} ({' '.join(reason.split())[:300]}); {remedy}") from error
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(facts))  # tuples and keys as a reader finds them
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

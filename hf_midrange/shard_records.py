@@ -1,0 +1,53 @@
+"""The record beside each shard that `extract` writes: what it holds, and the checksum of its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hf_midrange.files import DamagedFileError, intact, read_sealed, sha256_of
+
+
+AGAIN = "run the extraction again with the same arguments: it computes what is missing and nothing else"
+
+TABLE = "sha256"
+"""Key of the table's checksum in a record."""
+
+
+def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
+    """Return where the table of a shard lies, and its record."""
+    stem = folder / f"shard-{number:06d}"
+    return stem.with_suffix(".arrow"), stem.with_suffix(".json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a finished shard's record: `first`, `rows`, `unreadable`, `not_finite`, and the table's checksum.
+
+    Raises:
+        DamagedFileError: if the file is not what was written.
+    """
+    what, remedy = "record of a shard", f"delete it, and {AGAIN}"
+    record = read_sealed(path, what, remedy)
+    with intact(path, what, remedy):
+        int(record["first"]), int(record["rows"]), [int(row) for row in record["not_finite"]]
+        {int(row): str(reason) for row, reason in record["unreadable"].items()}
+        if not isinstance(record[TABLE], str):
+            raise TypeError(f"its {TABLE} is no text")
+    return record
+
+
+def verified(folder: Path, number: int) -> dict[str, Any]:
+    """Return the record of a finished shard whose table is what was written: every byte of it is read.
+
+    Raises:
+        FileNotFoundError: if table or record is missing.
+        DamagedFileError: if either was changed or cut short; the message names the file.
+    """
+    table, path = shard_paths(folder, number)
+    for wanted in (path, table):
+        if not wanted.is_file():
+            raise FileNotFoundError(f"{wanted} is missing; {AGAIN}")
+    record = read_record(path)
+    if sha256_of(table) != record[TABLE]:
+        raise DamagedFileError(f"{table} is not what was written (its checksum is another); delete it, and {AGAIN}")
+    return record
