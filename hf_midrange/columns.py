@@ -11,7 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, List, Value, concatenate_datasets
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    DatasetInfo,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    concatenate_datasets,
+)
 from datasets.table import InMemoryTable
 from scipy import sparse
 
@@ -125,7 +135,7 @@ def matrix(ds: Dataset, column: str) -> np.ndarray:
 def some_units(ds: Dataset, column: str, units: Sequence[int], batch_size: int = 16_384) -> np.ndarray:
     """Return some entries of a vector column, of shape `(n, len(units))`, reading a batch of rows at a time.
 
-    A wide column on disk then costs the memory of the entries asked for, not of all.
+    A wide column on disk then costs the memory of the entries asked for, not of all. Each entry is contiguous.
     """
     require(ds, column)
     wanted = np.asarray(units, dtype=np.int64)
@@ -134,7 +144,7 @@ def some_units(ds: Dataset, column: str, units: Sequence[int], batch_size: int =
     for start in range(0, len(ds), batch_size):
         part = matrix(everyone.select(range(start, min(start + batch_size, len(ds)))), column)
         if out is None:
-            out = np.empty((len(ds), len(wanted)), dtype=part.dtype)
+            out = np.empty((len(wanted), len(ds)), dtype=part.dtype).T
         out[start : start + len(part)] = part[:, wanted]
     return np.empty((0, len(wanted)), dtype=np.float32) if out is None else out
 
@@ -144,11 +154,16 @@ def finite_matrix(ds: Dataset, column: str) -> np.ndarray:
     values = matrix(ds, column)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if bad.size:
-        raise ValueError(
-            f"column {column!r} has NaN or infinite values in {bad.size} rows (first rows: {bad[:5].tolist()}); "
-            "drop these rows, or extract again with `dtype='float32'` if a low precision overflowed"
-        )
+        refuse_not_finite(column, bad.size, bad[:5].tolist())
     return values
+
+
+def refuse_not_finite(column: str, count: int, first: Sequence[int]) -> None:
+    """Raise `ValueError` naming some of the `count` rows in which a vector is NaN or infinite."""
+    raise ValueError(
+        f"column {column!r} has NaN or infinite values in {count} rows (first rows: {list(first)}); "
+        "drop these rows, or extract again with `dtype='float32'` if a low precision overflowed"
+    )
 
 
 def numbers(ds: Dataset, column: str) -> np.ndarray:
@@ -220,6 +235,15 @@ def with_columns(ds: Dataset, columns: Mapping[str, tuple[Any, Any]]) -> Dataset
     table = pa.table(arrays).cast(features.arrow_schema)
     added = Dataset(InMemoryTable(table))
     old = ds.remove_columns([name for name in columns if name in ds.column_names])
+    return concatenate_datasets([old, added], axis=1) if old.column_names else added
+
+
+def beside(ds: Dataset, made: Dataset, features: Mapping[str, Any]) -> Dataset:
+    """Return `ds` with the columns of `made` added or replaced, typed as declared; what is on disk stays there."""
+    declared = Features(features)
+    table = made.data.cast(declared.arrow_schema)
+    added = Dataset(table, info=DatasetInfo(features=declared), fingerprint=made._fingerprint)
+    old = ds.remove_columns([name for name in declared if name in ds.column_names])
     return concatenate_datasets([old, added], axis=1) if old.column_names else added
 
 

@@ -13,16 +13,13 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.association.testing import Problem
 from hf_midrange.bands import LogitBands
+from hf_midrange.entries import Entries, by_unit
 
 
 DERIVED_COLUMNS = ("concepts_latent",)
 """Columns computed from the same embedding as the logits (`LatentConcepts`): their p-values are no evidence."""
 
 MIRRORED = -0.999
-
-
-UNITS_AT_ONCE = 64
-"""Units whose values are held at a time."""
 
 
 class Inputs(NamedTuple):
@@ -40,13 +37,12 @@ class Inputs(NamedTuple):
     source_ids: np.ndarray | None
     bands: dict[str, Any]
     """Where the bands come from."""
+    cut: np.ndarray
+    """Which units have a band in any row, boolean of shape `(U,)`."""
 
     def unit_values(self, units: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield units with their values over all rows, of shape `(n,)`, holding a few at a time."""
-        for start in range(0, len(units), UNITS_AT_ONCE):
-            block = units[start : start + UNITS_AT_ONCE].tolist()
-            table = columns.some_units(self.ds, self.values, block)
-            yield from ((unit, table[:, j]) for j, unit in enumerate(block))
+        yield from by_unit(self.ds, self.values, units)
 
     def observed_cuts(self, unit: int, values: np.ndarray) -> list[float | None]:
         """Return the least value in each band of a unit above the lowest; None for a band without rows."""
@@ -67,15 +63,16 @@ def read_inputs(ds: Dataset) -> Inputs:
     ds, bands_from = _with_bands(ds)
     label = columns.class_label(ds.features)
     ids = columns.labels(ds)
-    number = _width(ds, columns.BAND)
-    bands = columns.some_units(ds, columns.BAND, range(number))
-    members, unit_names = _units(number, label.names)
+    bands = Entries(ds, columns.BAND)
+    highest = bands.highest()
+    cut = highest >= 0
+    members, unit_names = _units(len(highest), label.names)
     present, names, sources = _concepts(ds)
-    band_names = _band_names(int(bands.max(initial=-1)) + 1, ds.info.description or "")
+    band_names = _band_names(int(highest.max(initial=-1)) + 1, ds.info.description or "")
     problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(band_names), members)
-    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands))
+    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
     source_ids = np.asarray(ds[columns.SOURCE_ID][:]) if columns.SOURCE_ID in ds.column_names else None
-    return Inputs(problem, ds, values, names, sources, unit_names, band_names, source_ids, bands_from)
+    return Inputs(problem, ds, values, names, sources, unit_names, band_names, source_ids, bands_from, cut)
 
 
 def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:
@@ -123,10 +120,10 @@ def _concepts(ds: Dataset) -> tuple[sparse.csr_matrix, list[str], list[str]]:
     return sparse.csr_matrix(sparse.hstack([columns.presence(ds, c) for c in found], format="csr")), names, sources
 
 
-def _orders_alike(ds: Dataset, column: str, bands: np.ndarray) -> bool:
+def _orders_alike(ds: Dataset, column: str, bands: Entries, cut: np.ndarray) -> bool:
     """Return whether the bands can have been cut from this column: its values rise from band to band."""
-    live = np.flatnonzero((bands >= 0).any(axis=0))
-    if _width(ds, column) != bands.shape[1] or not live.size:
+    live = np.flatnonzero(cut)
+    if _width(ds, column) != len(cut) or not live.size:
         return column == columns.BAND
     values, band = columns.some_units(ds, column, [int(live[0])])[:, 0], bands[:, live[0]]
     parts = [values[band == b] for b in np.unique(band[band >= 0])]

@@ -20,8 +20,10 @@ from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, 
 from hf_midrange.association.testing import Options, Tested, adjusted, test_all
 from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
+from hf_midrange.memory import returns_pages
 
 
+@returns_pages
 def associate(
     ds: Dataset,
     *,
@@ -125,7 +127,7 @@ def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
     left_out = {}
     units = []
     for unit, name in enumerate(inputs.unit_names):
-        if (inputs.problem.bands[:, unit] < 0).all():
+        if not inputs.cut[unit]:
             left_out[name] = "it has no bands"
         else:
             units.append(unit)

@@ -13,13 +13,14 @@ from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.screening import Margins, margins, unit_sides
 from hf_midrange.association.sides import FEW_BAND, FEW_CONCEPT, orient, testable_sides
 from hf_midrange.association.stratified import Tables, chi_square_p, moments
+from hf_midrange.entries import Entries
 
 
 class Problem(NamedTuple):
     """The rows to test, as arrays."""
 
-    bands: np.ndarray
-    """Of shape `(N, U)`, int8; -1 where undefined. Shared by all parts of the data: a copy of it may be gigabytes."""
+    bands: np.ndarray | Entries
+    """Of shape `(N, U)`, int8; -1 where undefined. Shared by all parts of the data; some units are read at a time."""
     at: np.ndarray
     """Which rows of `bands` are meant, of shape `(n,)`."""
     ids: np.ndarray
@@ -37,7 +38,7 @@ class Problem(NamedTuple):
 
     def unit_bands(self, unit: int) -> np.ndarray:
         """Return the band of one unit on each row, of shape `(n,)`."""
-        return self.bands[self.at, unit]
+        return self.bands[:, unit][self.at]
 
 
 class Options(NamedTuple):

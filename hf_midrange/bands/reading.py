@@ -11,10 +11,12 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List
 from datasets.table import InMemoryTable
 
 from hf_midrange import columns
+from hf_midrange.memory import working_set
 
 
 BLOCK_VALUES = 100_000_000
-"""Most values read at once, 400 MB of float32: a wider column is read again for each block of its units."""
+"""Most values read at once, 400 MB of float32, and less in a smaller working set: a wider column is read again for
+each block of its units."""
 
 BATCH_VALUES = 8_000_000
 
@@ -57,7 +59,7 @@ def width_of(ds: Dataset, column: str) -> int:
 
 def unit_blocks(ds: Dataset, column: str, width: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of a unit and the finite values `(n, b)` of it and the next; one block if all fit in memory."""
-    step = max(1, BLOCK_VALUES // len(ds))
+    step = max(1, min(BLOCK_VALUES, working_set() // 4) // len(ds))
     if step >= width:
         yield 0, columns.finite_matrix(ds, column)
         return

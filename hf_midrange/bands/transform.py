@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,21 @@ class BandColumns:
 
     units: tuple[UnitBands, ...]
     column: str
+    alone: bool = False
+    """Whether only the band columns are returned."""
     version: int = 1
     """Part of the fingerprint: raise it when the arithmetic changes, or `map` returns cached old values."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return `table` with the band columns added or replaced."""
+        """Return `table` with the band columns added or replaced, or the band columns alone."""
         values = self._values(table)
         added = {
             columns.QUANTILE: np.stack([u.quantile(values[:, k]) for k, u in enumerate(self.units)], axis=1),
             columns.POSITION: np.stack([u.position(values[:, k]) for k, u in enumerate(self.units)], axis=1),
             columns.BAND: np.stack([u.band(values[:, k]) for k, u in enumerate(self.units)], axis=1),
         }
+        if self.alone:
+            return pa.table({name: columns.vector_arrow(array) for name, array in added.items()})
         kept = table.drop_columns([name for name in added if name in table.column_names])
         for name, array in added.items():
             kept = kept.append_column(name, columns.vector_arrow(array))
@@ -48,22 +52,31 @@ class BandColumns:
 
 
 def add_columns(ds: Dataset | IterableDataset, function: BandColumns) -> Any:  # noqa: ANN401 - the kind given
-    """Return `ds` with the band columns; its own format is kept."""
-    features = _features(ds, len(function.units))
+    """Return `ds` with the band columns; its own format is kept. Of a `Dataset` the other columns are not copied."""
     if isinstance(ds, IterableDataset):
+        features = _features(ds, len(function.units))
         return ds.with_format("arrow").map(function, batched=True, features=features).with_format(None)
     if not len(ds):
         raise ValueError("the dataset has no rows")
-    added = ds.with_format("arrow").map(function, batched=True, features=features, desc="Bands")
-    return added.with_format(ds.format["type"], **ds.format["format_kwargs"])
+    features, narrow = _new_features(len(function.units)), ds.select_columns([function.column]).with_format("arrow")
+    made = narrow.map(
+        replace(function, alone=True), batched=True, features=features, remove_columns=[function.column], desc="Bands"
+    )
+    return columns.beside(ds, made, features).with_format(ds.format["type"], **ds.format["format_kwargs"])
 
 
 def _features(ds: Dataset | IterableDataset, units: int) -> Features:
     if ds.features is None:
         raise ValueError("this stream does not know its features; `ds = ds.cast(features)` declares them")
-    new = {
-        columns.QUANTILE: columns.vector(units),
-        columns.POSITION: columns.vector(units),
-        columns.BAND: columns.vector(units, "int8"),
-    }
+    new = _new_features(units)
     return Features({**{name: feature for name, feature in ds.features.items() if name not in new}, **new})
+
+
+def _new_features(units: int) -> Features:
+    return Features(
+        {
+            columns.QUANTILE: columns.vector(units),
+            columns.POSITION: columns.vector(units),
+            columns.BAND: columns.vector(units, "int8"),
+        }
+    )

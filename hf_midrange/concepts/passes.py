@@ -138,7 +138,7 @@ def _mapped(
     except UNREADABLE:
         refuse_first_unreadable(inputs, first)  # looked for only now: `map` says nothing of rows
         raise
-    return columns.with_columns(ds, {name: (results.data.column(name), feature) for name, feature in added.items()})
+    return columns.beside(ds, results, added)
 
 
 def _without_names(feature: Any) -> Any:  # noqa: ANN401 - a datasets feature

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value
 from scipy import sparse
 
@@ -18,8 +21,14 @@ from hf_midrange.curation.strategies import STRATEGIES, named_presence
 from hf_midrange.curation.trial import cell_table
 from hf_midrange.curation.verdict import judge
 from hf_midrange.curation.views import confirmed
+from hf_midrange.memory import returns_pages
 
 
+SENTENCES = 10_000
+"""Reasons that are Python strings at once."""
+
+
+@returns_pages
 def curate(
     ds: Splits,
     findings: Dataset | None = None,
@@ -30,7 +39,9 @@ def curate(
     """Return `ds` with `pseudo_group`, `keep`, `weight`, `confounders` and `reason`, and a report inside.
 
     Use rows the network was not fitted to: on its training rows it has memorised the exceptions. Of more than 2,500
-    rows, a draw of that size is what scores and the report's cross-validation are fitted to; all rows are scored.
+    rows, a draw of that size is what scores and the report's cross-validation are fitted to, and of more than 100,000
+    a draw of that size what clusters are; all rows are scored. Large columns are read in blocks, so that a row costs
+    memory for its scores, some 50 bytes a class, and not for its embedding.
 
     Args:
         ds: a dataset with `embedding`, `logits` and `label`; `view_*` or `concepts_*` columns sharpen the default, and
@@ -75,9 +86,16 @@ def _curate_split(ds: Dataset, findings: Dataset | None, strategy: str, seed: in
                 columns.concept_arrow(sparse.csr_matrix(present), concepts),
                 columns.concept_list(concepts),
             ),
-            columns.REASON: (selection.reasons, reason_feature(report)),
+            columns.REASON: (_texts(selection.reasons), reason_feature(report)),
         },
     )
+
+
+def _texts(sentences: Iterable[str]) -> pa.ChunkedArray:
+    """Return sentences as an arrow column, with some of them at a time as Python objects."""
+    rest = iter(sentences)
+    parts = iter(lambda: pa.array(islice(rest, SENTENCES), pa.string()), pa.array([], pa.string()))
+    return pa.chunked_array(parts, pa.string())
 
 
 def _with_left_out(selection: Selection) -> tuple[np.ndarray, list[str]]:

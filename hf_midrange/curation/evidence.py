@@ -13,6 +13,7 @@ from hf_midrange.curation.ridge import sampled
 from hf_midrange.curation.scores import embedding_scores, margins, own_position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.curation.views import View, gather
+from hf_midrange.vectors import Matrix, finite_vectors
 
 
 SATURATION = 4.0
@@ -27,8 +28,8 @@ class Evidence:
     labels: np.ndarray
     """`(n,)` int64."""
     classes: list[str]
-    embedding: np.ndarray
-    """`(n, d)` float32."""
+    embedding: Matrix
+    """`(n, d)` float32, read from disk where it is large."""
     logits: np.ndarray
     """`(n, C)`, scaled down where the network is saturated."""
     sources: np.ndarray | None
@@ -91,7 +92,7 @@ def read(ds: Dataset, findings: Dataset | None, seed: int) -> Evidence:
     if len(classes) < 2:
         raise ValueError(f"`label` has the classes {classes}; curating needs at least two")
     columns.require_every_class(labels, classes, MINIMUM)
-    embedding, logits = columns.finite_matrix(ds, columns.EMBEDDING), columns.finite_matrix(ds, columns.LOGITS)
+    embedding, logits = finite_vectors(ds, columns.EMBEDDING), columns.finite_matrix(ds, columns.LOGITS)
     if logits.shape[1] != len(classes):
         raise ValueError(
             f"column 'logits' has {logits.shape[1]} values per row but `label` has {len(classes)} classes {classes}; "

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import blas, cho_solve, lapack
 
+from hf_midrange.vectors import Matrix
+
 
 CLIP = 4.0
 """Standardised features are clipped here: near-dead channels reach 1e5 on rows that they were not fitted to."""
@@ -54,17 +56,19 @@ def sampled(labels: np.ndarray, sources: np.ndarray | None, seed: int) -> np.nda
 def standardised(values: np.ndarray) -> np.ndarray:
     """Return `values` of shape `(n, d)` with column means 0 and deviations 1, clipped; constant columns become 0."""
     values = values.astype(np.float64)
-    return _scaled(values, *_moments(values))
+    return scaled(values, *moments(values))
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return column means, and one over column deviations, which is 0 for constant columns."""
     mean = values.mean(axis=0, dtype=np.float64)
     deviation = np.sqrt(np.square(values - mean.astype(values.dtype)).mean(axis=0, dtype=np.float64))
     alive = deviation > 1e-12 * max(float(deviation.max(initial=0.0)), 1e-300)
     return mean, np.where(alive, 1.0 / np.where(alive, deviation, 1.0), 0.0)
 
 
-def _scaled(values: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+def scaled(values: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Return `values` standardised by `moments` and clipped."""
     moved = values - mean.astype(values.dtype)
     moved *= inverse.astype(values.dtype)
     return np.clip(moved, -CLIP, CLIP, out=moved)
@@ -77,7 +81,7 @@ def class_weights(members: np.ndarray) -> np.ndarray:
 
 
 def left_out_scores(
-    values: np.ndarray, fits: Sequence[Fit], sources: np.ndarray | None = None, sample: np.ndarray | None = None
+    values: Matrix, fits: Sequence[Fit], sources: np.ndarray | None = None, sample: np.ndarray | None = None
 ) -> np.ndarray:
     """Return the exact leave-one-out scores of weighted ridge on the +-1 membership, with a free intercept.
 
@@ -96,10 +100,10 @@ def left_out_scores(
         Scores of shape `(n, number of fits and strengths)`; members lie near 1, strangers near -1.
     """
     chosen = np.arange(len(values)) if sample is None else sample
-    kept = values if sample is None else values[sample]
+    kept = values[:] if sample is None else values[sample]
     kept = kept.astype(np.float64 if kept.size <= SINGLE else np.float32, copy=False)
-    mean, inverse = _moments(kept)
-    features = _scaled(kept, mean, inverse)
+    mean, inverse = moments(kept)
+    features = scaled(kept, mean, inverse)
     norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64))))
     features /= features.dtype.type(norm if norm > 0 else 1.0)
     blocks = _shared(None if sources is None else sources[chosen])
@@ -111,7 +115,7 @@ def left_out_scores(
     rest = np.setdiff1d(np.arange(len(values)), chosen)
     beta = np.column_stack([coefficients for _, coefficients in solved])
     for rows in np.split(rest, range(BLOCK, len(rest), BLOCK)):
-        moved = _scaled(values[rows].astype(features.dtype), mean, inverse) / features.dtype.type(norm or 1.0)
+        moved = scaled(values[rows].astype(features.dtype), mean, inverse) / features.dtype.type(norm or 1.0)
         scores[rows] = moved @ beta[:-1] + beta[-1]
     return scores
 

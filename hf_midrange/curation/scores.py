@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.vectors import Matrix
 
 
 LATE, EARLY = 0.001, 0.3
@@ -72,7 +73,7 @@ def margins(logits: np.ndarray) -> np.ndarray:
 
 
 def view_scores(
-    values: np.ndarray,
+    values: Matrix,
     labels: np.ndarray,
     ridge: float,
     sources: np.ndarray | None,
@@ -84,7 +85,7 @@ def view_scores(
 
 
 def embedding_scores(
-    embedding: np.ndarray,
+    embedding: Matrix,
     logits: np.ndarray,
     labels: np.ndarray,
     sources: np.ndarray | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,20 @@ import numpy as np
 
 MINIMUM = 5
 """Fewest rows a pseudo-group may have to be weighted on its own."""
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """A sentence for each row, made when it is read: millions of them take more room than all figures of the rows."""
+
+    rows: int
+    sentence: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.sentence, range(self.rows))
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Selection:
     """Class of each pseudo-group, `(len(names),)`."""
     shares: np.ndarray
     """Share of the total weight that each pseudo-group gets, `(len(names),)`, sum 1."""
-    reasons: list[str]
+    reasons: list[str] | Reasons
     """Why each row stands where it does, for people."""
     weights: np.ndarray | None = None
     """Weights of rows from a strategy that has no cells; None: each cell's share is spread over its rows."""
@@ -98,7 +112,7 @@ def split_by_contrary(
     contrary: np.ndarray,
     towards: np.ndarray,
     classes: list[str],
-    reasons: list[str],
+    reasons: list[str] | Reasons,
     ties: Sequence[str] = (),
 ) -> Selection:
     """Return pseudo-groups label x (typical, or contrary by the class pointed to), weighted as `contrary_share` says.

@@ -8,9 +8,10 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from hf_midrange import columns
+from hf_midrange.curation.clusters import Space
 from hf_midrange.curation.default import auto
 from hf_midrange.curation.evidence import Evidence
-from hf_midrange.curation.ridge import Fit, left_out_scores, standardised
+from hf_midrange.curation.ridge import Fit, left_out_scores
 from hf_midrange.curation.scores import pointed, position
 from hf_midrange.curation.selection import MINIMUM, Selection, balanced, lowest, split_by_contrary
 from hf_midrange.curation.ties import EMBEDDING_EDGE, VIEW_EDGE, selection_of, tie_by_position
@@ -189,19 +190,20 @@ def _tied_class(present: np.ndarray, labels: np.ndarray, count: int) -> list[int
 
 def latent_clusters(evidence: Evidence) -> Selection:
     """Label x cluster, k-means with 8 clusters fitted on rows in the middle of a logit."""
-    middle = _in_the_middle(evidence)
-    fitted_on = middle if middle.sum() >= 2 * CLUSTERS else np.ones(len(middle), dtype=bool)
-    parts = _k_means(standardised(evidence.embedding), fitted_on, CLUSTERS, evidence.seed)
+    middle, space = _in_the_middle(evidence), Space.of(evidence.embedding, evidence.labels, evidence.seed)
+    inside = middle[space.rows]
+    fitted_on = inside if inside.sum() >= 2 * CLUSTERS else np.ones(len(inside), dtype=bool)
+    model = space.k_means(fitted_on, CLUSTERS, evidence.seed)
+    parts = space.assigned([model], np.zeros(len(middle), dtype=np.int64))
     reasons = [f"in latent cluster {part}" for part in parts]
     return label_by_part(evidence, parts, [f"cluster {j}" for j in range(CLUSTERS)], reasons)
 
 
 def george(evidence: Evidence) -> Selection:
     """Label x cluster, two k-means clusters per class on all rows (Sohoni et al. 2020)."""
-    features, parts = standardised(evidence.embedding), np.zeros(len(evidence.labels), dtype=int)
-    for k in range(len(evidence.classes)):
-        rows = evidence.labels == k
-        parts[rows] = _k_means(features[rows], np.ones(int(rows.sum()), dtype=bool), 2, evidence.seed)
+    labels, space = evidence.labels, Space.of(evidence.embedding, evidence.labels, evidence.seed)
+    models = [space.k_means(labels[space.rows] == k, 2, evidence.seed) for k in range(len(evidence.classes))]
+    parts = space.assigned(models, labels)
     reasons = [f"in cluster {part} of its class" for part in parts]
     return label_by_part(evidence, parts, ["cluster 0", "cluster 1"], reasons)
 
@@ -263,13 +265,6 @@ def _require_rows(cells: np.ndarray, evidence: Evidence, strategy: str) -> None:
         raise ValueError(
             f"strategy {strategy!r} finds fewer than {MINIMUM} rows of {', '.join(few)}; use strategy='auto'"
         )
-
-
-def _k_means(features: np.ndarray, fitted_on: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    from sklearn.cluster import KMeans
-
-    model = KMeans(clusters, n_init=4, random_state=seed).fit(features[fitted_on])
-    return model.predict(features)
 
 
 STRATEGIES: dict[str, Callable[[Evidence], Selection]] = {

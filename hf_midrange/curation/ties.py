@@ -19,7 +19,7 @@ from hf_midrange.curation.scores import (
     units,
     weighted_auc,
 )
-from hf_midrange.curation.selection import Selection, lowest, split_by_contrary
+from hf_midrange.curation.selection import Reasons, Selection, lowest, split_by_contrary
 from hf_midrange.curation.views import View
 
 
@@ -143,8 +143,11 @@ def selection_of(ties: list[Tie], evidence: Evidence) -> Selection:
     patterns = broken @ (2 ** np.arange(len(ties)))
     towards = np.choose(broken.argmax(axis=1), [tie.towards for tie in ties])
     names = _told_apart([tie.name for tie in ties]) if len(ties) > 1 else []
-    parts = zip(*(_reasons(tie, classes) for tie in ties), strict=True)
-    reasons = [f"member of *{classes[k]}* {'; '.join(each)}" for k, each in zip(labels.tolist(), parts, strict=True)]
+
+    def sentence(row: int) -> str:
+        return f"member of *{classes[labels[row]]}* {'; '.join(_place(tie, row, classes) for tie in ties)}"
+
+    reasons = Reasons(len(labels), sentence)
     return split_by_contrary(labels, patterns, towards, classes, reasons, names)
 
 
@@ -159,12 +162,9 @@ def _told_apart(names: list[str]) -> list[str]:
     ]
 
 
-def _reasons(tie: Tie, classes: list[str]) -> list[str]:
-    """Return where each row stands by a tie, for people."""
-    rows = zip(tie.positions.tolist(), tie.contrary.tolist(), tie.towards.tolist(), strict=True)
-    return [
-        f"at {place:.2f} of {tie.name} (edge {tie.edge}), looks like *{classes[other]}*"
-        if against
-        else f"at {place:.2f} of {tie.name}, typical"
-        for place, against, other in rows
-    ]
+def _place(tie: Tie, row: int, classes: list[str]) -> str:
+    """Return where a row stands by a tie, for people."""
+    place = f"at {tie.positions[row]:.2f} of {tie.name}"
+    if not tie.contrary[row]:
+        return f"{place}, typical"
+    return f"{place} (edge {tie.edge}), looks like *{classes[tie.towards[row]]}*"

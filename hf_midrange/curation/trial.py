@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from hf_midrange.curation.evidence import Evidence
 from hf_midrange.curation.ridge import FITTED_ROWS
 from hf_midrange.curation.selection import Selection
+from hf_midrange.vectors import blocks
 
 
 FOLDS = 5
@@ -55,11 +56,15 @@ def held_out_predictions(evidence: Evidence, selection: Selection) -> np.ndarray
     folds = folds_of(evidence, selection)
     rows, weights = drawn(selection.weight().astype(np.float64), evidence.seed)
     arrays = (evidence.embedding[rows], evidence.logits[rows], evidence.labels[rows], weights, folds[rows])
+    heads = fold_corrections(*map(torch.as_tensor, arrays))
     predictions = np.zeros(len(folds), dtype=np.int64)
-    for fold, head in enumerate(fold_corrections(*map(torch.as_tensor, arrays))):
-        out = folds == fold
-        logits = evidence.logits[out] + head(torch.as_tensor(evidence.embedding[out])).numpy()
-        predictions[out] = logits.argmax(axis=1)
+    for first, embedding in blocks(evidence.embedding):
+        here = slice(first, first + len(embedding))
+        logits, of_fold = evidence.logits[here], folds[here]
+        for fold, head in enumerate(heads):
+            out = np.flatnonzero(of_fold == fold)
+            corrected = logits[out] + head(torch.as_tensor(embedding[out])).numpy()
+            predictions[first + out] = corrected.argmax(axis=1)
     return predictions
 
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.scores import auc_of, skew_of, view_scores
+from hf_midrange.vectors import MOST_ROWS, Matrix, concept_table, finite_vectors, some_rows, varies
 
 
 IMAGE_RIDGE, TEXT_RIDGE = 0.01, 0.02
@@ -24,7 +25,7 @@ class View:
 
     name: str
     """Column, or what the entries were gathered from."""
-    values: np.ndarray
+    values: Matrix
     """`(n, m)`."""
     entries: list[str]
     """Names of the m entries."""
@@ -40,10 +41,12 @@ class View:
     """Whether it is a `view_*` column, made to know little about the class, and not a table of concepts."""
 
     def carriers(self, labels: np.ndarray) -> list[dict[str, object]]:
-        """Return the entries most correlated with the score within classes, strongest first."""
+        """Return the entries most correlated with the score within classes, strongest first, on `MOST_ROWS` rows."""
         found: dict[int, float] = {}
+        rows = some_rows(labels, MOST_ROWS, seed=0)
+        labels, values = labels[rows], _within(self.values[rows], labels[rows])
         for k in range(self.scores.shape[1]):
-            values, score = _within(self.values, labels), _within(self.scores[:, k : k + 1], labels)[:, 0]
+            score = _within(self.scores[rows, k : k + 1], labels)[:, 0]
             scale = np.sqrt((values**2).sum(axis=0) * (score**2).sum())
             correlations = np.divide(values.T @ score, scale, out=np.zeros(values.shape[1]), where=scale > 0)
             for j in np.argsort(-np.abs(correlations), kind="stable")[:CARRIERS]:
@@ -68,11 +71,11 @@ def gather(
     """
     ridge = TEXT_RIDGE if columns.TEXT in ds.column_names else IMAGE_RIDGE
     names = columns.view_columns(ds.features)
-    dense = [(name, columns.finite_matrix(ds, name), entry_names(ds, name)) for name in names]
+    dense = [(name, finite_vectors(ds, name), entry_names(ds, name)) for name in names]
     tables = _concept_tables(ds, confirmed(findings), names)
     views = []
     for name, values, entries in [*dense, *tables]:
-        if np.ptp(values, axis=0).any():
+        if varies(values):
             scores = view_scores(values, labels, ridge, sources, sample)
             figures = (auc_of(scores, labels), skew_of(scores, labels))
             views.append(View(name, values, entries, scores, *figures, ridge, name in names))
@@ -81,7 +84,7 @@ def gather(
 
 def entry_names(ds: Dataset, view: str) -> list[str]:
     """Return the entry names of a `view_<source>` column: the words of its twin `concepts_<source>`, or numbers."""
-    width = columns.matrix(ds, view).shape[1]
+    width = columns.matrix(ds.select(range(1)), view).shape[1]
     source = view.removeprefix(columns.VIEW_PREFIX)
     twin = columns.CONCEPTS_PREFIX + source
     words = columns.vocabulary(ds.features, twin) if twin in ds.column_names else []
@@ -90,10 +93,10 @@ def entry_names(ds: Dataset, view: str) -> list[str]:
 
 def _concept_tables(
     ds: Dataset, wanted: set[tuple[str, str]], views: list[str]
-) -> list[tuple[str, np.ndarray, list[str]]]:
+) -> list[tuple[str, Matrix, list[str]]]:
     if views and not wanted:
         return []
-    tables = []
+    tables: list[tuple[str, Matrix, list[str]]] = []
     for name in columns.concept_columns(ds.features):
         source = name.removeprefix(columns.CONCEPTS_PREFIX)
         if name == LATENT or columns.VIEW_PREFIX + source in views:
@@ -101,7 +104,7 @@ def _concept_tables(
         words = columns.vocabulary(ds.features, name)
         chosen = [j for j, word in enumerate(words) if not wanted or (source, word) in wanted]
         if chosen:
-            present = columns.presence(ds, name)[:, chosen].toarray().astype(np.float64)
+            present = concept_table(columns.presence(ds, name)[:, chosen])
             tables.append((name, present, [words[j] for j in chosen]))
     return tables
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from scipy.optimize import fmin_l_bfgs_b
 
+from hf_midrange.head.streamed import Embeddings
+
 
 Penalty = Literal["l2", "l1"]
 
@@ -40,7 +42,7 @@ class Correction(NamedTuple):
 class Problem(NamedTuple):
     """Minimise `sum_i w_i CE(offset_i + x_i D' + b, y_i) + penalty(D)` with weights of sum 1; b is not penalised."""
 
-    features: torch.Tensor
+    features: Embeddings
     """`(n, d)` float64; in float32 the products of large matrices take half the time, the loss stays in float64."""
     offset: torch.Tensor
     """Logits to correct, `(n, C)` float64; zeros for a new head."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from hf_midrange.head.convex import Correction, Penalty, Problem, solve, solve_together
 from hf_midrange.head.linear_head import LinearHead
+from hf_midrange.head.streamed import Embeddings, Streamed
 
 
 CLIP = 4.0
@@ -34,7 +36,7 @@ class Scaler(NamedTuple):
     inverse: torch.Tensor
     """One over the deviation, 0 for near-dead channels; `(d,)`."""
 
-    def apply(self, embedding: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    def apply(self, embedding: Embeddings, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         """Return standardised features of the shape of `embedding`."""
         mean, inverse = self.mean.to(dtype), self.inverse.to(dtype)
         features = torch.empty(embedding.shape, dtype=dtype, device=embedding.device)
@@ -44,7 +46,19 @@ class Scaler(NamedTuple):
         return features
 
 
-def fit_scaler(embedding: torch.Tensor) -> Scaler:
+@dataclass(frozen=True)
+class StreamedFeatures(Streamed):
+    """Embeddings that are standardised each time they are read."""
+
+    scaler: Scaler | None = None
+
+    def __getitem__(self, some: slice) -> torch.Tensor:
+        """Return consecutive ones of the rows, standardised."""
+        raw = super().__getitem__(some)
+        return raw if self.scaler is None else self.scaler.apply(raw, self.dtype)
+
+
+def fit_scaler(embedding: Embeddings) -> Scaler:
     """Return the scaler of embeddings of shape `(n, d)`, summed in float64 over blocks of rows."""
     shift = embedding[:BLOCK].double().mean(dim=0)
     first, second = torch.zeros_like(shift), torch.zeros_like(shift)
@@ -77,13 +91,14 @@ def desaturated(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
 
 
 def fit_head(
-    embedding: torch.Tensor,
+    embedding: Embeddings,
     labels: torch.Tensor,
     weights: torch.Tensor,
     given: LinearHead | None,
     classes: int,
     penalty: Penalty = "l2",
     strength: float | None = None,
+    in_memory: bool = True,
 ) -> LinearHead:
     """Return the corrected head `W = s W_given + D`, or a new one where none is `given`.
 
@@ -98,20 +113,31 @@ def fit_head(
         classes: number of classes C.
         penalty: `"l2"` or `"l1"`.
         strength: factor of the penalty; None: `default_strength`.
+        in_memory: whether streamed embeddings are standardised into memory, or read again for each step.
     """
     scaler = fit_scaler(embedding)
     offset, factor = torch.zeros(len(labels), classes, dtype=torch.float64, device=embedding.device), 1.0
     if given is not None:
-        offset, factor = desaturated(given(embedding).double())
+        offset, factor = desaturated(_logits(given, embedding).double())
     strength = default_strength(classes, penalty, given is not None) if strength is None else strength
     total = weights.double() / weights.double().sum()
     dtype = torch.float64 if embedding.numel() <= SINGLE else torch.float32
-    found = solve(Problem(scaler.apply(embedding, dtype), offset, labels, total, strength, penalty))
+    if in_memory or isinstance(embedding, torch.Tensor):
+        features: Embeddings = scaler.apply(embedding, dtype)
+    else:
+        features = StreamedFeatures(embedding.values, embedding.rows, embedding.device, dtype, scaler)
+    found = solve(Problem(features, offset, labels, total, strength, penalty))
     weight, bias = _unscaled(found, scaler)
     if given is not None:
         weight = weight + factor * given.weight.to(weight)
         bias = bias + factor * given.bias.to(bias)
     return LinearHead(weight.float(), bias.float(), given.class_names if given else None)
+
+
+def _logits(head: LinearHead, embedding: Embeddings) -> torch.Tensor:
+    if isinstance(embedding, torch.Tensor):
+        return head(embedding)
+    return torch.cat([head(block) for block in embedding.split()])
 
 
 def fold_corrections(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +13,12 @@ from hf_midrange.curation.report import LEFT_OUT, NOTHING, curation_report
 from hf_midrange.head.convex import Penalty
 from hf_midrange.head.correction import fit_head
 from hf_midrange.head.linear_head import LinearHead
+from hf_midrange.head.streamed import Embeddings, Streamed
+from hf_midrange.memory import returns_pages, working_set
+from hf_midrange.vectors import MOST_ROWS, Matrix, finite_vectors, some_rows
 
 
+@returns_pages
 def retrain_head(
     curated: Dataset,
     model: torch.nn.Module | LinearHead | None = None,
@@ -24,6 +27,7 @@ def retrain_head(
     penalty: Penalty = "l2",
     strength: float | None = None,
     subsamples: int = 0,
+    max_rows: int | None = MOST_ROWS,
     force: bool = False,
     seed: int = 0,
 ) -> LinearHead:
@@ -31,7 +35,12 @@ def retrain_head(
 
     With a `model` and `prior="erm"`, the model's own head is corrected: only the difference to it is penalised.
     Otherwise a new head is fitted. The problem is convex and solved in double precision, so the result depends on no
-    seed unless `subsamples` are drawn. A CUDA device is used if there is one.
+    seed unless `subsamples` are drawn or there are more than `max_rows` rows. A CUDA device is used if there is one.
+
+    Of more rows than `max_rows`, so many are drawn and held in memory, `4 d` bytes each: from every pseudo-group (else
+    class) as many as its share of the weight asks for, and weighted so that it keeps this share. With `max_rows=None`
+    the problem of all rows is solved, exactly: embeddings beyond `HF_MIDRANGE_WORKING_SET` megabytes are then read
+    from disk again in each of some 20 to 200 steps.
 
     Args:
         curated: a split that `curate` returned, with `embedding`, `label` and `weight`.
@@ -42,8 +51,9 @@ def retrain_head(
             for l1.
         subsamples: if positive, average this many heads, each fitted on a random subset with all pseudo-groups of the
             size of the smallest (the recipe of DFR, Kirichenko et al. 2023), instead of weighting.
+        max_rows: most rows that are fitted to; None: all.
         force: retrain although the report says that there is nothing to repair.
-        seed: of the subsamples.
+        seed: of the subsamples, and of the rows drawn.
 
     Returns:
         The head, acting on raw embeddings; the given head unchanged if the report's verdict is "nothing to repair".
@@ -58,25 +68,31 @@ def retrain_head(
     _check_choice("prior", prior, ("erm", "none"))
     _check_choice("penalty", penalty, ("l2", "l1"))
     given = LinearHead.from_model(model) if isinstance(model, torch.nn.Module) else model
-    if (strength is not None and not strength > 0) or subsamples < 0:
-        raise ValueError(f"`strength` must be positive and `subsamples` not negative, not {strength} and {subsamples}")
+    _check_numbers(strength, subsamples, max_rows)
     embedding, labels, weights = _arrays(curated, given)
     if given is not None and not force and _nothing_to_repair(curated):
         return given
     names = tuple(columns.class_label(curated.features).names)
     start = given if prior == "erm" else None
+    fit = _Fit(start, len(names), penalty, strength, in_memory=max_rows is not None)
     if subsamples:
-        heads = [
-            _fit(embedding[rows], labels[rows], np.ones(len(rows)), start, len(names), penalty, strength)
-            for rows in _balanced_subsets(curated, subsamples, seed)
-        ]
-        fitted = _average(heads)
+        drawn = _balanced_subsets(curated, subsamples, max_rows, seed)
+        fitted = _average([fit(embedding, rows, labels[rows], np.ones(len(rows))) for rows in drawn])
     else:
-        used = weights > 0
-        if not used.all():
-            embedding, labels, weights = embedding[used], labels[used], weights[used]
-        fitted = _fit(embedding, labels, weights, start, len(names), penalty, strength)
+        rows = np.flatnonzero(weights > 0)
+        if max_rows is not None and len(rows) > max_rows:
+            rows, weights = _drawn(_strata(curated, labels), weights, max_rows, seed)
+        else:
+            weights = weights[rows]
+        fitted = fit(embedding, rows, labels[rows], weights)
     return LinearHead(fitted.weight, fitted.bias, names)
+
+
+def _check_numbers(strength: float | None, subsamples: int, max_rows: int | None) -> None:
+    if (strength is not None and not strength > 0) or subsamples < 0:
+        raise ValueError(f"`strength` must be positive and `subsamples` not negative, not {strength} and {subsamples}")
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"`max_rows` must be at least 1, or None for all rows, not {max_rows}")
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -84,9 +100,9 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
-def _arrays(curated: Dataset, given: LinearHead | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _arrays(curated: Dataset, given: LinearHead | None) -> tuple[Matrix, np.ndarray, np.ndarray]:
     columns.require(curated, columns.EMBEDDING, columns.LABEL, columns.WEIGHT)
-    labels, embedding = columns.labels(curated), columns.finite_matrix(curated, columns.EMBEDDING)
+    labels, embedding = columns.labels(curated), finite_vectors(curated, columns.EMBEDDING)
     names = columns.class_label(curated.features).names
     weights = _weights(curated)
     empty = [name for k, name in enumerate(names) if weights[labels == k].sum() == 0]
@@ -130,29 +146,51 @@ def _nothing_to_repair(curated: Dataset) -> bool:
     return bool(getattr(feature, "id", None)) and curation_report(curated)["verdict"] == NOTHING
 
 
-def _fit(
-    embedding: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    given: LinearHead | None,
-    classes: int,
-    penalty: Penalty,
-    strength: float | None,
-) -> LinearHead:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing writes into it
-        rows, ids, shares = (torch.as_tensor(part, device=device) for part in (embedding, labels, weights))
-    head = fit_head(rows, ids, shares, given, classes, penalty, strength)
-    return LinearHead(head.weight.cpu(), head.bias.cpu(), head.class_names)
+class _Fit(NamedTuple):
+    """What every fit has in common."""
+
+    given: LinearHead | None
+    classes: int
+    penalty: Penalty
+    strength: float | None
+    in_memory: bool
+
+    def __call__(self, values: Matrix, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearHead:
+        """Return the head fitted to some rows of `values`, with the labels and weights of these rows."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        ids, shares = (torch.as_tensor(part, device=device) for part in (labels, weights))
+        if isinstance(values, np.ndarray):
+            embedding: Embeddings = torch.as_tensor(values[rows], device=device)
+        else:
+            embedding = Streamed(values, rows, device)
+        in_memory = self.in_memory or 4 * embedding.numel() <= working_set()
+        head = fit_head(embedding, ids, shares, self.given, self.classes, self.penalty, self.strength, in_memory)
+        return LinearHead(head.weight.cpu(), head.bias.cpu(), head.class_names)
 
 
-def _balanced_subsets(curated: Dataset, count: int, seed: int) -> list[np.ndarray]:
+def _strata(curated: Dataset, labels: np.ndarray) -> np.ndarray:
+    """Return what rows are drawn by: the pseudo-group, or else the class."""
+    named = columns.PSEUDO_GROUP in curated.column_names
+    return columns.labels(curated, columns.PSEUDO_GROUP) if named else labels
+
+
+def _drawn(strata: np.ndarray, weights: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows drawn from all strata in proportion to their weight, and weights under which they keep it."""
+    used = np.flatnonzero(weights > 0)
+    strata, weights = np.unique(strata[used], return_inverse=True)[1], weights[used]
+    whole = np.bincount(strata, weights)
+    rows = some_rows(strata, most, seed, whole)
+    drawn = np.bincount(strata[rows], weights[rows])
+    return used[rows], weights[rows] * (whole / drawn)[strata[rows]]
+
+
+def _balanced_subsets(curated: Dataset, count: int, most: int | None, seed: int) -> list[np.ndarray]:
     """Draw `count` subsets in which every pseudo-group with weight has the size of the smallest."""
     columns.require(curated, columns.PSEUDO_GROUP)
     cells, weights = columns.labels(curated, columns.PSEUDO_GROUP), np.asarray(curated[columns.WEIGHT])
     groups = [np.flatnonzero((cells == cell) & (weights > 0)) for cell in np.unique(cells[weights > 0])]
     size, rng = min(len(rows) for rows in groups), np.random.default_rng(seed)
+    size = size if most is None else max(1, min(size, most // len(groups)))
     return [np.concatenate([rng.choice(rows, size, replace=False) for rows in groups]) for _ in range(count)]
 
 
