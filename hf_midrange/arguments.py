@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_midrange.head import LinearHead
+    from hf_midrange.outputs import NewOutput
+    from hf_midrange.pipeline import Repair
 
 OF_COLUMNS = {"annotations": "Annotations", "ngrams": "NGrams", "text-style": "TextStyle"}
 OF_IMAGES = {"image-properties": "ImageProperties", "thumbnail": "Thumbnail"}
@@ -108,21 +110,23 @@ def save_repaired(head: LinearHead, classifier: PreTrainedModel, model: str, fol
         warnings.warn(f"{folder} has no preprocessing beside the model: {error}", stacklevel=2)
 
 
-def repair(extracted: Dataset, model: str, sources: Sequence[Any], output: Path, seed: int) -> None:
-    """Do every step after `extract`; write what each gives into `output`, and print findings and report."""
-    from hf_midrange.curation import curation_report
+def repair(extracted: Dataset, model: str, sources: Sequence[Any], new: NewOutput, seed: int) -> Repair:
+    """Do every step after `extract` and write what each gives; after a crash the finished steps are not done again."""
+    from datasets.fingerprint import Hasher
+
     from hf_midrange.datafiles import write_dataset
+    from hf_midrange.outputs import KeptSteps
     from hf_midrange.pipeline import curated_from
-    from hf_midrange.tables import print_facts, print_findings
 
-    bands, findings, curated = curated_from(extracted, sources, seed)
+    made_from = [extracted._fingerprint, [Hasher.hash(source) for source in sources], seed, hm.__version__]
+    steps = KeptSteps(new.work / Hasher.hash(made_from))
+    done = curated_from(extracted, sources, seed, keep=steps.dataset, work=steps.folder / "concepts")
     classifier = named_classifier(model)
-    head = hm.retrain_head(curated, classifier, seed=seed)
+    head = hm.retrain_head(done.curated, classifier, seed=seed)
 
-    write_dataset(curated, output / "curated")
-    write_dataset(findings, output / "findings")
-    bands.save_pretrained(output / "bands")
-    head.save_pretrained(output / "head")
-    save_repaired(head, classifier, model, output / "model")
-    print_findings(findings, limit=20)
-    print_facts("curation", curation_report(curated))
+    write_dataset(done.curated, new.folder / "curated")
+    write_dataset(done.findings, new.folder / "findings")
+    done.bands.save_pretrained(new.folder / "bands")
+    head.save_pretrained(new.folder / "head")
+    save_repaired(head, classifier, model, new.folder / "model")
+    return done

@@ -14,14 +14,14 @@ from typing import Annotated, TextIO
 import typer
 
 from hf_midrange import __version__
+from hf_midrange.extraction_commands import extract, run
+from hf_midrange.interrupting import interruptible
 from hf_midrange.options import (
-    BatchSize,
     Config,
     Model,
     OnError,
     Output,
     Overwrite,
-    Precision,
     Seed,
     Source,
     Sources,
@@ -40,49 +40,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def extract(
-    dataset: Source,
-    model: Model,
-    output: Output,
-    processor: Annotated[str | None, typer.Option(help="its preprocessing, where not stored with the model")] = None,
-    split: Split = None,
-    batch_size: BatchSize = 64,
-    dtype: Annotated[Precision | None, typer.Option(help="of the backbone; by default the model's own")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default what there is")] = None,
-    num_workers: Annotated[int, typer.Option(min=0, help="processes that decode images")] = 0,
-    shard_size: Annotated[int, typer.Option(min=1, help="rows written at once; the same call resumes there")] = 4096,
-    head: Annotated[str | None, typer.Option(help="name of the classifier's last linear layer")] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="most tokens of a text")] = None,
-    on_error: Annotated[OnError, typer.Option(help="what an unreadable row does")] = "raise",
-    overwrite: Overwrite = False,
-    config: Config = None,
-) -> None:
-    """Add embedding, logits and prediction of a model to every row."""
-    from accelerate import PartialState
-
-    import hf_midrange as hm
-    from hf_midrange.datafiles import claim_output, read_dataset, write_dataset
-
-    claim_output(output, dataset, overwrite)
-    extracted = hm.extract(
-        read_dataset(dataset, split),
-        model,
-        processor,
-        batch_size=batch_size,
-        output_dir=_shards_of(output),
-        dtype=dtype,
-        device=device,
-        num_workers=num_workers,
-        shard_size=shard_size,
-        head=head,
-        max_length=max_length,
-        on_error=on_error,
-        overwrite=overwrite,
-    )
-    if PartialState().is_main_process:
-        write_dataset(extracted, output)
-        typer.echo(f"wrote {output}; {_shards_of(output)} is only needed to resume and can be deleted")
+app.command()(extract)
 
 
 @app.command()
@@ -103,17 +61,18 @@ def bands(
 ) -> None:
     """Add quantile, position and band of every unit; the fitted bands are saved in OUTPUT/bands."""
     import hf_midrange as hm
-    from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
+    from hf_midrange.datafiles import one_split, pick_split, write_dataset
+    from hf_midrange.outputs import new_output
 
-    claim_output(output, dataset, overwrite)
-    ds = read_dataset(dataset)
-    if bands is None:
-        fit_on = read_dataset(dataset, fit_split) if fit_split else one_split(ds, dataset)
-        fitted = hm.LogitBands(rule=rule, edges=edges, n_bands=n_bands, units=units).fit(fit_on, seed=seed)
-    else:
-        fitted = hm.LogitBands.from_pretrained(bands)
-    write_dataset(fitted.transform(ds), output)
-    fitted.save_pretrained(output / "bands")
+    with new_output(output, dataset, overwrite) as new:
+        ds = new.read(dataset)
+        if bands is None:
+            fit_on = pick_split(ds, fit_split, dataset) if fit_split else one_split(ds, dataset)
+            fitted = hm.LogitBands(rule=rule, edges=edges, n_bands=n_bands, units=units).fit(fit_on, seed=seed)
+        else:
+            fitted = hm.LogitBands.from_pretrained(bands)
+        write_dataset(fitted.transform(ds), new.folder)
+        fitted.save_pretrained(new.folder / "bands")
     typer.echo(f"wrote {output}")
 
 
@@ -123,18 +82,24 @@ def annotate(
     output: Output,
     source: Sources,
     fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
+    on_error: Annotated[OnError, typer.Option(help="what an unreadable row does")] = "raise",
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
     """Add the concepts of every row, one column per source; the fitted sources are saved in OUTPUT/sources."""
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source
-    from hf_midrange.datafiles import claim_output, read_dataset, write_dataset
+    from hf_midrange.datafiles import write_dataset
+    from hf_midrange.outputs import new_output
 
-    claim_output(output, dataset, overwrite)
-    sources = [concept_source(text) for text in source]
-    annotated = hm.annotate(read_dataset(dataset), sources, fit_split=fit_split, output_dir=output / "sources")
-    write_dataset(annotated, output)
+    with new_output(output, dataset, overwrite) as new:
+        sources = [concept_source(text) for text in source]
+        ds = new.read(dataset)
+        annotated = hm.annotate(ds, sources, fit_split=fit_split, output_dir=new.work, on_error=on_error)
+        write_dataset(annotated, new.folder)
+        (new.folder / "sources").mkdir()
+        for fitted in new.work.glob("*.json"):
+            fitted.replace(new.folder / "sources" / fitted.name)
     typer.echo(f"wrote {output}")
 
 
@@ -151,12 +116,13 @@ def associate(
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
-    from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
+    from hf_midrange.datafiles import one_split, write_dataset
+    from hf_midrange.outputs import new_output
     from hf_midrange.tables import print_findings
 
-    claim_output(output, dataset, overwrite)
-    findings = association.associate(one_split(read_dataset(dataset, split), dataset), alpha=alpha, seed=seed)
-    write_dataset(findings, output)
+    with new_output(output, dataset, overwrite) as new:
+        findings = association.associate(one_split(new.read(dataset, split), dataset), alpha=alpha, seed=seed)
+        write_dataset(findings, new.folder)
     print_findings(findings, rows)
     typer.echo(f"wrote {output}")
 
@@ -174,14 +140,15 @@ def curate(
 ) -> None:
     """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
     from hf_midrange import curation
-    from hf_midrange.datafiles import claim_output, one_split, read_dataset, write_dataset
+    from hf_midrange.datafiles import one_split, read_findings, write_dataset
+    from hf_midrange.outputs import new_output
     from hf_midrange.tables import print_facts
 
-    claim_output(output, dataset, overwrite)
-    ds = one_split(read_dataset(dataset, split), dataset)
-    found = None if findings is None else one_split(read_dataset(str(findings)), str(findings))
-    curated = curation.curate(ds, found, strategy=strategy, seed=seed)
-    write_dataset(curated, output)
+    with new_output(output, dataset, overwrite) as new:
+        ds = one_split(new.read(dataset, split), dataset)
+        found = None if findings is None else read_findings(findings)
+        curated = curation.curate(ds, found, strategy=strategy, seed=seed)
+        write_dataset(curated, new.folder)
     print_facts("curation", curation.curation_report(curated))
     typer.echo(f"wrote {output}")
 
@@ -200,14 +167,15 @@ def retrain(
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     import hf_midrange as hm
     from hf_midrange.arguments import named_classifier, save_repaired
-    from hf_midrange.datafiles import claim_output, one_split, read_dataset
+    from hf_midrange.datafiles import one_split
+    from hf_midrange.outputs import new_output
 
-    claim_output(output, curated, overwrite)
-    classifier = named_classifier(model)
-    head = hm.retrain_head(one_split(read_dataset(curated, split), curated), classifier, seed=seed)
-    head.save_pretrained(output / "head")
-    if merge:
-        save_repaired(head, classifier, model, output / "model")
+    with new_output(output, curated, overwrite) as new:
+        classifier = named_classifier(model)
+        head = hm.retrain_head(one_split(new.read(curated, split), curated), classifier, seed=seed)
+        head.save_pretrained(new.folder / "head")
+        if merge:
+            save_repaired(head, classifier, model, new.folder / "model")
     typer.echo(f"wrote {output}")
 
 
@@ -239,35 +207,7 @@ def evaluate(
         print_facts(f"accuracy by {by}", metrics)
 
 
-@app.command()
-def run(
-    dataset: Source,
-    model: Model,
-    output: Output,
-    split: Split = None,
-    source: Sources = [],  # noqa: B006 - typer copies it
-    batch_size: BatchSize = 64,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    config: Config = None,
-) -> None:
-    """Go all the way: extract, bands, annotate, associate, curate, retrain; without --source, those the columns allow.
-
-    OUTPUT gets the folders bands, findings, curated, head and model. Use rows that the model was not trained on.
-    """
-    from accelerate import PartialState
-
-    import hf_midrange as hm
-    from hf_midrange.arguments import concept_source, repair, usual_sources
-    from hf_midrange.datafiles import claim_output, one_split, read_dataset
-
-    claim_output(output, dataset, overwrite)
-    ds = one_split(read_dataset(dataset, split), dataset)
-    sources = [concept_source(text) for text in source or usual_sources(ds)]
-    extracted = hm.extract(ds, model, batch_size=batch_size, output_dir=_shards_of(output), overwrite=overwrite)
-    if PartialState().is_main_process:
-        repair(extracted, model, sources, output, seed)
-        typer.echo(f"wrote {output}; {_shards_of(output)} is only needed to resume and can be deleted")
+app.command()(run)
 
 
 @app.command()
@@ -293,10 +233,6 @@ app.command()(publish)
 app.command()(report)
 
 
-def _shards_of(output: Path) -> Path:
-    return output.with_name(f"{output.name}.shards")
-
-
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
     if version:
@@ -307,17 +243,25 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (by default that of the process) and exit.
 
-    Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`, `FileNotFoundError`) is one
-    line on standard error and exit 1; any other exception is a bug and keeps its traceback.
+    Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`) and what the machine refuses
+    (`OSError`: a missing file, a full disk) is one line on standard error and exit 1. Ctrl-C exits 130 within two
+    seconds. Any other exception is a bug and keeps its traceback.
     """
     try:
-        with warnings.catch_warnings():
+        with interruptible(), warnings.catch_warnings():
             warnings.showwarning = _show_warning  # the context puts the old one back
             app(args=argv, prog_name="hf-midrange")
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        _say("error", message, "red")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        _say("error", _told(error), "red")
         sys.exit(1)
+
+
+def _told(error: Exception) -> object:
+    if isinstance(error, KeyError) and error.args:
+        return error.args[0]
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return error
 
 
 def _show_warning(

@@ -43,7 +43,7 @@ def _flags(ctx: typer.Context) -> dict[str, str]:
 def _mapping(file: Path) -> dict[Any, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, letters that are no text
         raise typer.BadParameter(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise typer.BadParameter(f"{file} must hold lines like 'batch-size: 32', but holds {type(values).__name__}")

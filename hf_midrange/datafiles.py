@@ -1,40 +1,66 @@
-"""Datasets on disk, as a command line names them: one reader, one writer, one guard of the output folder."""
+"""Datasets on disk, as a command line names them: one reader, one writer, and checksums between them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 
 from hf_midrange import columns
+from hf_midrange.files import (
+    DamagedFileError,
+    explained,
+    intact,
+    read_json,
+    read_sealed,
+    sealed,
+    sha256_of,
+    write_atomically,
+)
+from hf_midrange.memory import returns_pages
 
 
 READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
-_SAVED_SPLITS, _SAVED_DATASET = "dataset_dict.json", "state.json"
+_SAVED_SPLITS, _SAVED_DATASET = DATASET_MARKERS = "dataset_dict.json", "state.json"
+"""Files that tell a folder with splits, or with rows, from any other folder."""
+
+CHECKSUMS = "checksums.json"
+"""Beside a saved dataset: the sha256 of each of its files."""
+_WRITE_AGAIN = "write the dataset again with the command that wrote it"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def read_dataset(path: str, split: str | None = None) -> Dataset | DatasetDict:
+def read_dataset(path: str, split: str | None = None, *, links: Path | None = None) -> Dataset | DatasetDict:
     """Return the dataset that `path` names.
 
     `path` is, in this order: a folder written by `save_to_disk`, any other folder (read as an image folder, one
     sub-folder per class or a `metadata.csv`), a csv, json, jsonl or parquet file, or a Hub id. Files of rows know no
     class names, so a `label` or `group` column of theirs becomes a `ClassLabel` of the values that occur, sorted.
 
+    A dataset that `write_dataset` wrote is compared with its checksums: every byte is read once.
+
+    Args:
+        path: what to read.
+        split: one of its splits; None: all.
+        links: folder in which a saved dataset is linked to and then read, so that what `datasets` caches of it lands
+            there; its own folder may then be read-only and stays as it is.
+
     Raises:
-        FileNotFoundError: if nothing of the kind is found.
-        ValueError: if a file is of another kind, or `split` is not among the splits.
+        FileNotFoundError: if nothing of the kind is found, or a file of a saved dataset is missing.
+        ValueError: if a file is of another kind or not what was written, or `split` is not among the splits.
     """
     place = Path(path)
     if place.is_dir():
-        ds = _read_folder(place)
+        ds = _read_folder(place, links)
     elif place.is_file():
         ds = _read_file(place)
     else:
         ds = _read_hub(path)
-    return ds if split is None else _pick(ds, split, path)
+    return ds if split is None else pick_split(ds, split, path)
 
 
 def one_split(ds: Dataset | DatasetDict, path: str) -> Dataset:
@@ -55,42 +81,93 @@ def read_findings(folder: Path) -> Dataset:
     return one_split(read_dataset(str(folder)), str(folder))
 
 
-def claim_output(output: Path, source: str, overwrite: bool = False) -> None:
-    """Refuse an `output` folder that must not be written, before any work is done.
-
-    Raises:
-        ValueError: if `output` is the source itself, is a file, or is a folder with something in it and `overwrite`
-            is false.
-    """
-    if Path(source).exists() and output.resolve() == Path(source).resolve():
-        raise ValueError(f"--output {output} is the dataset that is read; choose another folder")
-    if output.is_file():
-        raise ValueError(f"--output {output} is a file; give a folder")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise ValueError(f"--output {output} is not empty; choose another folder or add --overwrite")
-
-
+@returns_pages
 def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
     """Save `ds` in the folder `output`, so that `read_dataset` gives it back; nothing else there is deleted."""
-    for marker in (_SAVED_SPLITS, _SAVED_DATASET):  # of an earlier dataset: both at once could not be told apart
+    for marker in (*DATASET_MARKERS, CHECKSUMS):  # of an earlier dataset: both at once could not be told apart
         (output / marker).unlink(missing_ok=True)
     empty = isinstance(ds, Dataset) and len(ds) == 0  # such as findings; by itself it is saved without a file
-    ds.save_to_disk(output, num_shards=1 if empty else None)
+    with explained(output):
+        ds.save_to_disk(output, num_shards=1 if empty else None)
+    files = {file.relative_to(output).as_posix(): sha256_of(file) for file in files_of(output)}
+    write_atomically(output / CHECKSUMS, sealed({"files": files}, indent=1))
 
 
-def _read_folder(folder: Path) -> Dataset | DatasetDict:
-    if (folder / _SAVED_SPLITS).is_file() or (folder / _SAVED_DATASET).is_file():
-        return load_from_disk(folder)
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of the dataset saved in a folder, its checksums among them; none where there is no dataset."""
+    parts = [folder]
+    if (folder / _SAVED_SPLITS).is_file():
+        parts += [folder / name for name in _split_names(folder)]
+    files = [file for part in parts for file in _files_of_rows(part)]
+    return files + [folder / name for name in (_SAVED_SPLITS, CHECKSUMS) if (folder / name).is_file()]
+
+
+def _files_of_rows(folder: Path) -> list[Path]:
+    if not (folder / _SAVED_DATASET).is_file():
+        return []
+    with intact(folder / _SAVED_DATASET, "state of a dataset", _WRITE_AGAIN):
+        state = read_json(folder / _SAVED_DATASET, "state of a dataset", _WRITE_AGAIN)
+        tables = [folder / Path(part["filename"]).name for part in state["_data_files"]]
+    return [file for file in (*tables, folder / "dataset_info.json", folder / _SAVED_DATASET) if file.is_file()]
+
+
+def _split_names(folder: Path) -> list[str]:
+    file, what = folder / _SAVED_SPLITS, "list of splits"
+    with intact(file, what, _WRITE_AGAIN):
+        return [Path(name).name for name in read_json(file, what, _WRITE_AGAIN)["splits"]]
+
+
+def _verify(folder: Path) -> None:
+    """Raise unless every file of a saved dataset is what was written; one saved by others has no checksums."""
+    path, what = folder / CHECKSUMS, "list of checksums"
+    if not path.is_file():
+        return
+    with intact(path, what, _WRITE_AGAIN):
+        expected = dict(read_sealed(path, what, _WRITE_AGAIN)["files"])
+    for name, checksum in expected.items():
+        file = folder / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing; {_WRITE_AGAIN}")
+        if sha256_of(file) != checksum:
+            raise DamagedFileError(
+                f"{file} is not what was written (its checksum is another); {_WRITE_AGAIN}, or, if it was changed on "
+                f"purpose, delete {path}"
+            )
+
+
+def _linked(folder: Path, links: Path) -> Path:
+    """Return `links`, in which the files of the dataset saved in `folder` are linked to."""
+    for file in files_of(folder):
+        link = links / file.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+    return links
+
+
+def _read_folder(folder: Path, links: Path | None) -> Dataset | DatasetDict:
+    if any((folder / marker).is_file() for marker in DATASET_MARKERS):
+        _verify(folder)
+        with intact(folder, "saved dataset", _WRITE_AGAIN):
+            return load_from_disk(folder if links is None else _linked(folder, links))
     if not any(folder.iterdir()):
         raise FileNotFoundError(f"the folder {folder} is empty; a saved dataset or an image folder is wanted")
-    splits = load_dataset("imagefolder", data_dir=str(folder))
+    splits = _loaded("imagefolder", folder, data_dir=str(folder))
     return splits["train"] if list(splits) == ["train"] else splits
+
+
+def _loaded(reader: str, path: Path, **where: Any) -> Any:  # noqa: ANN401 - one split, or all
+    """Return what one of the readers of `datasets` makes of files; what it cannot read is one line."""
+    try:
+        return load_dataset(reader, **where)
+    except (DatasetGenerationError, UnicodeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(f"{path} cannot be read ({reason}); repair it, or give the rows in another form") from error
 
 
 def _read_file(file: Path) -> Dataset:
     if file.suffix not in READERS:
         raise ValueError(f"{file} ends in {file.suffix!r}; files of {', '.join(READERS)} can be read")
-    return _encoded(load_dataset(READERS[file.suffix], data_files=str(file), split="train"))
+    return _encoded(_loaded(READERS[file.suffix], file, data_files=str(file), split="train"))
 
 
 def _read_hub(path: str) -> Dataset | DatasetDict:
@@ -111,7 +188,8 @@ def _encoded(ds: Dataset) -> Dataset:
     return ds
 
 
-def _pick(ds: Dataset | DatasetDict, split: str, path: str) -> Dataset:
+def pick_split(ds: Dataset | DatasetDict, split: str, path: str) -> Dataset:
+    """Return one split of what `path` named, or raise `ValueError` naming the splits there are."""
     if isinstance(ds, Dataset):
         if str(ds.split) != split:
             raise ValueError(f"{path} is a dataset without splits; leave out --split {split}")

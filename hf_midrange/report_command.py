@@ -27,16 +27,18 @@ def report(
     DATASET is what `associate` or, better, `curate` was given or wrote: with bands, concepts, and images or texts.
     """
     import hf_midrange as hm
-    from hf_midrange.datafiles import claim_output, one_split, read_dataset, read_findings
+    from hf_midrange.datafiles import one_split, read_findings
+    from hf_midrange.outputs import new_output
 
-    claim_output(output, dataset, overwrite)
-    made = hm.report(
-        one_split(read_dataset(dataset, split), dataset),
-        read_findings(findings),
-        None if curated is None else one_split(read_dataset(str(curated), split), str(curated)),
-        None if head is None else hm.LinearHead.from_pretrained(head),
-        evaluation=None if evaluation is None else one_split(read_dataset(evaluation), evaluation),
-        seed=seed,
-    )
+    with new_output(output, dataset, overwrite) as new:
+        made = hm.report(
+            one_split(new.read(dataset, split), dataset),
+            read_findings(findings),
+            None if curated is None else one_split(new.read(str(curated), split), str(curated)),
+            None if head is None else hm.LinearHead.from_pretrained(head),
+            evaluation=None if evaluation is None else one_split(new.read(evaluation), evaluation),
+            seed=seed,
+        )
+        page = made.save(new.folder)
     typer.echo(str(made))
-    typer.echo(f"wrote {made.save(output)}")
+    typer.echo(f"wrote {output / page.name}")

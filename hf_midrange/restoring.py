@@ -39,6 +39,8 @@ def value_of(hint: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - any ann
         return _first_fitting(parts, value, name)
     if origin is tuple or origin is Sequence:
         return _sequence(parts, value, name)
+    if origin is list:
+        return list(_sequence(parts, value, name))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return restored(hint, value)
     wanted = (int, float) if hint is float else (hint,)

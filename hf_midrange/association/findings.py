@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features, List, Value
 
+from hf_midrange.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
+
+
+_TABLE, _FACTS = "findings.parquet", "provenance.json"
+_ASSOCIATE_AGAIN = "call `associate` again and save what it gives"
 
 RANGE = "range"
 """What a finding over the whole range has for a band."""
@@ -69,27 +75,52 @@ def findings_dataset(columns: Mapping[str, Sequence[Any]], facts: Mapping[str, A
 
 
 def provenance(findings: Dataset) -> dict[str, Any]:
-    """Return how the findings were made: data, options, versions, what was tested, and what was not and why."""
-    return json.loads(findings.info.description or "{}")
+    """Return how the findings were made: data, options, versions, what was tested, and what was not and why.
+
+    Raises:
+        ValueError: if the description of the dataset is not what `associate` wrote.
+    """
+    with intact("the description of the findings", "provenance", _ASSOCIATE_AGAIN):
+        facts = json.loads(findings.info.description or "{}")
+        if not isinstance(facts, dict):
+            raise TypeError(f"it is a {type(facts).__name__} where a mapping is expected")
+        return facts
 
 
 def save_findings(findings: Dataset, folder: str | Path) -> Path:
-    """Write `findings.parquet` and `provenance.json` to `folder`; return the folder."""
+    """Write `findings.parquet` and, with its checksum, `provenance.json` to `folder`; return the folder."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    findings.to_parquet(str(target / "findings.parquet"))
-    text = json.dumps(provenance(findings), indent=2) + "\n"
-    (target / "provenance.json").write_text(text, encoding="utf-8")
+    (target / _FACTS).unlink(missing_ok=True)  # of other findings
+    content = io.BytesIO()
+    findings.to_parquet(content)
+    checksum = write_atomically(target / _TABLE, content.getvalue())
+    write_atomically(target / _FACTS, sealed({**provenance(findings), _TABLE: checksum}, indent=2) + "\n")
     return target
 
 
 def load_findings(folder: str | Path) -> Dataset:
-    """Read what `save_findings` wrote, into memory."""
+    """Read what `save_findings` wrote, into memory.
+
+    Raises:
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if one is not what was written.
+    """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(Path(folder) / "findings.parquet")
-    facts = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))
-    return findings_dataset(table.to_pydict(), facts)
+    table, path = Path(folder) / _TABLE, Path(folder) / _FACTS
+    for file in (table, path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing; {_ASSOCIATE_AGAIN}")
+    facts = read_sealed(path, "provenance of findings", _ASSOCIATE_AGAIN)
+    expected = facts.pop(_TABLE, None)
+    if expected is not None and sha256_of(table) != expected:
+        raise DamagedFileError(f"{table} is not what was written (its checksum is another); {_ASSOCIATE_AGAIN}")
+    with intact(table, "table of findings", _ASSOCIATE_AGAIN):
+        try:
+            return findings_dataset(pq.read_table(table).to_pydict(), facts)
+        except OSError as error:  # what parquet says of a broken file
+            raise ValueError(error) from error
 
 
 class FindingsTable(str):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-import json
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from hf_midrange.files import DamagedFileError, intact, read_sealed, sealed, write_atomically
+from hf_midrange.restoring import value_of
 
 
 WEIGHTS_FILE, CONFIG_FILE = "head.safetensors", "head.json"
+
+_WEIGHTS = "weights_sha256"
+"""Key of the checksum of the weights in head.json."""
+_SAVE_AGAIN = "save the head again, or download it again"
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -96,13 +104,14 @@ class LinearHead:
         return merged
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write `head.safetensors` and `head.json` into a folder, which is made if it is missing."""
+        """Write `head.safetensors` and, with its checksum, `head.json` into a folder, made if it is missing."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}
-        save_file(tensors, folder / WEIGHTS_FILE)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)  # of other weights: none is better than that
+        checksum = write_atomically(folder / WEIGHTS_FILE, save(tensors))
         facts = {"num_classes": self.num_classes, "width": self.width, "class_names": self.class_names}
-        (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        write_atomically(folder / CONFIG_FILE, sealed({**facts, _WEIGHTS: checksum}, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(
@@ -114,15 +123,45 @@ class LinearHead:
             save_directory: a local folder, or else a Hub model id.
             revision: branch, tag or commit on the Hub.
             token: for private repositories.
+
+        Raises:
+            FileNotFoundError: if there is no head.
+            ValueError: if a file is not what was written.
         """
         folder = Path(save_directory)
         if not folder.exists():
             folder = _downloaded(str(save_directory), revision, token)
-        if not (folder / WEIGHTS_FILE).is_file():
-            raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; `head.save_pretrained(folder)` writes it")
-        tensors, facts = load_file(folder / WEIGHTS_FILE), json.loads((folder / CONFIG_FILE).read_text())
-        names = facts["class_names"]
-        return cls(tensors["weight"], tensors["bias"], tuple(names) if names else None)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} holds no {name}; `head.save_pretrained(folder)` writes it")
+        return _read(cls, folder)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what a head.json says, the checksum of the file itself left out.
+
+    Raises:
+        ValueError: if it is not what was written.
+    """
+    return read_sealed(path, "description of a head", _SAVE_AGAIN)
+
+
+def _read(cls: type[LinearHead], folder: Path) -> LinearHead:
+    facts, weights = read_facts(folder / CONFIG_FILE), folder / WEIGHTS_FILE
+    content = weights.read_bytes()
+    if facts.get(_WEIGHTS, hashlib.sha256(content).hexdigest()) != hashlib.sha256(content).hexdigest():
+        raise DamagedFileError(f"{weights} is not what was written (its checksum is another); {_SAVE_AGAIN}")
+    with intact(weights, "file of weights", _SAVE_AGAIN):
+        try:
+            tensors = load(content)
+        except SafetensorError as error:
+            raise ValueError(error) from error
+        head = cls(tensors["weight"].float(), tensors["bias"].float())
+    with intact(folder / CONFIG_FILE, "description of a head", _SAVE_AGAIN):
+        names = value_of(tuple[str, ...] | None, facts["class_names"], "class_names") or None
+        if names is not None and len(names) != head.num_classes:
+            raise ValueError(f"it names {len(names)} classes, and the weights are of {head.num_classes}")
+    return replace(head, class_names=names)
 
 
 def _downloaded(repo_id: str, revision: str | None, token: str | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo, HfApi, hf_hub_download
 
+from hf_midrange.files import sealed
 from hf_midrange.publishing import metadata
 from hf_midrange.publishing.cards import model_card
 from hf_midrange.publishing.commit import commit, files_in
@@ -101,14 +101,14 @@ def apply_head(
         ValueError: if the head names no base model, or does not fit `model`.
     """
     from hf_midrange.head import LinearHead
-    from hf_midrange.head.linear_head import CONFIG_FILE
+    from hf_midrange.head.linear_head import CONFIG_FILE, read_facts
 
     head = LinearHead.from_pretrained(repo_id, revision=revision, token=token)
     if model is not None:
         return head.merge_into(model)
     local = Path(repo_id) / CONFIG_FILE
     path = local if local.is_file() else Path(hf_hub_download(repo_id, CONFIG_FILE, revision=revision, token=token))
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_facts(path)
     if not facts.get(BASE):
         raise ValueError(f"{repo_id} holds a head that names no base model; pass it as `model`")
     return head.merge_into(_load_base(facts[BASE], facts.get(REVISION), token))
@@ -141,12 +141,12 @@ def _facts(
 
 
 def _write_files(head: LinearHead, facts: ModelFacts, folder: Path) -> None:
-    from hf_midrange.head.linear_head import CONFIG_FILE
+    from hf_midrange.head.linear_head import CONFIG_FILE, read_facts
 
     head.save_pretrained(folder)
-    saved = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    saved = read_facts(folder / CONFIG_FILE)
     saved |= {"class_names": list(facts.classes) or None, BASE: facts.base_model, REVISION: facts.base_revision}
-    texts = {CONFIG_FILE: json.dumps(saved, indent=2) + "\n", "README.md": model_card(facts)}
+    texts = {CONFIG_FILE: sealed(saved, indent=2) + "\n", "README.md": model_card(facts)}
     for path, text in {**texts, **metadata.eval_results(facts)}.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")

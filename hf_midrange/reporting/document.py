@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
 from hf_midrange.association.mislabels import suspected_mislabels
+from hf_midrange.files import write_atomically
 from hf_midrange.publishing.gather import shareable, versions
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of
@@ -60,8 +61,8 @@ class Report:
         """Write `report.html` and `report.json` into a folder, which is made if it is missing; return the page."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        (target / PAGE).write_text(self.html, encoding="utf-8")
-        (target / FACTS).write_text(json.dumps(self.facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_atomically(target / PAGE, self.html)
+        write_atomically(target / FACTS, json.dumps(self.facts, indent=1, allow_nan=False) + "\n")
         return target / PAGE
 
 

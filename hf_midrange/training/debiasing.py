@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import ClassLabel, Dataset, concatenate_datasets, load_from_disk
+from datasets import ClassLabel, Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch import nn
 
@@ -24,11 +24,12 @@ import hf_midrange
 from hf_midrange import columns
 from hf_midrange.arguments import concept_source, usual_sources
 from hf_midrange.classifier import label_names, last_linear, number_of_labels
-from hf_midrange.datafiles import write_dataset
+from hf_midrange.datafiles import one_split, read_dataset, write_dataset
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Processor
 from hf_midrange.extraction.manifest import model_key
+from hf_midrange.files import write_atomically
 from hf_midrange.head import LinearHead, retrain_head
 from hf_midrange.pipeline import curated_from
 from hf_midrange.training.batches import LABEL_COLUMNS
@@ -70,14 +71,14 @@ class Steps:
         steps = cls(parent / name[0], rows)
         if PartialState().is_main_process:
             steps.folder.mkdir(parents=True, exist_ok=True)
-            (steps.folder / "key.json").write_text(json.dumps(key, indent=1, sort_keys=True) + "\n")
+            write_atomically(steps.folder / "key.json", json.dumps(key, indent=1, sort_keys=True) + "\n")
         return steps
 
     def dataset(self, name: str, make: Callable[[], Dataset]) -> Dataset:
         """Return the dataset of a step; the main process makes it, unless a folder of that name is there."""
         path = self.folder / name
         self._once(path, lambda part: write_dataset(_beyond(make(), self.rows), part))
-        made = load_from_disk(path)
+        made = one_split(read_dataset(str(path)), str(path))
         return _beside(self.rows, made) if len(made) == len(self.rows) and columns.EMBEDDING in made.features else made
 
     def head(self, make: Callable[[], LinearHead]) -> LinearHead:

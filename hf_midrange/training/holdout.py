@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_midrange.columns import SOURCE_ID
+from hf_midrange.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.restoring import restored
 from hf_midrange.training.batches import LABEL_COLUMNS
 from hf_midrange.training.reading import column_names, has_own_transform
 
@@ -40,13 +41,25 @@ class Holdout:
     def write(self, folder: Path) -> None:
         """Write `curation_rows.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CURATION_ROWS).write_text(json.dumps(asdict(self)) + "\n")
+        write_atomically(folder / CURATION_ROWS, sealed(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Holdout | None:
-        """Return what a folder, such as a checkpoint, says was held out; None if it says nothing."""
-        path = folder / CURATION_ROWS
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
+        """Return what a folder, such as a checkpoint, says was held out; None if it says nothing.
+
+        Raises:
+            ValueError: if the file is not what was written.
+        """
+        path, what = folder / CURATION_ROWS, "list of rows held out"
+        if not path.is_file():
+            return None
+        remedy = "give the rows to curate yourself, as `curation_dataset` or --curation_split"
+        saved = read_sealed(path, what, remedy)
+        with intact(path, what, remedy):
+            read = restored(cls, saved)
+            if not read.indices or not 0 <= min(read.indices) <= max(read.indices) < read.rows:
+                raise ValueError(f"its rows are not among 0..{read.rows - 1}")
+            return read
 
 
 def held_out(labels: np.ndarray, fraction: float, seed: int, sources: Sequence | None = None) -> Holdout:

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.report import REPAIRED, curation_report
+from hf_midrange.files import write_atomically
 from hf_midrange.head import LinearHead
 
 
@@ -81,7 +82,7 @@ class DebiasReport:
 
     def save(self, file: Path) -> None:
         """Write the report as JSON."""
-        file.write_text(self.to_json() + "\n")
+        write_atomically(file, self.to_json() + "\n")
 
 
 def _named(findings: Dataset) -> str:
