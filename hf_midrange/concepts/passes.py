@@ -15,6 +15,7 @@ from hf_midrange import columns
 from hf_midrange.concepts.measured import MeasuredRows
 from hf_midrange.concepts.source import Batch, Source
 from hf_midrange.concepts.unreadable import UNREADABLE, refuse_first_unreadable
+from hf_midrange.memory import pages_returned
 
 
 SHARD_ROWS = 2048
@@ -132,9 +133,10 @@ def _mapped(
     # `map` copies and hashes all names of a ClassLabel several times over: they are put on afterwards.
     nameless = Features({name: _without_names(feature) for name, feature in added.items()})
     try:
-        results = inputs.map(
-            step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=nameless
-        )
+        with pages_returned(inputs):
+            results = inputs.map(
+                step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=nameless
+            )
     except UNREADABLE:
         refuse_first_unreadable(inputs, first)  # looked for only now: `map` says nothing of rows
         raise
