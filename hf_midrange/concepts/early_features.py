@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ class EarlyFeatures(ModelSource, DenseSource):
         inputs = found.inputs(self.column, batch[self.column])
         with evaluating(found.model), _output_of(block) as seen:
             found(inputs)
-        return _statistics(seen[-1].float(), getattr(block, "output_fmt", None) or _format(found.model))
+        return _statistics(seen[0].float(), getattr(block, "output_fmt", None) or _format(found.model))
 
     def _classifier(self) -> Classifier:
         found = classifier(self.model, self.processor)
@@ -109,13 +109,23 @@ def _format(model: nn.Module) -> str:
     return getattr(getattr(model, "timm_model", model), "output_fmt", "NCHW")
 
 
+class _Enough(Exception):  # noqa: N818 - no error: it ends a forward pass
+    """The block has given its output; what comes after it need not be computed."""
+
+
 @contextmanager
 def _output_of(block: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what `block` gives; of a tuple its first member."""
+    """Collect what `block` gives, of a tuple its first member, and end the forward pass there."""
     seen: list[Tensor] = []
-    handle = block.register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
+
+    def keep(_: nn.Module, __: object, out: Tensor | tuple[Tensor, ...]) -> None:
+        seen.append(out[0] if isinstance(out, tuple) else out)
+        raise _Enough
+
+    handle = block.register_forward_hook(keep)
     try:
-        yield seen
+        with suppress(_Enough):
+            yield seen
     finally:
         handle.remove()
 
