@@ -32,8 +32,14 @@ QUANTILE, POSITION, BAND = "quantile", "position", "band"
 CONCEPTS_PREFIX, VIEW_PREFIX = "concepts_", "view_"
 PSEUDO_GROUP, KEEP, WEIGHT, CONFOUNDERS, REASON = "pseudo_group", "keep", "weight", "confounders", "reason"
 
+MARK = "mark"
+"""What a reader marked a row as in the explorer."""
+
 SOURCE_ID = "source_id"
 """Optional user column: rows sharing a value come from one source and are never split between halves or folds."""
+
+ROWS_OF_LISTS = 65_536
+"""Rows of lists of concepts that are read at once."""
 
 Splits = TypeVar("Splits", Dataset, DatasetDict)
 Made = TypeVar("Made", Dataset, IterableDataset)
@@ -192,13 +198,18 @@ def vocabulary(features: Features, column: str) -> list[str]:
 def presence(ds: Dataset, column: str) -> sparse.csr_matrix:
     """Return which row has which concept: boolean, of shape `(n, len(vocabulary))`; a null list is an empty one."""
     names = vocabulary(ds.features, column)
-    values = _arrow(ds, column).fill_null([])
-    counts = values.value_lengths().to_numpy(zero_copy_only=False)
-    words = values.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    if words.size and (words.min() < 0 or words.max() >= len(names)):
+    require(ds, column)
+    counts, words = [np.zeros(1, dtype=np.int64)], [np.empty(0, dtype=np.int32)]
+    everyone = ds.select_columns([column])
+    for start in range(0, len(ds), ROWS_OF_LISTS):
+        part = _arrow(everyone.select(range(start, min(start + ROWS_OF_LISTS, len(ds)))), column).fill_null([])
+        counts.append(part.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
+        words.append(part.flatten().to_numpy(zero_copy_only=False).astype(np.int32))
+    indices, indptr = np.concatenate(words), np.cumsum(np.concatenate(counts))
+    if indices.size and (indices.min() < 0 or indices.max() >= len(names)):
         raise ValueError(f"column {column!r} has concept ids outside 0..{len(names) - 1}")
-    rows = np.repeat(np.arange(len(values)), counts)
-    table = sparse.csr_matrix((np.ones(len(words), dtype=bool), (rows, words)), shape=(len(values), len(names)))
+    present = np.ones(len(indices), dtype=bool)
+    table = sparse.csr_matrix((present, indices, indptr), shape=(len(ds), len(names)))
     table.sum_duplicates()
     return table
 

@@ -21,6 +21,7 @@ from hf_midrange.concepts.source import Batch, Source, refuse_nulls, refuse_unre
 from hf_midrange.concepts.unreadable import readable
 from hf_midrange.files import write_atomically
 from hf_midrange.locking import only_writer
+from hf_midrange.vectors import MOST_ROWS, some_rows
 
 
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
@@ -47,7 +48,8 @@ def annotate(
         ds: any dataset; a stream (`IterableDataset`) needs sources that are already fitted.
         sources: concept sources, or functions that take a batch (column name -> values) and give a list of names per
             row; such a function gives its own name to the column.
-        fit_split: the split of a `DatasetDict` that unfitted sources are fitted on; needed when it has several.
+        fit_split: the split of a `DatasetDict` that unfitted sources are fitted on; needed when it has several. Of
+            more than 100,000 rows so many are drawn to be fitted on, from every class; all are then read.
         keep_disguised: whether to keep concepts that are the class label in disguise: those whose presence the label
             decides in all but 0.5 % of the rows of every class. By default a source fitted here never reports them,
             and a warning names them. Needs a `ClassLabel` column `label`; without one nothing is left out.
@@ -128,14 +130,24 @@ def _read(
 ) -> dict[str, Dataset]:
     """Return measured splits with the concept columns, and without the columns that only served to measure."""
     for source in sorted(sources, key=lambda source: source.derived):
-        fitted = source if source.fitted else source.learn(splits[fit_split])
+        rows = _to_learn_from(splits[fit_split], source)
+        fitted = source if source.fitted else source.learn(rows)
         if not source.fitted and not keep_disguised and not source.derived:
-            fitted = _without_disguised(fitted, splits[fit_split])
+            fitted = _without_disguised(fitted, rows)
         if folder is not None:
             _keep(fitted, folder)
         splits = {name: passes.read(split, fitted) for name, split in splits.items()}
     working = [name for source in sources for name in source.measured() if name not in source.kept()]
     return {name: split.remove_columns(working) for name, split in splits.items()}
+
+
+def _to_learn_from(ds: Dataset, source: Source) -> Dataset:
+    """Return the rows that a source is fitted on; a derived one draws from the discovery half itself."""
+    if source.fitted or source.derived or len(ds) <= MOST_ROWS:
+        return ds
+    labelled = isinstance(ds.features.get(columns.LABEL), ClassLabel)
+    strata = columns.labels(ds) if labelled else np.zeros(len(ds), dtype=np.int64)
+    return ds.select(some_rows(strata, MOST_ROWS, seed=0))
 
 
 def _keep(source: Source, folder: Path) -> None:

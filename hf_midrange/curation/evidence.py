@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.ridge import sampled
-from hf_midrange.curation.scores import embedding_scores, margins, own_position
+from hf_midrange.curation.scores import ROWS, embedding_scores, margins, own_position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.curation.views import View, gather
 from hf_midrange.vectors import Matrix, finite_vectors
@@ -74,8 +74,11 @@ def unsaturated(logits: np.ndarray) -> np.ndarray:
 
 def saturation(logits: np.ndarray) -> float:
     """Return by what number `unsaturated` divides; 1 for a network that is not saturated."""
-    ordered = np.sort(logits, axis=1)
-    return max(1.0, float(np.median(ordered[:, -1] - ordered[:, -2])) / SATURATION)
+    gaps = []
+    for first in range(0, len(logits), ROWS):
+        ordered = np.sort(logits[first : first + ROWS], axis=1)
+        gaps.append(ordered[:, -1] - ordered[:, -2])
+    return max(1.0, float(np.median(np.concatenate(gaps))) / SATURATION)
 
 
 def read(ds: Dataset, findings: Dataset | None, seed: int) -> Evidence:

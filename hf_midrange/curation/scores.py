@@ -13,6 +13,9 @@ from hf_midrange.vectors import Matrix
 LATE, EARLY = 0.001, 0.3
 """Ridge of the late and of the early fit on the embedding: weak confounders show late, strong ones early."""
 
+ROWS = 65_536
+"""Rows of which all classes are looked at together."""
+
 MIXTURES = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5)
 
 
@@ -67,9 +70,12 @@ def weighted_auc(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray)
 
 def margins(logits: np.ndarray) -> np.ndarray:
     """Return each logit minus the log-sum-exp of the others, `(n, C)`; with two classes, the logit difference."""
-    logits = logits.astype(np.float64)
-    others = [np.delete(logits, k, axis=1) for k in range(logits.shape[1])]
-    return np.column_stack([logits[:, k] - logsumexp(rest, axis=1) for k, rest in enumerate(others)])
+    found = np.empty(logits.shape)
+    for first in range(0, len(logits), ROWS):
+        part = logits[first : first + ROWS].astype(np.float64)
+        for k in range(part.shape[1]):
+            found[first : first + ROWS, k] = part[:, k] - logsumexp(np.delete(part, k, axis=1), axis=1)
+    return found
 
 
 def view_scores(
@@ -122,8 +128,11 @@ def mirrored(scores: np.ndarray) -> np.ndarray:
 
 def own_position(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return each row's position in the score of its own class, `(n,)`: 1 typical, 0 like a stranger."""
-    placed = np.column_stack([position(scores[:, k], labels == k) for k in range(scores.shape[1])])
-    return placed[np.arange(len(labels)), labels]
+    placed = np.empty(len(labels))
+    for k in range(scores.shape[1]):
+        mine = labels == k
+        placed[mine] = position(scores[:, k], mine)[mine]
+    return placed
 
 
 def pointed(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
