@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
+from datasets.table import MemoryMappedTable
 
 from hf_midrange.files import DamagedFileError, intact, read_sealed, sha256_of
 
@@ -34,6 +38,12 @@ def read_record(path: Path) -> dict[str, Any]:
         if not isinstance(record[TABLE], str):
             raise TypeError(f"its {TABLE} is no text")
     return record
+
+
+def mapped(folder: Path, number: int, record: Mapping[str, Any]) -> Dataset:
+    """Return a shard memory-mapped; `datasets` knows it by its checksum, wherever it lies and whenever it was made."""
+    table = MemoryMappedTable.from_file(str(shard_paths(folder, number)[0]))
+    return Dataset(table, fingerprint=record[TABLE][:16])
 
 
 def verified(folder: Path, number: int) -> dict[str, Any]:

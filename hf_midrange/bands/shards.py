@@ -8,7 +8,8 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_midrange import columns
-from hf_midrange.shard_records import shard_paths, verified
+from hf_midrange.files import intact, read_sealed
+from hf_midrange.shard_records import AGAIN, mapped, verified
 
 
 def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
@@ -19,12 +20,11 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
         ds: the dataset that was extracted: its `label` is put beside the outputs, as class-relative bands need it.
 
     Raises:
-        FileNotFoundError: if the folder has no finished shard, or one before the last is missing.
+        FileNotFoundError: if the folder has no finished shard, or lacks some.
         ValueError: if `ds` has another number of rows than the shards, or a file is not what was written.
     """
     records = _records(Path(folder))
-    shards = [Dataset.from_file(str(shard_paths(Path(folder), number)[0])) for number in range(len(records))]
-    whole = concatenate_datasets(shards)
+    whole = concatenate_datasets([mapped(Path(folder), number, record) for number, record in enumerate(records)])
     if ds is not None:
         columns.class_label(ds.features)
         if len(ds) != len(whole):
@@ -43,4 +43,19 @@ def _records(folder: Path) -> list[dict]:
             f"{folder} has no finished shard {missing[0]}; `extract(..., output_dir=...)` writes shards, and run "
             "again with the same arguments it computes those that are missing"
         )
-    return [verified(folder, number) for number in numbers]
+    records = [verified(folder, number) for number in numbers]
+    _refuse_unfinished(folder, sum(record["rows"] for record in records))
+    return records
+
+
+def _refuse_unfinished(folder: Path, rows: int) -> None:
+    """Raise if the extraction was to have more rows; of a stream, nobody knows how many."""
+    path, what = folder / "manifest.json", "manifest of an extraction"
+    if not path.is_file():
+        return
+    with intact(path, what, AGAIN):
+        wanted = read_sealed(path, what, AGAIN)["key"]["rows"]
+    if wanted is not None and rows != wanted:
+        raise FileNotFoundError(
+            f"{folder} holds {rows} of {wanted} rows: the extraction there is not finished; {AGAIN}"
+        )

@@ -21,7 +21,7 @@ from hf_midrange.columns import EMBEDDING, LOGITS, PREDICTION, vector, vector_ar
 from hf_midrange.extraction.batch import Batch
 from hf_midrange.extraction.forward import Forward
 from hf_midrange.files import DamagedFileError, sealed, write_atomically
-from hf_midrange.shard_records import AGAIN, TABLE, read_record, shard_paths, verified
+from hf_midrange.shard_records import AGAIN, TABLE, mapped, read_record, shard_paths, verified
 
 
 class Shard(NamedTuple):
@@ -102,8 +102,9 @@ class ShardFolder:
 
     def columns(self, count: int) -> Dataset:
         """Return shards 0 to `count - 1` as one memory-mapped dataset."""
-        tables = [shard_paths(self.folder, number)[0] for number in range(count)]
-        return concatenate_datasets([Dataset.from_file(str(table)) for table in tables])
+        return concatenate_datasets(
+            [mapped(self.folder, number, record) for number, record in enumerate(self.records(count))]
+        )
 
     def clear(self) -> None:
         """Delete the shards, finished or not, and nothing else."""
