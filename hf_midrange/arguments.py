@@ -72,11 +72,30 @@ def _of_model(name: str, listed: str) -> Any:  # noqa: ANN401
     return hm.ZeroShot(words, model)
 
 
-def usual_sources(ds: Dataset) -> list[str]:
-    """Return the `--source` values that the columns of `ds` allow without asking: of images, texts and pairs."""
+def usual_sources(ds: Dataset, model: Any, processor: Any = None) -> list[Any]:  # noqa: ANN401 - as `extract` takes
+    """Return the sources that need no asking: of texts, of images and the model's own first block, and clusters.
+
+    Args:
+        ds: the rows.
+        model: the classifier, its Hub id or folder.
+        processor: what makes its inputs; None takes the model's own.
+    """
     texts = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in ds.column_names]
-    of_texts = [f"{kind}:{','.join(texts)}" for kind in ("text-style", "ngrams") if texts]
-    return [*of_texts, *(["thumbnail", "image-properties"] if columns.IMAGE in ds.column_names else []), "latent"]
+    found = [hm.TextStyle(texts), hm.NGrams(texts)] if texts else []
+    if columns.IMAGE in ds.column_names:
+        found += [hm.Thumbnail(), hm.ImageProperties(), *_early_features(model, processor)]
+    return [*found, hm.LatentConcepts()]
+
+
+def _early_features(model: Any, processor: Any) -> list[Any]:  # noqa: ANN401
+    """Return the source of the model's first block, or none with a warning where no block is found."""
+    source = hm.EarlyFeatures(model, processor)
+    try:
+        source.vocabulary  # noqa: B018 - runs the model once
+    except ValueError as error:
+        warnings.warn(f"going on without early features: {error}", stacklevel=3)
+        return []
+    return [source]
 
 
 def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:

@@ -95,7 +95,7 @@ def run(
     shards = _shards_of(output)
     with new_output(output, dataset, overwrite) as new:
         ds = one_split(new.read(dataset, split), dataset)
-        sources = [concept_source(text) for text in source or usual_sources(ds)]
+        sources = [concept_source(text) for text in source] or usual_sources(ds, model)
         extracted = hm.extract(
             ds, model, batch_size=batch_size, output_dir=shards, on_error=on_error, overwrite=overwrite
         )

@@ -133,7 +133,7 @@ def _pool(split, lower, ids, names, confounders, compose, model):
     pool = pool_of({columns.SOURCE_ID: (sources, Value("int64"))}, labels, tied, names, confounders)
     ds = hm.extract(concatenate_datasets([pool, pictures], axis=1), model)
     if split == "curation":
-        ds = hm.annotate(ds, [hm.Thumbnail(), hm.ImageProperties()])
+        ds = hm.annotate(ds, [hm.Thumbnail(), hm.ImageProperties(), hm.EarlyFeatures(model)])
     return ds.remove_columns([columns.IMAGE, columns.LOGITS, columns.PREDICTION])
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 import hf_midrange
 from hf_midrange import columns
-from hf_midrange.arguments import concept_source, usual_sources
+from hf_midrange.arguments import usual_sources
 from hf_midrange.classifier import label_names, last_linear, number_of_labels
 from hf_midrange.datafiles import one_split, read_dataset, write_dataset
 from hf_midrange.extraction import extract
@@ -126,14 +126,14 @@ class Debiasing:
         Args:
             table: the rows, in plain format, with `label` as a `ClassLabel`.
             inputs: their model inputs, or None where the processor is to make them of an image or text.
-            sources: concept sources; None: those that the columns allow.
+            sources: concept sources; None: `usual_sources`.
         """
         if self._is_curated(table, inputs):
             steps = self._steps(table, "curated")
             return None, table, steps.head(lambda: retrain_head(table, self.model, seed=self.seed))
         table = table.remove_columns(_made_by_steps(table))
-        chosen = [concept_source(text) for text in usual_sources(table)] if sources is None else list(sources)
-        steps = self._steps(table, [Hasher.hash(source) for source in chosen])
+        chosen = usual_sources(table, self.model, self.processor) if sources is None else list(sources)
+        steps = self._steps(table, [_told_apart(source) for source in chosen])
         extracted = self._extract(table, inputs, output_dir=steps.folder / "shards", run_id=steps.folder.name)
         repair = curated_from(extracted, chosen, self.seed, keep=steps.dataset, work=steps.folder / "concepts")
         curated = repair.curated
@@ -221,6 +221,11 @@ def _beside(rows: Dataset, made: Dataset) -> Dataset:
     joined = concatenate_datasets([rows, made], axis=1)
     joined.info.description = made.info.description
     return joined
+
+
+def _told_apart(source: Any) -> str:  # noqa: ANN401 - a source, or any callable
+    """Return a text that is another one for another source; a model in it counts by its weights."""
+    return Hasher.hash(source.identity() if hasattr(source, "identity") else source)
 
 
 def _made_by_steps(table: Dataset) -> list[str]:
