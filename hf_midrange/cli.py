@@ -15,6 +15,7 @@ import typer
 
 from hf_midrange import __version__
 from hf_midrange.extraction_commands import extract, run
+from hf_midrange.finished import AlreadyFinishedError, command
 from hf_midrange.interrupting import interruptible
 from hf_midrange.options import (
     Config,
@@ -245,12 +246,16 @@ def main(argv: list[str] | None = None) -> None:
 
     Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`) and what the machine refuses
     (`OSError`: a missing file, a full disk) is one line on standard error and exit 1. Ctrl-C exits 130 within two
-    seconds. Any other exception is a bug and keeps its traceback.
+    seconds. The very same command, once it has finished, does nothing. Any other exception is a bug and keeps its
+    traceback.
     """
     try:
-        with interruptible(), warnings.catch_warnings():
+        words = sys.argv[1:] if argv is None else argv
+        with interruptible(), command(words), warnings.catch_warnings():
             warnings.showwarning = _show_warning  # the context puts the old one back
-            app(args=argv, prog_name="hf-midrange")
+            app(args=words, prog_name="hf-midrange")
+    except AlreadyFinishedError as finished:
+        typer.echo(finished)
     except (ValueError, KeyError, TypeError, OSError) as error:
         _say("error", _told(error), "red")
         sys.exit(1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ MESSAGE = "interrupted: what is finished is kept, and the same command goes on f
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn `KeyboardInterrupt`, in whatever guise a library passes it on, into a line on standard error and exit 130.
+    """Turn Ctrl-C, in whatever guise a library passes it on, into a line on standard error and the exit status 130.
 
     Python sees a signal only between two of its own instructions, which in a long matrix product may be minutes away.
     A thread of ours is told of it at once, and ends the process where the main thread does not in time.
@@ -38,20 +38,16 @@ def interruptible() -> Iterator[None]:
     threading.Thread(target=_watch, args=(told, seen), daemon=True).start()
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        if not _interrupted(seen):
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != CODE and not seen.is_set():
             raise
-        print(MESSAGE, file=sys.stderr)  # noqa: T201 - the command's own last word
-        sys.exit(CODE)
+        seen.wait(GRACE)
+        atexit._run_exitfuncs()  # while the thread still watches; the interpreter's own end may take seconds
+        _end()
     finally:
         signal.set_wakeup_fd(before)
         if not seen.is_set():
             teller.close()  # ends the thread
-
-
-def _interrupted(seen: threading.Event) -> bool:
-    """Whether this was Ctrl-C: a library may have made a plain exit of it."""
-    return isinstance(sys.exception(), KeyboardInterrupt) or seen.is_set()
 
 
 def _watch(told: socket.socket, seen: threading.Event) -> None:
@@ -59,6 +55,10 @@ def _watch(told: socket.socket, seen: threading.Event) -> None:
         if heard[0] == signal.SIGINT:
             seen.set()
             time.sleep(GRACE)
-            os.write(2, f"{MESSAGE}\n".encode())
-            os._exit(CODE)
+            _end()
     told.close()
+
+
+def _end() -> None:
+    os.write(2, f"\n{MESSAGE}\n".encode())
+    os._exit(CODE)

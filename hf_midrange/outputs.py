@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_midrange.datafiles import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
 from hf_midrange.files import explained, write_atomically
+from hf_midrange.finished import FINISHED, mark_finished, refuse_finished
 from hf_midrange.locking import LOCK, only_writer
 
 
@@ -76,12 +77,15 @@ def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[N
         overwrite: write into a folder that has something in it already; nothing else there is deleted.
 
     Raises:
+        AlreadyFinishedError: if this very command has written the folder before.
         OSError: if the folder cannot be written.
         ValueError: if `output` is the source itself, a file, a folder with something in it and `overwrite` is false,
             or is being written by another process.
     """
     unfinished = output / UNFINISHED
     made = NewOutput(unfinished / _NEW, output, unfinished / "work")
+    if not overwrite:
+        refuse_finished(output)
     if not _is_main():
         yield made
         return
@@ -97,7 +101,8 @@ def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[N
             except BaseException:
                 _clear_remains(output)
                 raise
-            _move(unfinished / _NEW, output)
+            mark_finished(made.folder, output)
+            _move(made.folder, output)
             shutil.rmtree(unfinished)
     finally:
         if is_new and output.is_dir() and not any(output.iterdir()):
@@ -117,7 +122,7 @@ def _refuse_source_or_file(output: Path, source: str) -> None:
 
 
 def _refuse_filled(output: Path, overwrite: bool) -> None:
-    if not overwrite and any(path.name not in (LOCK, UNFINISHED) for path in output.iterdir()):
+    if not overwrite and any(path.name not in (LOCK, UNFINISHED, FINISHED) for path in output.iterdir()):
         raise ValueError(f"--output {output} is not empty; choose another folder or add --overwrite")
 
 
@@ -139,14 +144,15 @@ def _move(new: Path, output: Path) -> None:
     """Move what is finished to its place; what makes a folder a dataset goes first and comes last."""
     added = [path.name for path in new.iterdir() if not (output / path.name).exists()]
     write_atomically(new.parent / _MOVED, json.dumps(added))
-    for old in files_of(output):
+    for old in (output / FINISHED, *files_of(output)):
         old.unlink(missing_ok=True)
     for path in _ordered(new):
         _put(path, output / path.name)
 
 
 def _ordered(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=lambda path: (path.name in DATASET_MARKERS, path.name))
+    last = (*DATASET_MARKERS, FINISHED)
+    return sorted(folder.iterdir(), key=lambda path: (path.name in last, path.name == FINISHED, path.name))
 
 
 def _put(path: Path, place: Path) -> None:

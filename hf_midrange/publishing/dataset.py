@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from hf_midrange.publishing.parquet import batches, write_shards
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.splits import common_features, recoded
 from hf_midrange.publishing.target import State, Target, open_target
+from hf_midrange.scratch import scratch_folder
 
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ def publish_dataset(
     state = target.ask("look at", target.state)
     if state is not None:
         target.ask("read", lambda: _refuse_other(target, state, features))
-    with tempfile.TemporaryDirectory(prefix="hf-midrange-") as temporary:
-        folder = Path(temporary)
+    with scratch_folder() as folder:
         write_files(content, features, target.repo_id, folder)
         return commit(
             target,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from hf_midrange.publishing.facts import ModelFacts
 from hf_midrange.publishing.model import model_facts, refuse_non_id
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.target import State, Target, open_target
+from hf_midrange.scratch import scratch_folder
 
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def publish_head(
     base = _load_base(base_model, pinned, target.token)
     merged = head.merge_into(base)  # raises if it does not fit
     facts = _facts(head, merged, target.repo_id, (base_model, pinned), curated, findings, metrics, license)
-    with tempfile.TemporaryDirectory(prefix="hf-midrange-") as temporary:
-        folder = Path(temporary)
+    with scratch_folder() as folder:
         _write_files(head, facts, folder)
         return commit(
             target,

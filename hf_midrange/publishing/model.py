@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from hf_midrange.publishing.commit import commit, files_in
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.target import State, Target, open_target
+from hf_midrange.scratch import scratch_folder
 
 
 if TYPE_CHECKING:
@@ -201,8 +201,7 @@ def refuse_non_id(name: str, value: str | None) -> None:
 
 def _publish(model: PreTrainedModel, processor: Any | None, facts: ModelFacts, target: Target) -> CommitInfo:  # noqa: ANN401
     state = target.ask("look at", target.state)
-    with tempfile.TemporaryDirectory(prefix="hf-midrange-") as temporary:
-        folder = Path(temporary)
+    with scratch_folder() as folder:
         write_files(model, processor, facts, target.repo_id, folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if state is not None:
