@@ -14,6 +14,7 @@ from hf_midrange.association.halves import discovery_half
 from hf_midrange.concepts.cluster_names import over_represented
 from hf_midrange.concepts.clusters import distances, fitted_centres, nearest, stable_number
 from hf_midrange.concepts.source import Batch, WordSource
+from hf_midrange.vectors import MOST_ROWS, some_rows
 
 
 CLIP = 4.0
@@ -40,7 +41,8 @@ class LatentConcepts(WordSource):
     Args:
         k: number of clusters, or "auto".
         seed: of k-means and of the discovery half, which is the one that `associate` takes with this seed.
-        max_rows: at most so many mid-band rows are used, drawn at random.
+        max_rows: at most so many mid-band rows are used, drawn at random. Of more than 100,000 rows in all, so many
+            of the discovery half are looked at.
         name: always "latent": by the column `concepts_latent` the other steps know derived concepts.
     """
 
@@ -92,7 +94,9 @@ class LatentConcepts(WordSource):
     def learn(self, ds: Dataset) -> Self:
         """Return the source with clusters of the mid-band rows of the discovery half, and their descriptions."""
         rng = np.random.default_rng(self.seed)
-        embedding, half = columns.finite_matrix(ds, columns.EMBEDDING), self._discovery(ds)
+        numbers, half = self._looked_at(ds)
+        ds = ds if len(numbers) == len(ds) else ds.select(numbers)
+        embedding = columns.finite_matrix(ds, columns.EMBEDDING)
         mean, scale = embedding[half].mean(axis=0), embedding[half].std(axis=0)
         scale = np.where(scale > 0, scale, np.inf).astype(np.float32)
         standard = _standardised(embedding, mean, scale)
@@ -107,7 +111,7 @@ class LatentConcepts(WordSource):
             scale=tuple(map(float, np.where(np.isfinite(scale), scale, 0))),
             centres=tuple(tuple(map(float, centre)) for centre in centres),
             words=tuple(map(_called, range(k), over_represented(ds, nearest(standard, centres), half, k))),
-            exemplars=_exemplars(standard, centres, rows),
+            exemplars=_exemplars(standard, centres, rows, numbers),
         )
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
@@ -117,6 +121,15 @@ class LatentConcepts(WordSource):
         standard = _standardised(embedding, np.array(self.mean, dtype=np.float32), np.where(scale > 0, scale, np.inf))
         cluster = nearest(standard, np.array(self.centres, dtype=np.float32))
         return sparse.csr_matrix(cluster[:, None] == np.arange(len(self.centres)))
+
+    def _looked_at(self, ds: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Return numbers of rows, and which of these are for discovery: all rows, or so many of the discovery half."""
+        half = self._discovery(ds)
+        if len(ds) <= MOST_ROWS:
+            return np.arange(len(ds)), half
+        rows = np.flatnonzero(half)
+        rows = rows[some_rows(columns.labels(ds)[rows], MOST_ROWS, self.seed)]
+        return rows, np.ones(len(rows), dtype=bool)
 
     def _discovery(self, ds: Dataset) -> np.ndarray:
         sources = np.asarray(ds[columns.SOURCE_ID]) if columns.SOURCE_ID in ds.column_names else None
@@ -140,10 +153,12 @@ def _standardised(embedding: np.ndarray, mean: np.ndarray, scale: np.ndarray) ->
     return np.clip((embedding - mean) / scale, -CLIP, CLIP)
 
 
-def _exemplars(standard: np.ndarray, centres: np.ndarray, rows: np.ndarray) -> tuple[tuple[int, ...], ...]:
+def _exemplars(
+    standard: np.ndarray, centres: np.ndarray, rows: np.ndarray, numbers: np.ndarray
+) -> tuple[tuple[int, ...], ...]:
     """Return the rows that were clustered and lie nearest to each centre, nearest first."""
     ranked = np.argsort(distances(standard[rows], centres), axis=0, kind="stable")[:EXEMPLARS].T
-    return tuple(tuple(int(row) for row in rows[order]) for order in ranked)
+    return tuple(tuple(int(row) for row in numbers[rows[order]]) for order in ranked)
 
 
 def _called(k: int, words: list[str]) -> str:

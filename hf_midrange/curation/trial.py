@@ -55,7 +55,8 @@ def held_out_predictions(evidence: Evidence, selection: Selection) -> np.ndarray
 
     folds = folds_of(evidence, selection)
     rows, weights = drawn(selection.weight().astype(np.float64), evidence.seed)
-    arrays = (evidence.embedding[rows], evidence.logits[rows], evidence.labels[rows], weights, folds[rows])
+    embedding = np.require(evidence.embedding[rows], requirements="W")  # torch warns of what is mapped from a file
+    arrays = (embedding, evidence.logits[rows], evidence.labels[rows], weights, folds[rows])
     heads = fold_corrections(*map(torch.as_tensor, arrays))
     predictions = np.zeros(len(folds), dtype=np.int64)
     for first, embedding in blocks(evidence.embedding):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import PartialState
@@ -25,9 +26,11 @@ from hf_midrange.extraction.faults import refuse_unreadable, report, unreadable_
 from hf_midrange.extraction.forward import Forward, prepared
 from hf_midrange.extraction.inputs import Preparation
 from hf_midrange.extraction.manifest import MANIFEST, claim, data_key, model_key
-from hf_midrange.extraction.processes import is_mine, writing_together
+from hf_midrange.extraction.positions import START, Position, Positions
+from hf_midrange.extraction.processes import is_mine, leads_folder, writing_together
 from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
 from hf_midrange.extraction.shards import Shard, ShardFolder, computed, output_features
+from hf_midrange.shard_records import mapped, read_record, shard_paths
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Options:
     on_error: str
     run_id: str | None
     overwrite: bool
+    shared: bool
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.shard_size) < 1 or self.num_workers < 0:
@@ -80,6 +84,11 @@ class Extraction:
             )
         if isinstance(dataset, Dataset) and len(dataset) == 0:
             raise ValueError("the dataset is empty: it has no rows")
+        if isinstance(dataset, IterableDataset) and not self.options.shared and not is_part(dataset):
+            raise ValueError(
+                "nodes with folders of their own divide a stream by `split_dataset_by_node(stream, rank, world_size)` "
+                "of `datasets.distributed`; give each its part"
+            )
         if isinstance(self.prepare, Collated) and not isinstance(dataset, Dataset):
             raise TypeError("`Collated` gives inputs to the rows of a Dataset, not to a stream")
         self.prepare.columns(dataset.features)
@@ -106,25 +115,51 @@ class Extraction:
 
     def _on_disk(self, dataset: Dataset | IterableDataset, folder: Path) -> Dataset | IterableDataset:
         state = PartialState()
-        rows = self._rows(dataset)
         store = ShardFolder(folder, self._features(dataset.features))
-        with writing_together(folder):
-            self._claim(dataset, store)
+        part = is_part(dataset)
+        leads = leads_folder(folder, alone=part) if part or not self.options.shared else state.is_main_process
+        with writing_together(folder, leads=leads):
+            self._claim(dataset, store, leads)
+            rows = self._rows(dataset, Positions(store).last() if isinstance(dataset, IterableDataset) else START)
+
+            def wanted(number: int) -> bool:
+                return (part or is_mine(number)) and not store.is_finished(number)
+
             with self._forward() as forward:
-                for shard in self._compute(
-                    rows, forward, lambda number: is_mine(number) and not store.is_finished(number)
-                ):
+                for shard in self._compute(rows, forward, wanted):
                     store.write(shard)
+                    if isinstance(rows, StreamRows) and shard.number in rows.passed:
+                        Positions(store).write(rows.passed.pop(shard.number))
             state.wait_for_everyone()
         if rows.total == 0:
             raise ValueError("the stream is empty: it has no rows")
         count = self._cut.shards(rows.total)
-        columns, records = store.columns(count), store.records(count)
         if isinstance(dataset, IterableDataset):
+            records = store.records(count)
             report(records, skip=self._skip)
-            return _zipped(dataset, columns, unreadable_rows(records))
+            return _zipped(dataset, store.columns(count), unreadable_rows(records))
         kept = dataset.remove_columns([name for name in store.features if name in dataset.column_names])
-        return self._finish(concatenate_datasets([kept, columns], axis=1), records)
+        if not self.options.shared:
+            return self._own_rows(kept, store, count)
+        return self._finish(concatenate_datasets([kept, store.columns(count)], axis=1), store.records(count))
+
+    def _own_rows(self, dataset: Dataset, store: ShardFolder, count: int) -> Dataset:
+        """Return the rows whose shards lie in the folder of this node."""
+        parts, records = [], []
+        for number in range(count):
+            path = shard_paths(store.folder, number)[1]
+            if path.is_file():
+                record = read_record(path)
+                rows = dataset.select(range(record["first"], record["first"] + record["rows"]))
+                parts.append(concatenate_datasets([rows, mapped(store.folder, number, record)], axis=1))
+                records.append(record)
+        if not parts:
+            return concatenate_datasets([dataset.select([]), Dataset.from_dict({}, features=store.features)], axis=1)
+        report(records, skip=self._skip)
+        numbers = np.concatenate([np.arange(r["first"], r["first"] + r["rows"]) for r in records])
+        bad = np.isin(numbers, np.fromiter(unreadable_rows(records), np.int64))
+        whole = concatenate_datasets(parts)
+        return whole.select(np.flatnonzero(~bad)) if bad.any() else whole
 
     def _stream(self, dataset: IterableDataset) -> IterableDataset:
         features = self._features(dataset.features)
@@ -133,9 +168,9 @@ class Extraction:
             _streamed, features=Features({**dataset.features, **features}), gen_kwargs=arguments
         )
 
-    def _rows(self, dataset: Dataset | IterableDataset) -> TableRows | StreamRows:
+    def _rows(self, dataset: Dataset | IterableDataset, start: Position = START) -> TableRows | StreamRows:
         if isinstance(dataset, IterableDataset):
-            return StreamRows(dataset, self.prepare, self._cut)
+            return StreamRows(dataset, self.prepare, self._cut, start)
         return TableRows(dataset, self.prepare, self._cut, self.options.num_workers)
 
     def _forward(self) -> AbstractContextManager[Forward]:
@@ -149,9 +184,9 @@ class Extraction:
         yield from computed(_counted(batches, bar), forward, self.options.shard_size)
         bar.close()
 
-    def _claim(self, dataset: Dataset | IterableDataset, store: ShardFolder) -> None:
+    def _claim(self, dataset: Dataset | IterableDataset, store: ShardFolder, leads: bool) -> None:
         state = PartialState()
-        if self.options.overwrite and state.is_main_process:
+        if self.options.overwrite and leads:
             store.clear()
             (store.folder / MANIFEST).unlink(missing_ok=True)
         state.wait_for_everyone()
@@ -167,7 +202,7 @@ class Extraction:
             "shard_size": self.options.shard_size,
             "features": repr(dict(store.features)),
         }
-        claim(store.folder, key, is_main=state.is_main_process)
+        claim(store.folder, key, is_main=leads)
         state.wait_for_everyone()
 
     def _features(self, features: Features) -> Features:
@@ -193,6 +228,11 @@ class Extraction:
     def _finish(self, result: Dataset, records: list[dict]) -> Dataset:
         report(records, skip=self._skip)
         return without_unreadable(result, records)
+
+
+def is_part(dataset: Dataset | IterableDataset) -> bool:
+    """Whether a stream is what `split_dataset_by_node` gave this process: all its rows are for this process."""
+    return isinstance(dataset, IterableDataset) and dataset._distributed is not None
 
 
 def _readable(batches: Iterable[Batch], *, skip: bool) -> Iterator[Batch]:

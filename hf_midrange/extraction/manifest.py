@@ -30,10 +30,8 @@ def claim(folder: Path, key: Mapping[str, Any], *, is_main: bool) -> None:
     path = folder / MANIFEST
     wanted = json.loads(json.dumps({"format": FORMAT, **key}))
     if path.is_file():
-        found = _read_key(path)
-        differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-        if differing:
-            changes = "; ".join(f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now" for name in differing)
+        changes = differences(read_key(path), wanted)
+        if changes:
             raise ValueError(
                 f"{folder} holds the extraction of another run ({changes}); give another `output_dir`, "
                 "or `overwrite=True` to delete its shards and start again"
@@ -43,7 +41,14 @@ def claim(folder: Path, key: Mapping[str, Any], *, is_main: bool) -> None:
         write_atomically(path, sealed({"key": wanted, "versions": versions}, indent=1))
 
 
-def _read_key(path: Path) -> dict[str, Any]:
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in what the keys of two runs differ; nothing for the same run."""
+    differing = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing)
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """Return what a manifest says a folder of shards was made from."""
     what, remedy = "manifest of an extraction", "give another `output_dir`, or `overwrite=True` to start again there"
     found = read_sealed(path, what, remedy)
     with intact(path, what, remedy):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import gather_object, parse_flag_from_env
 
 from hf_midrange.locking import only_writer
 
@@ -41,27 +42,56 @@ def is_mine(number: int) -> bool:
 
 
 @contextmanager
-def writing_together(folder: Path, option: str = "output_dir") -> Iterator[None]:
+def writing_together(folder: Path, option: str = "output_dir", leads: bool | None = None) -> Iterator[None]:
     """Hold a folder for all processes of this launch, against those of any other.
 
+    Args:
+        folder: what is written into.
+        option: what the caller calls it.
+        leads: whether this process holds it for the others; None: the main one does.
+
     Raises:
-        OSError, ValueError: in every process, if the main one cannot have the folder.
+        OSError, ValueError: in every process, if one that leads cannot have its folder.
     """
     with ExitStack() as stack:
-        on_main(lambda: stack.enter_context(only_writer(folder, option)))
+        on_leaders(lambda: stack.enter_context(only_writer(folder, option)), leads)
         yield
 
 
-def on_main(action: Callable[[], object]) -> None:
-    """Do something on the main process; where it fails, all processes raise, and none waits for the others."""
+def on_leaders(action: Callable[[], object], leads: bool | None = None) -> None:
+    """Do something on the main process, or those that lead; where it fails, all processes raise, and none waits."""
     state = join_processes()
     failed: list[BaseException | None] = [None]
-    if state.is_main_process:
+    if state.is_main_process if leads is None else leads:
         try:
             action()
         except (OSError, ValueError) as error:
             failed = [error]
     if state.num_processes > 1:
-        broadcast_object_list(failed)
-    if failed[0] is not None:
-        raise failed[0]
+        failed = gather_object(failed)
+    first = next((error for error in failed if error is not None), None)
+    if first is not None:
+        raise first
+
+
+def leads_folder(folder: Path, alone: bool) -> bool:
+    """Return whether this process is the first of those that write into its folder; folders may differ.
+
+    Args:
+        folder: what this process writes into.
+        alone: whether no other process may write there.
+
+    Raises:
+        ValueError: in every process, if two write into one folder and should not.
+    """
+    state = join_processes()
+    if state.num_processes == 1:
+        return True
+    mine = (socket.gethostname(), str(folder.resolve()))
+    places = gather_object([mine])
+    if alone and len(set(places)) < len(places):
+        raise ValueError(
+            f"each process reads a part of the stream of its own and needs an `output_dir` of its own, but several "
+            f"are given {folder}; put the rank into its name"
+        )
+    return places.index(mine) == state.process_index

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from hf_midrange.extraction.batch import Batch
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Preparation
+from hf_midrange.extraction.positions import START, Position, state_of
 
 
 Wanted = Callable[[int], bool]
@@ -71,25 +72,37 @@ class StreamRows:
     dataset: IterableDataset
     prepare: Preparation | Collated
     cut: Cut
+    start: Position = START
+    """Where reading begins: after shards that are finished."""
     total: int = field(default=0, init=False)
+    passed: dict[int, Position] = field(default_factory=dict, init=False)
+    """Where the stream stood after a shard, by its number, until someone takes it out."""
 
     def batches(self, wanted: Wanted) -> Iterator[Batch]:
         """Yield the batches of the wanted shards, in row order; the rows of other shards are read past."""
         columns = self.prepare.columns(self.dataset.features)
-        rows = iter(self.dataset.decode(False).select_columns(columns))
-        size = self.cut.shard_size
-        self.total = 0
-        for number in count():
+        stream = self.dataset.decode(False).select_columns(columns)
+        if self.start.state:
+            stream.load_state_dict(self.start.state)
+        rows, size = iter(stream), self.cut.shard_size
+        self.total = self.start.rows
+        for number in count(self.start.shard):
             if wanted(number):
                 for limits in self.cut.batches(number * size, (number + 1) * size):
                     values = list(islice(rows, len(limits)))
                     self.total += len(values)
                     if values:
                         yield self.prepare(limits.start, {name: [row[name] for row in values] for name in columns})
+                self._remember(number, stream)
             else:
                 self.total += sum(1 for _ in islice(rows, size))
             if self.total < (number + 1) * size:
                 return
+
+    def _remember(self, number: int, stream: IterableDataset) -> None:
+        state = state_of(stream)
+        if state is not None:
+            self.passed[number] = Position(number + 1, self.total, state)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def extract(
     *,
     batch_size: int = 64,
     output_dir: str | PathLike[str] | None = None,
+    shared: bool = True,
     head: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -51,6 +52,10 @@ def extract(
     the dataset with memory-mapped columns. Without it, results stay in memory, and those of a stream are computed as
     it is read.
 
+    Of a stream, the position after each shard is kept too, and a run that goes on reads on from there. On several
+    processes each reads past the shards of the others; give each a part by `split_dataset_by_node`, and an
+    `output_dir` of its own, and it reads its part alone.
+
     Args:
         dataset: has `image`, or `text` and perhaps `text_pair`; if it has `label`, a `ClassLabel`, the model must have
             as many labels. A `DatasetDict` is written to one subfolder a split.
@@ -60,6 +65,8 @@ def extract(
         batch_size: rows a forward pass; halved by itself where the device's memory is too small. Sums are rounded
             differently in batches of another size, by about 1e-6 of the values.
         output_dir: folder for the shards; shared by all processes.
+        shared: False if nodes do not share a disk: `output_dir` is then a folder of this node's own, the rows of the
+            shards that lie in it come back, and `merge_shards` makes one folder of all.
         head: name of the last linear layer, where several fit.
         device: where to run; None takes the process's accelerator, else the CPU.
         dtype: precision of the backbone, such as `"bfloat16"`; None takes the model's own.
@@ -90,7 +97,7 @@ def extract(
     chosen_device = state.device if device is None else torch.device(device)
     chosen_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     options = Options(
-        batch_size, shard_size, num_workers, head, chosen_device, chosen_dtype, on_error, run_id, overwrite
+        batch_size, shard_size, num_workers, head, chosen_device, chosen_dtype, on_error, run_id, overwrite, shared
     )  # fmt: skip
     classifier = load_classifier(model, trust_remote_code=trust_remote_code)
     source = None if isinstance(model, nn.Module) else fspath(model)
