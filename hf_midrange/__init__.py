@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hf_midrange.curation import curate as curate
     from hf_midrange.curation import curation_report as curation_report
     from hf_midrange.extraction import extract as extract
+    from hf_midrange.extraction import merge_shards as merge_shards
     from hf_midrange.head import LinearHead as LinearHead
     from hf_midrange.head import retrain_head as retrain_head
     from hf_midrange.publishing import apply_head as apply_head
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 # Public name -> module that holds it. Modules are imported on first use: torch and transformers take seconds.
 _HOMES = {
     "extract": "extraction",
+    "merge_shards": "extraction",
     "BandSketch": "bands",
     "LogitBands": "bands",
     "annotate": "concepts",
