@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hf_midrange.concepts import load_source as load_source
     from hf_midrange.curation import curate as curate
     from hf_midrange.curation import curation_report as curation_report
+    from hf_midrange.explorer import explore as explore
     from hf_midrange.extraction import extract as extract
     from hf_midrange.extraction import merge_shards as merge_shards
     from hf_midrange.head import LinearHead as LinearHead
@@ -64,6 +65,7 @@ _HOMES = {
     "associate": "association",
     "curate": "curation",
     "curation_report": "curation",
+    "explore": "explorer",
     "LinearHead": "head",
     "retrain_head": "head",
     "apply_head": "publishing",

@@ -14,6 +14,7 @@ from typing import Annotated, TextIO
 import typer
 
 from hf_midrange import __version__
+from hf_midrange.explore_command import explore
 from hf_midrange.extraction_commands import extract, run
 from hf_midrange.finished import AlreadyFinishedError, command
 from hf_midrange.interrupting import interruptible
@@ -232,6 +233,7 @@ def demo(
 
 app.command()(publish)
 app.command()(report)
+app.command()(explore)
 
 
 @app.callback(invoke_without_command=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 WIDTHS = {"phone": 360, "tablet": 820, "desk": 1440}
 SCHEMES = ("light", "dark")
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+"""Of the check of accessibility."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -18,6 +20,7 @@ def missing() -> str | None:
     """Return what is missing for a real browser, and how to get it; None where all is there."""
     try:
         import axe_playwright_python  # noqa: F401
+        import gradio  # noqa: F401
         import playwright  # noqa: F401
     except ImportError:
         return "no driver of browsers: pip install 'hf-midrange[browser]'"
@@ -35,6 +38,10 @@ class Seen:
     page: object
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def strays(self, url: str) -> list[str]:
+        """Return the requests to anywhere but `url`."""
+        return [each for each in self.requests if not each.startswith((url, "data:", "blob:"))]
 
 
 @contextmanager
@@ -54,12 +61,19 @@ def browser():
 @contextmanager
 def opened(started, file: Path, width: int = 1440, scheme: str = "light"):
     """Yield the file, opened from disk, with its console messages, errors and requests."""
+    with visited(started, file.resolve().as_uri(), width, scheme) as seen:
+        yield seen
+
+
+@contextmanager
+def visited(started, url: str, width: int = 1440, scheme: str = "light"):
+    """Yield the page at an address, with its console messages, errors and requests."""
     page = started.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     seen = Seen(page)
     page.on("console", lambda message: seen.console.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: seen.console.append(f"error: {error}"))
     page.on("request", lambda request: seen.requests.append(request.url))
-    page.goto(file.resolve().as_uri())
+    page.goto(url)
     try:
         yield seen
     finally:

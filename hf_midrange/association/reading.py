@@ -58,8 +58,13 @@ class Inputs(NamedTuple):
         return not np.any(np.ptp(both, axis=0) == 0) and bool(np.corrcoef(both, rowvar=False)[0, 1] < MIRRORED)
 
 
-def read_inputs(ds: Dataset) -> Inputs:
-    """Return the arrays that findings are made from, fitting default bands if `ds` has none."""
+def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
+    """Return the arrays that findings are made from, fitting default bands if `ds` has none.
+
+    Args:
+        ds: one split.
+        need_concepts: refuse rows without a column of concepts; else there are none.
+    """
     ds, bands_from = _with_bands(ds)
     label = columns.class_label(ds.features)
     ids = columns.labels(ds)
@@ -67,7 +72,7 @@ def read_inputs(ds: Dataset) -> Inputs:
     highest = bands.highest()
     cut = highest >= 0
     members, unit_names = _units(len(highest), label.names)
-    present, names, sources = _concepts(ds)
+    present, names, sources = _concepts(ds, need_concepts)
     band_names = _band_names(int(highest.max(initial=-1)) + 1, ds.info.description or "")
     problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(band_names), members)
     values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
@@ -105,8 +110,10 @@ def _band_names(seen: int, description: str) -> tuple[str, ...]:
     return LogitBands("edges", tuple(range(max(cut, seen) - 1))).names
 
 
-def _concepts(ds: Dataset) -> tuple[sparse.csr_matrix, list[str], list[str]]:
+def _concepts(ds: Dataset, needed: bool) -> tuple[sparse.csr_matrix, list[str], list[str]]:
     found = columns.concept_columns(ds.features)
+    if not found and not needed:
+        return sparse.csr_matrix((len(ds), 0), dtype=bool), [], []
     if not found:
         raise KeyError(
             f"the dataset has no column named {columns.CONCEPTS_PREFIX}<source>; it has {ds.column_names}; "

@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Value
 
 from hf_midrange import columns
+from hf_midrange.files import intact
 
 
 REPAIRED = "repaired"
@@ -16,6 +17,9 @@ CANNOT = "features cannot carry it"
 
 LEFT_OUT = "left out"
 """The pseudo-group of rows that a strategy leaves out; they weigh nothing."""
+
+LEFT_OUT_BY_HAND = ("drop", "mislabelled")
+"""What a reader marks rows as that are to weigh nothing."""
 
 
 def reason_feature(report: dict[str, Any]) -> Value:
@@ -40,7 +44,7 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
         rows, weight and cross-validated accuracy before and after, each with its 95 % interval.
 
     Raises:
-        ValueError: if the dataset was not curated, or lost its report.
+        ValueError: if the dataset was not curated, lost its report, or holds something else in its place.
     """
     if isinstance(curated, DatasetDict):
         return {name: curation_report(split) for name, split in curated.items()}
@@ -48,10 +52,14 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
     written = getattr(curated.features[columns.REASON], "id", None)
     if not written:
         raise ValueError("the `reason` column holds no report; `curate(ds)` writes one")
-    report = json.loads(written)
-    if "splits" not in report:
+    with intact("the report in the `reason` column", "report of a curation", "curate the rows again"):
+        report = json.loads(written)
+        splits = report.get("splits", {})
+        if not all(isinstance(one["verdict"], str) for one in splits.values() or [report]):
+            raise TypeError("a verdict is no text")
+    if not splits:
         return report
     # Splits that share one set of features, as on the Hub, share one column description too.
-    if str(curated.split) not in report["splits"]:
-        raise ValueError(f"there are reports of the splits {', '.join(report['splits'])}, not of {curated.split!r}")
-    return report["splits"][str(curated.split)]
+    if str(curated.split) not in splits:
+        raise ValueError(f"there are reports of the splits {', '.join(splits)}, not of {curated.split!r}")
+    return splits[str(curated.split)]

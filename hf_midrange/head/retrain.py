@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
-from hf_midrange.curation.report import LEFT_OUT, NOTHING, curation_report
+from hf_midrange.curation.report import LEFT_OUT, LEFT_OUT_BY_HAND, NOTHING, curation_report
 from hf_midrange.head.convex import Penalty
 from hf_midrange.head.correction import fit_head
 from hf_midrange.head.linear_head import LinearHead
@@ -134,11 +134,13 @@ def _weights(curated: Dataset) -> np.ndarray:
 
 
 def _left_out(curated: Dataset) -> np.ndarray:
-    """Return rows that a strategy left out, `(n,)` bool."""
-    if columns.PSEUDO_GROUP not in curated.column_names:
-        return np.zeros(len(curated), dtype=bool)
-    names = columns.class_label(curated.features, columns.PSEUDO_GROUP).names
-    return np.array([name == LEFT_OUT for name in names])[columns.labels(curated, columns.PSEUDO_GROUP)]
+    """Return rows that a strategy left out, or that a reader marked as not belonging, `(n,)` bool."""
+    left_out = np.zeros(len(curated), dtype=bool)
+    for column, words in ((columns.PSEUDO_GROUP, (LEFT_OUT,)), (columns.MARK, LEFT_OUT_BY_HAND)):
+        if column in curated.column_names:
+            names = columns.class_label(curated.features, column).names
+            left_out |= np.isin(columns.labels(curated, column), [k for k, name in enumerate(names) if name in words])
+    return left_out
 
 
 def _nothing_to_repair(curated: Dataset) -> bool:

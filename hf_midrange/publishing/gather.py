@@ -36,6 +36,7 @@ HOW = {
     columns.WEIGHT: "curate: how much a row counts in training, 1 on average",
     columns.CONFOUNDERS: "curate: confirmed confounders present in the row",
     columns.REASON: "curate: why the row has its weight; the whole report stands in the column's own description",
+    columns.MARK: "explore: what a reader marked the row as; `drop` and `mislabelled` weigh nothing",
 }
 _LOCAL = re.compile(r"(?:(?<=\s)|^)(?:~|\.{1,2}|[A-Za-z]:)?[\\/][^\s,]*")
 SHOWN = 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hf_midrange.reporting.facts import Band, Distribution
@@ -23,16 +25,23 @@ def distributions_of(material: Material) -> tuple[Distribution, ...]:
 
 def distribution_of(material: Material, unit: int) -> Distribution:
     """Return one unit's histograms over equal bins of its whole range, and its bands."""
-    values, bands, member = material.values(unit), material.bands(unit), material.member(unit)
+    name, bands = material.inputs.unit_names[unit], material.inputs.band_names
+    return histogram(name, material.values(unit), material.bands(unit), material.member(unit), bands)
+
+
+def histogram(
+    unit: str, values: np.ndarray, bands: np.ndarray, member: np.ndarray | None, band_names: Sequence[str]
+) -> Distribution:
+    """Return the distribution of a unit's values, of shape `(n,)`, as are their bands and which rows are members."""
     own = np.zeros(len(values), dtype=bool) if member is None else member
     edges = np.histogram_bin_edges(values, BINS)
     parts = [
         Band(name, float(values[rows].min()), float(values[rows].max()), int(own[rows].sum()), int((~own[rows]).sum()))
-        for band, name in enumerate(material.inputs.band_names)
+        for band, name in enumerate(band_names)
         if (rows := bands == band).any()
     ]
     return Distribution(
-        unit=material.inputs.unit_names[unit],
+        unit=unit,
         is_class=member is not None,
         edges=tuple(map(float, edges)),
         members=_counts(values[own], edges),

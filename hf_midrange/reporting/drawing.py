@@ -34,12 +34,14 @@ def profile(card: Card) -> Markup:
     return _picture(f"profile-{card.number}", title, said, drawn)
 
 
-def distribution(found: Distribution, number: int) -> Markup:
-    """Return the histograms of members and strangers, and the bands."""
+def distribution(found: Distribution, number: int, level: float | None = None) -> Markup:
+    """Return the histograms of members and strangers, the bands, and perhaps a line at a level."""
     tallest = max(max(found.members), max(found.strangers), 1)
     frame = _Frame(found.edges[0], found.edges[-1], 0.0, float(tallest))
     drawn = [_bands(frame, found), _bars(frame, found.edges, found.members)]
     drawn.append(_outline(frame, found.edges, found.strangers))
+    if level is not None:
+        drawn.append(_stroke(frame.x(level), TOP - 4, frame.x(level), HEIGHT - BOTTOM + 4, "level"))
     low, high = found.edges[0], found.edges[-1]
     drawn += [_text(frame.x(value), HEIGHT - 18, f"{value:.3g}", "middle") for value in (low, (low + high) / 2, high)]
     drawn += [_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, "value of the unit", "middle")]

@@ -19,31 +19,36 @@ from hf_midrange.reporting.facts import Facts
 def page(facts: Facts, images: Mapping[int, str]) -> str:
     """Return the whole report; `images` are data URIs by row."""
     safe = {row: Markup(uri) for row, uri in images.items()}  # base64 of our own making
-    return _environment().get_template("report.html.jinja").render(facts=facts, images=safe, draw=drawing)
+    return render("report", facts=facts, images=safe, draw=drawing)
 
 
 def summary(facts: Facts) -> str:
     """Return the report in a few lines, as a notebook shows it."""
-    return _environment().get_template("summary.html.jinja").render(facts=facts)
+    return render("summary", facts=facts)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
     """Return a table of text, the first cell of each row being its name, with lines below, as a notebook shows it."""
-    return _environment().get_template("table.html.jinja").render(header=header, rows=rows, notes=notes)
+    return render("table", header=header, rows=rows, notes=notes)
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("hf_midrange.reporting"),
+def render(name: str, package: str = "hf_midrange.reporting", **told: Any) -> str:  # noqa: ANN401 - what it shows
+    """Return a template of a package filled in; whatever it shows is escaped, and what is invisible is spelt out."""
+    return _environment(package).get_template(f"{name}.html.jinja").render(**told)
+
+
+@lru_cache(maxsize=4)
+def _environment(package: str) -> Environment:
+    made = Environment(
+        loader=PackageLoader(package),
         undefined=StrictUndefined,
         autoescape=True,
         finalize=_shown,  # every expression passes here: no template can forget to spell out what is invisible
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {each.__name__: each for each in (percent, figure, chance, interval, as_json, counted)}
-    return environment
+    made.filters |= {each.__name__: each for each in (percent, figure, chance, interval, as_json, counted)}
+    return made
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever a template may say

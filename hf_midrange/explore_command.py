@@ -1,0 +1,57 @@
+"""The command `hf-midrange explore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_midrange.options import Config, Overwrite, Source, Split
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def explore(
+    dataset: Source,
+    findings: Annotated[Path | None, typer.Option(help="what `associate` wrote, to jump to")] = None,
+    output: Annotated[Path, typer.Option(help="the folder for edited rows, or for the Space")] = Path("explored"),
+    split: Split = None,
+    port: Annotated[int | None, typer.Option(help="of the page; by default the first free one from 7860")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page in a browser")] = True,
+    space: Annotated[str | None, typer.Option(help="do not open it: write the folder of this Space, me/name")] = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Look at rows along a unit's range in the browser, mark them, and write the edited data set to OUTPUT.
+
+    DATASET is best what `curate` wrote. Needs the extra: pip install 'hf-midrange[explore]'.
+    """
+    from hf_midrange.datafiles import one_split, read_dataset, read_findings
+
+    found = None if findings is None else read_findings(findings)
+    if space is not None:
+        _write_space(dataset, split, found, space, output, overwrite)
+        return
+    import hf_midrange as hm
+
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"--output {output} is not empty; choose another folder or add --overwrite")
+    ds = one_split(read_dataset(dataset, split), dataset)
+    hm.explore(ds, found, output_dir=output, port=port, open_browser=browser)
+
+
+def _write_space(
+    dataset: str, split: str | None, findings: Dataset | None, space: str, output: Path, overwrite: bool
+) -> None:
+    from hf_midrange.datafiles import one_split
+    from hf_midrange.explorer.space import write_space
+    from hf_midrange.outputs import new_output
+
+    with new_output(output, dataset, overwrite) as new:
+        write_space(one_split(new.read(dataset, split), dataset), findings, space, new.folder)
+    typer.echo(f"wrote {output}; put it on the Hub, where only you see it, with")
+    typer.echo(f"  hf repos create {space} --type space --space-sdk gradio --private")
+    typer.echo(f"  hf upload {space} {output} --type space")

@@ -1,0 +1,177 @@
+"""The explorer as a Gradio app: controls, pages of rows, and marks, wired to plain functions."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from hf_midrange.explorer.cards import Cards
+from hf_midrange.explorer.export_panel import export_panel
+from hf_midrange.explorer.exporting import Exports
+from hf_midrange.explorer.index import PAGE, Choice, Having, Index
+from hf_midrange.explorer.jumps import Jump
+from hf_midrange.explorer.marks import MARKS, UNMARKED, marks_in
+from hf_midrange.explorer.slots import Slot, slots
+from hf_midrange.publishing.escaping import visible
+
+
+ANY = -1
+HAVING = [
+    ("with it or without", "either"),
+    ("with it", "with"),
+    ("without it", "without"),
+    ("breaking the tie: members without it, strangers with it", "tie"),
+]
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Options of every event: nothing here is an interface for programs."""
+
+
+def build(index: Index, cards: Cards, jumps: list[Jump], exports: Exports) -> gr.Blocks:
+    """Return the app; nothing of the rows is read before a page of them is shown."""
+    start = jumps[0].choice if jumps else Choice(level=index.middle_of(0))
+    with gr.Blocks(title="hf_midrange explorer", analytics_enabled=False, fill_width=True) as app:
+        marks, page, shown = gr.State(marks_in(exports.ds)), gr.State(0), gr.State([])
+        gr.HTML(cards.title(), elem_classes="hm")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=290):
+                finding = _findings(jumps)
+                filters = _filters(index, start)
+                marked = gr.HTML(elem_classes="hm")
+                export_panel(exports, marks)
+            with gr.Column(scale=3, min_width=320):
+                unit, level, bands = _place(index, start)
+                along = gr.HTML(elem_classes="hm", elem_id="range")
+                with gr.Row():
+                    sides = [_side() for _ in range(2)]
+                with gr.Row():
+                    nearer = gr.Button("Nearer rows", size="sm")
+                    farther = gr.Button("Farther rows", size="sm")
+        controls = [unit, level, *filters]
+        places = [slot for _, group in sides for slot in group]
+        outputs = [along, *(heading for heading, _ in sides), shown, marked]
+        outputs += [part for slot in places for part in slot]
+        look = {"fn": partial(_look, index, cards), "inputs": [*controls, page, marks], "outputs": outputs, **QUIET}
+        app.load(**look)
+        _wire_controls(index, jumps, finding, controls, bands, page, look)
+        for button, step in ((nearer, -1), (farther, 1)):
+            button.click(lambda at, by=step: max(0, at + by), page, page, **QUIET).then(**look)
+        for number, slot in enumerate(places):
+            mark = partial(_mark, cards, number)
+            slot.mark.input(mark, [slot.mark, shown, marks], [marks, marked], **QUIET)
+    return app
+
+
+def _side() -> tuple[gr.HTML, list[Slot]]:
+    with gr.Column(min_width=320):
+        return gr.HTML(elem_classes="hm"), slots(PAGE)
+
+
+def _findings(jumps: list[Jump]) -> gr.Radio:
+    return gr.Radio(
+        [(jump.title, number) for number, jump in enumerate(jumps)],
+        value=0 if jumps else None,
+        label="Findings: choose one to go where it shows" if jumps else "No findings were given",
+        elem_classes="list",
+        elem_id="findings",
+    )
+
+
+def _filters(index: Index, start: Choice) -> list[Any]:
+    labels = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.classes))]
+    concepts = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.concepts))]
+    chosen = ANY if start.concept is None else start.concept
+    return [
+        gr.Dropdown(labels, value=ANY, label="Label", elem_id="label"),
+        gr.Dropdown(concepts, value=chosen, label="Concept", elem_id="concept"),
+        gr.Radio(HAVING, value=start.having, label="Rows", elem_id="having", elem_classes="list"),
+    ]
+
+
+def _place(index: Index, start: Choice) -> tuple[gr.Dropdown, gr.Slider, list[gr.Button]]:
+    units = [(visible(name), k) for k, name in enumerate(index.units)]
+    with gr.Row(equal_height=True):
+        unit = gr.Dropdown(units, value=start.unit, label="Unit", elem_id="unit", scale=1)
+        scale = index.scale(start.unit)
+        level = gr.Slider(
+            scale.low, scale.high, start.level, step=scale.step, label="Level on its range", elem_id="level", scale=2
+        )
+    with gr.Row():
+        bands = [gr.Button(f"Middle of: {name}", size="sm", min_width=80) for name in index.bands]
+    return unit, level, bands
+
+
+def _wire_controls(
+    index: Index,
+    jumps: list[Jump],
+    finding: gr.Radio,
+    controls: list[Any],
+    bands: list[gr.Button],
+    page: gr.State,
+    look: dict[str, Any],
+) -> None:
+    unit, level, *filters = controls
+    # What is seen is no finding's place any more: none stays chosen, so that choosing it leads back there.
+    first = {"fn": lambda: (0, None), "outputs": [page, finding], **QUIET}
+    level.input(**first).then(**{**look, "trigger_mode": "always_last"})
+    for each in filters:
+        each.input(**first).then(**look)
+    unit.input(partial(_to_unit, index), unit, level, **QUIET).then(**first).then(**look)
+    for number, button in enumerate(bands):
+        button.click(partial(index.middle_of, band=number), unit, level, **QUIET).then(**first).then(**look)
+    finding.input(partial(_jump, index, jumps), finding, [*controls, page], **QUIET).then(**look)
+
+
+def _slider(index: Index, unit: int, level: float) -> gr.Slider:
+    scale = index.scale(unit)
+    return gr.Slider(minimum=scale.low, maximum=scale.high, step=scale.step, value=level)
+
+
+def _to_unit(index: Index, unit: int) -> gr.Slider:
+    return _slider(index, unit, index.middle_of(unit))
+
+
+def _jump(index: Index, jumps: list[Jump], number: int) -> list[Any]:
+    choice = jumps[number].choice
+    return [choice.unit, _slider(index, choice.unit, choice.level), ANY, choice.concept, choice.having, 0]
+
+
+def _look(
+    index: Index,
+    cards: Cards,
+    unit: int,
+    level: float,
+    label: int,
+    concept: int,
+    having: Having,
+    page: int,
+    marks: dict[int, str],
+) -> list[Any]:
+    """Return what every output shows, given the values of the controls."""
+    choice = Choice(unit, float(level), _chosen(label), _chosen(concept), having, page)
+    heads, parts, rows = [], [], []
+    for members in (True, False):
+        found = index.side(choice, members)
+        told, numbers = cards.rows(choice, found), found.rows.tolist()
+        heads.append(cards.side(choice, found, members))
+        parts += [Slot.showing(*pair, marks) for pair in zip(numbers, told, strict=True)]
+        parts += [Slot.empty() for _ in range(PAGE - len(numbers))]
+        rows += numbers + [None] * (PAGE - len(numbers))
+    return [cards.range(choice), *heads, rows, cards.marked(marks), *(part for slot in parts for part in slot)]
+
+
+def _chosen(number: int) -> int | None:
+    return None if number == ANY else number
+
+
+def _mark(
+    cards: Cards, number: int, mark: str, shown: list[int | None], marks: dict[int, str]
+) -> tuple[dict[int, str], str]:
+    """Return the marks with the one that was given to the row in a slot."""
+    row = shown[number]
+    if row is None or mark not in MARKS:
+        return marks, cards.marked(marks)
+    others = {each: given for each, given in marks.items() if each != row}
+    changed = others if mark == UNMARKED else {**others, row: mark}
+    return changed, cards.marked(changed)

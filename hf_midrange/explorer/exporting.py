@@ -1,0 +1,62 @@
+"""Writing and publishing what the marks make of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from hf_midrange import columns
+from hf_midrange.datafiles import write_dataset
+from hf_midrange.explorer.marks import edited, told
+from hf_midrange.outputs import new_output
+
+
+@dataclass(frozen=True, eq=False)
+class Exports:
+    """Where edited rows go.
+
+    Attributes:
+        ds: the rows before the marks.
+        findings: what is published with them.
+        folder: the folder to write; each export replaces the one before.
+    """
+
+    ds: Dataset
+    findings: Dataset | None
+    folder: Path
+
+    def write(self, marks: Mapping[int, str]) -> str:
+        """Write the edited rows, whole or not at all; return a sentence that says so.
+
+        Raises:
+            OSError, ValueError: if the folder cannot be written.
+        """
+        with new_output(self.folder, source="", overwrite=True) as new:
+            write_dataset(edited(self.ds, marks), new.folder)
+        return f"Wrote {len(self.ds)} rows to {self.folder} (marked: {told(marks)}); load_from_disk reads them."
+
+    def publish(self, marks: Mapping[int, str], repo_id: str, token: str | None) -> str:
+        """Publish the edited rows in a private repository; return a sentence that says so.
+
+        Raises:
+            PublishError: for what `publish_dataset` refuses.
+        """
+        from hf_midrange.publishing import publish_dataset
+
+        done = publish_dataset(edited(self.ds, marks), repo_id.strip(), findings=self.findings, token=token)
+        return f"Published privately: {done.commit_url}"
+
+    @property
+    def publishable(self) -> bool:
+        """Whether the rows were curated: others have nothing to publish."""
+        return columns.REASON in self.ds.column_names
+
+
+def refuse_own_folder(ds: Dataset, folder: Path) -> None:
+    """Raise `ValueError` if exports would overwrite the very files that the rows are read from."""
+    read_from = {Path(str(file["filename"])).resolve().parent for file in ds.cache_files}
+    if folder.resolve() in read_from:
+        raise ValueError(f"{folder} holds the rows that are explored; choose another folder for what is exported")

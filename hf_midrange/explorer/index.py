@@ -1,0 +1,161 @@
+"""Which rows stand where on a unit's range: answered from small columns alone, images and texts unread."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from scipy import sparse
+
+from hf_midrange import columns
+from hf_midrange.association.reading import read_inputs
+from hf_midrange.reporting.distributions import histogram
+from hf_midrange.reporting.facts import Distribution
+
+
+PAGE = 6
+"""Rows of each side shown at once."""
+
+Having = Literal["either", "with", "without", "tie"]
+_LIGHT = (columns.LABEL, columns.LOGITS, columns.QUANTILE, columns.BAND)
+_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is looked at.
+
+    Attributes:
+        unit: its number.
+        level: the value on the unit's range, around which rows are shown.
+        label: class id of the rows shown; None: any.
+        concept: its number among `Index.concepts`; None: any.
+        having: rows with the concept, without it, either, or `tie`: those that break a tie of concept and class, which
+            are members without it and strangers with it.
+        page: 0 for the rows nearest to the level, 1 for the next nearest, ...
+    """
+
+    unit: int = 0
+    level: float = 0.0
+    label: int | None = None
+    concept: int | None = None
+    having: Having = "either"
+    page: int = 0
+
+
+class Rows(NamedTuple):
+    """One page of one side."""
+
+    rows: np.ndarray
+    """Row numbers, nearest to the level first; at most `PAGE`."""
+    values: np.ndarray
+    """Of the unit, on these rows."""
+    bands: np.ndarray
+    """Their bands, -1 where there is none."""
+    has: np.ndarray | None
+    """Whether they have the concept, where one is chosen."""
+    total: int
+    """Rows on all pages."""
+
+
+class Scale(NamedTuple):
+    """The ends of a unit's range and a step along it, round numbers."""
+
+    low: float
+    high: float
+    step: float
+    digits: int
+
+
+class Index:
+    """The rows of one split, by unit, level, label and concept.
+
+    A unit's values are read when it is first looked at; of the rows themselves nothing is read.
+    """
+
+    def __init__(self, ds: Dataset) -> None:
+        """Read what is needed of `ds`, whose bands are fitted if it has none.
+
+        Raises:
+            KeyError, TypeError, ValueError: if columns are missing or of another kind, or there are no rows.
+        """
+        if isinstance(ds, DatasetDict):
+            raise TypeError(f"one split is explored, such as ds[{next(iter(ds), 'train')!r}], not a DatasetDict")
+        found = columns.concept_columns(ds.features)
+        light = ds.select_columns([*(name for name in _LIGHT if name in ds.features), *found])
+        self._inputs = read_inputs(light, need_concepts=False)
+        self._problem = self._inputs.problem
+        self._present = sparse.csc_matrix(self._problem.present)
+        self.size = len(ds)
+        self.ids = self._problem.ids
+        self.classes = list(columns.class_label(ds.features).names)
+        self.units = self._inputs.unit_names
+        self.bands = self._inputs.band_names
+        named = zip(self._inputs.sources, self._inputs.names, strict=True)
+        self.concepts = [f"{source}: {name}" for source, name in named]
+        self._unit = lru_cache(maxsize=4)(self._read_unit)
+
+    def is_class(self, unit: int) -> bool:
+        """Return whether the unit stands for a class, and so has members."""
+        return self._problem.members[unit] is not None
+
+    def scale(self, unit: int) -> Scale:
+        """Return the unit's range as a slider has it."""
+        values = self._unit(unit)[0]
+        low, high = float(values.min()), float(values.max())
+        if high <= low:
+            high = low + 1.0
+        power = math.floor(math.log10((high - low) / _STEPS))
+        step = 10.0**power
+        ends = math.floor(low / step) * step, math.ceil(high / step) * step
+        digits = max(0, -power)
+        return Scale(round(ends[0], digits), round(ends[1], digits), round(step, digits), digits)
+
+    def middle_of(self, unit: int, band: int | None = None) -> float:
+        """Return the level that halves the rows of a band, by default of the middle one."""
+        values, bands, _ = self._unit(unit)
+        wanted = bands == (len(self.bands) // 2 if band is None else band)
+        scale = self.scale(unit)
+        middle = float(np.median(values[wanted])) if wanted.any() else (scale.low + scale.high) / 2
+        return round(middle, scale.digits)
+
+    def share_below(self, unit: int, level: float) -> float:
+        """Return the share of all rows at or below a level, 0..1."""
+        return float((self._unit(unit)[0] <= level).mean())
+
+    def band_at(self, unit: int, level: float) -> str | None:
+        """Return the name of the band that a level lies in; None where the unit has no bands."""
+        values, bands, _ = self._unit(unit)
+        banded = np.flatnonzero(bands >= 0)
+        if not banded.size:
+            return None
+        return self.bands[int(bands[banded[np.abs(values[banded] - level).argmin()]])]
+
+    def distribution(self, unit: int) -> Distribution:
+        """Return the histograms of the unit's members and strangers, and its bands."""
+        values, bands, member = self._unit(unit)
+        return histogram(self.units[unit], values, bands, member if self.is_class(unit) else None, self.bands)
+
+    def side(self, choice: Choice, members: bool) -> Rows:
+        """Return one page of the members or the strangers; a unit without a class has strangers alone."""
+        values, bands, member = self._unit(choice.unit)
+        wanted = member == members
+        if choice.label is not None:
+            wanted &= self.ids == choice.label
+        has = None if choice.concept is None else self._present[:, [choice.concept]].toarray()[:, 0]
+        if has is not None and choice.having != "either":
+            wanted &= has == (not members if choice.having == "tie" else choice.having == "with")
+        rows = np.flatnonzero(wanted)
+        order = np.argsort(np.abs(values[rows] - choice.level), kind="stable")
+        page = rows[order[choice.page * PAGE : (choice.page + 1) * PAGE]]
+        return Rows(page, values[page], bands[page], None if has is None else has[page], len(rows))
+
+    def _read_unit(self, unit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values = columns.some_units(self._inputs.ds, self._inputs.values, [unit])[:, 0].astype(np.float64)
+        own = self._problem.members[unit]
+        member = np.zeros(self.size, dtype=bool) if own is None else self.ids == own
+        return values, np.asarray(self._problem.unit_bands(unit)), member

@@ -1,0 +1,93 @@
+"""`explore`: the rows of one data set in a browser."""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from datasets import Dataset
+
+from hf_midrange.explorer.cards import Cards
+from hf_midrange.explorer.exporting import Exports, refuse_own_folder
+from hf_midrange.explorer.index import Index
+from hf_midrange.explorer.jumps import jumps
+
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+
+def explore(
+    ds: Dataset,
+    findings: Dataset | None = None,
+    *,
+    output_dir: str | Path = "explored",
+    port: int | None = None,
+    open_browser: bool = False,
+    block: bool = True,
+) -> gr.Blocks:
+    """Open an app to look at rows along a unit's range, members and strangers one above the other, and to mark them.
+
+    Rows are shown a page at a time and only these are read, so that 100,000 are no more work than 100. What marks do
+    to the rows is told at `explorer.edited`. The app asks nothing of any other machine, unless rows are published;
+    it listens on this machine alone. In a notebook it shows in the cell.
+
+    Args:
+        ds: one split, best what `curate` returned: with `label`, `logits`, perhaps `band`, `concepts_<source>`, and
+            `image` or `text`.
+        findings: what `associate` returned for these rows, to jump to.
+        output_dir: where the button writes the edited rows, as `load_from_disk` reads them.
+        port: of the server; None: the first free one from 7860.
+        open_browser: open the page in the browser of this machine.
+        block: in a script, return only when the app is stopped.
+
+    Returns:
+        The running app; its `close()` stops it.
+
+    Raises:
+        ModuleNotFoundError: if gradio is not installed.
+        KeyError, TypeError, ValueError: if columns are missing or of another kind, the findings are of other rows, or
+            `output_dir` holds the very rows that are explored.
+
+    Example:
+        >>> hm.explore(curated, findings)     # doctest: +SKIP
+    """
+    require_gradio()
+    import gradio as gr
+
+    from hf_midrange.explorer.app import build
+
+    index = Index(ds)
+    exports = Exports(ds, findings, Path(output_dir))
+    refuse_own_folder(ds, exports.folder)
+    app = build(index, Cards(ds, index), jumps(index, findings), exports)
+    system = ["system-ui", "sans-serif"]  # Gradio's own fonts would be asked of another machine
+    app.launch(
+        server_port=port,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=gr.themes.Default(font=system, font_mono=["ui-monospace", "monospace"]),
+        css=files("hf_midrange.explorer").joinpath("templates/explorer.css").read_text(encoding="utf-8"),
+        footer_links=[],
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+    )
+    typer.echo(f"the explorer runs at {app.local_url} until it is stopped (Ctrl-C)")
+    if block and not hasattr(sys, "ps1"):  # a prompt goes on while the app runs
+        app.block_thread()
+    return app
+
+
+def require_gradio() -> None:
+    """Raise `ModuleNotFoundError` that says how to get gradio, where it is missing."""
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the explorer needs gradio: pip install 'hf-midrange[explore]'") from error
