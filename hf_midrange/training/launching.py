@@ -23,6 +23,7 @@ from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
 from hf_midrange.datafiles import read_dataset
 from hf_midrange.training.arguments import MidRangeArguments
+from hf_midrange.training.augmenting import augmented
 from hf_midrange.training.holdout import Holdout
 from hf_midrange.training.trainer import MidRangeTrainer
 
@@ -40,6 +41,7 @@ class ScriptArguments:
         eval_split: the split to score on; None: `test`, else `validation`, if there is one.
         curation_split: the split to debias on; None: the rows held out by `curation_fraction`, or those that the
             model's folder says were held out.
+        augment: train on random crops and flips of the images.
     """
 
     model: str = field(metadata={"help": "A folder or Hub id."})
@@ -48,6 +50,7 @@ class ScriptArguments:
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "The split to score on."})
     curation_split: str | None = field(default=None, metadata={"help": "The split to debias on."})
+    augment: bool = field(default=False, metadata={"help": "Train on random crops and flips of the images."})
 
 
 def parsed(words: Sequence[str]) -> tuple[ScriptArguments, MidRangeArguments]:
@@ -74,6 +77,8 @@ def train(script: ScriptArguments, args: MidRangeArguments) -> MidRangeTrainer:
     rows = _split(data, script.train_split, script.dataset)
     model = _classifier_for(rows, script.model)
     curation = None if script.curation_split is None else _split(data, script.curation_split, script.dataset)
+    if script.augment:
+        rows = augmented(rows, _processor(model, script), args)
     trainer = _trainer(model, script, args, data, train_dataset=rows, curation_dataset=curation)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return _finished(trainer)
@@ -137,11 +142,14 @@ def _classifier_for(rows: Dataset, name: str) -> nn.Module:
 def _trainer(
     model: nn.Module, script: ScriptArguments, args: MidRangeArguments, data: DatasetDict, **rows: Any  # noqa: ANN401
 ) -> MidRangeTrainer:
-    auto = AutoTokenizer if modality(model) == "text" else AutoImageProcessor
     named = [script.eval_split] if script.eval_split else [name for name in ("test", "validation") if name in data]
     scored = _split(data, named[0], script.dataset) if named else None
-    processor = auto.from_pretrained(script.processor or script.model)
-    return MidRangeTrainer(model, args, eval_dataset=scored, processing_class=processor, **rows)
+    return MidRangeTrainer(model, args, eval_dataset=scored, processing_class=_processor(model, script), **rows)
+
+
+def _processor(model: nn.Module, script: ScriptArguments) -> Any:  # noqa: ANN401 - a tokenizer or image processor
+    auto = AutoTokenizer if modality(model) == "text" else AutoImageProcessor
+    return auto.from_pretrained(script.processor or script.model)
 
 
 def _curation_rows(data: DatasetDict, script: ScriptArguments) -> Dataset:
