@@ -21,7 +21,9 @@ SHOWN = ("accuracy", "worst_group_accuracy", "worst_pseudo_group_accuracy", "los
 
 @dataclass(frozen=True, eq=False)
 class DebiasReport:
-    """The outcome of a debiasing; printed, it is a few lines to read.
+    """The outcome of a debiasing; printed, it is a few lines to read, and a notebook shows it as a table.
+
+    `hm.report(outcome.curated, outcome.findings, head=outcome.head)` makes the page with the rows that show it.
 
     Attributes:
         verdict: `"repaired"`, `"nothing to repair"` or `"features cannot carry it"`.
@@ -59,10 +61,23 @@ class DebiasReport:
         lines = [f"{self.verdict}: {self.curation.get('explanation', 'no report came with the curated rows')}"]
         if self.findings is not None:
             lines.append(f"{len(self.findings)} findings on {len(self.curated)} rows{_named(self.findings)}")
-        if self.before is not None and self.after is not None:
-            shown = [name for name in self.before if name.endswith(SHOWN) and name in self.after]
-            lines += [f"{name}: {self.before[name]:.4f} before, {self.after[name]:.4f} after" for name in shown]
+        before, after = self.before or {}, self.after or {}
+        lines += [f"{name}: {before[name]:.4f} before, {after[name]:.4f} after" for name in self._measured()]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from hf_midrange.reporting.rendering import table
+
+        verdict, *found = str(self).splitlines()
+        before, after = self.before or {}, self.after or {}
+        rows = [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in self._measured()]
+        return table(("", "before", "after"), rows, [verdict, *found[: len(found) - len(rows)]])
+
+    def _measured(self) -> list[str]:
+        """Return the metrics that are told of before and after."""
+        if self.before is None or self.after is None:
+            return []
+        return [name for name in self.before if name.endswith(SHOWN) and name in self.after]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; of findings their number, of the head its shape."""
