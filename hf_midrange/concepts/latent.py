@@ -157,7 +157,9 @@ def _exemplars(
     standard: np.ndarray, centres: np.ndarray, rows: np.ndarray, numbers: np.ndarray
 ) -> tuple[tuple[int, ...], ...]:
     """Return the rows that were clustered and lie nearest to each centre, nearest first."""
-    ranked = np.argsort(distances(standard[rows], centres), axis=0, kind="stable")[:EXEMPLARS].T
+    points = standard[rows]
+    squares = np.square(points, dtype=np.float64).sum(axis=1)  # the same for all centres, but not for all points
+    ranked = np.argsort(distances(points, centres) + squares[:, None], axis=0, kind="stable")[:EXEMPLARS].T
     return tuple(tuple(int(row) for row in numbers[rows[order]]) for order in ranked)
 
 
