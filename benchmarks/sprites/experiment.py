@@ -2,8 +2,9 @@
 
 A network learns the shape of sprites whose horizontal position is tied to it to some level. Each cell, a tie level
 and a seed, is written when it is done, so a command that was stopped goes on where it stopped, and more levels or
-seeds add to what is there. The default is five levels and two seeds, about an hour on a core with `--bfloat16`, which
-halves the time on processors that have instructions for it; `--full` has all eleven levels and five seeds.
+seeds add to what is there; tables are made of what is done. The default is five levels and two seeds, about an hour
+on an idle core with `--bfloat16`, which halves the time on processors that have instructions for it; `--full` has all
+eleven levels and five seeds.
 
     python benchmarks/sprites/experiment.py --bfloat16
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 import datasets
 import torch
 from sprite_cells import QUICK, Cells, Size
+from sprite_tables import written
 
 
 LEVELS = (0.0, 0.3, 0.6, 0.9, 1.0)
@@ -45,6 +47,8 @@ def main():
             if cells.facts(tie, seed) is None:
                 facts = cells.run(tie, seed)
                 print(f"tie {tie}, seed {seed}: {facts['accuracy']:.3f} after {facts['seconds']} s", flush=True)
+                written(cells, sorted(ties), sorted(seeds), arguments.output)
+    written(cells, sorted(ties), sorted(seeds), arguments.output)
 
 
 if __name__ == "__main__":
