@@ -21,6 +21,7 @@ from hf_midrange.concepts.source import Batch, Source, refuse_nulls, refuse_unre
 from hf_midrange.concepts.unreadable import readable
 from hf_midrange.files import write_atomically
 from hf_midrange.locking import only_writer
+from hf_midrange.memory import returns_pages
 from hf_midrange.vectors import MOST_ROWS, some_rows
 
 
@@ -28,6 +29,7 @@ Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, Iterable
 SourceLike = Source | Callable[[Batch], Sequence[Sequence[str]]]
 
 
+@returns_pages
 def annotate(
     ds: Annotated,
     sources: Sequence[SourceLike],
