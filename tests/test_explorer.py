@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, load_from_disk
 from datasets import Image as ImageFeature
+from hub.running import running
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,6 +14,7 @@ from report_material import HOSTILE, TIED, encoded, hostile, images, texts
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.association import save_findings
 from hf_midrange.bands import LogitBands
 from hf_midrange.explorer import MARKS, edited
 from hf_midrange.explorer.cards import Cards
@@ -179,6 +181,32 @@ def test_exports_replace_each_other_and_never_the_source(pictures, tmp_path):
     made = load_from_disk(tmp_path / "out")
     assert marks_in(made) == {2: "mislabelled"}
     assert made["weight"][1] == ds["weight"][1]
+
+
+PUSH = """
+from pathlib import Path
+from datasets import load_dataset, load_from_disk
+from huggingface_hub import HfApi
+from hf_midrange.association import load_findings
+from hf_midrange.explorer.exporting import Exports
+exports = Exports(load_from_disk("rows"), load_findings("findings"), Path("out"))
+print(exports.publish({4: "drop"}, " me/edited ", None))
+made = load_dataset("me/edited", split="train")
+print(HfApi().repo_info("me/edited", repo_type="dataset").private, made["mark"][:6], made["weight"][4])
+"""
+
+
+def test_edited_rows_are_published_privately(pictures, tmp_path):
+    ds, findings = pictures
+    ds.select(range(80)).save_to_disk(tmp_path / "rows")
+    save_findings(findings, tmp_path / "findings")
+    token = "hf_" + "a" * 34
+    with running(tmp_path / "hub", {token: {"name": "me"}}) as server:
+        done = server.run(f"import os; os.chdir({str(tmp_path)!r})\n{PUSH}", tmp_path / "home", token)
+    assert done.returncode == 0, done.stderr
+    assert "Published privately: http" in done.stdout
+    assert "True [0, 0, 0, 0, 2, 0] 0.0" in done.stdout
+    assert token not in done.stdout + done.stderr
 
 
 def test_an_edited_set_goes_on_to_the_head(pictures):
