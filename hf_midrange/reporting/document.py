@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from hf_midrange import columns
 from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.files import write_atomically
+from hf_midrange.memory import returns_pages
 from hf_midrange.publishing.gather import shareable, versions
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of
@@ -66,6 +67,7 @@ class Report:
         return target / PAGE
 
 
+@returns_pages
 def report(
     ds: Dataset,
     findings: Dataset,

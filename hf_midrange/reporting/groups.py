@@ -16,6 +16,7 @@ from hf_midrange.curation.trial import held_out_predictions
 from hf_midrange.reporting.facts import Groups, Scored
 from hf_midrange.reporting.reading import Material
 from hf_midrange.scoring import group_metrics
+from hf_midrange.vectors import blocks, finite_vectors
 
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def groups_of(
     heads = {} if head is None else {AFTER: head}
     for name, each in (heads | dict(controls)).items():
         note = "the given head, on rows that it was fitted to: too good" if same else "the given head"
-        predicted = each(columns.finite_matrix(rows, columns.EMBEDDING)).argmax(dim=1).numpy()
+        embedding = finite_vectors(rows, columns.EMBEDDING)
+        predicted = np.concatenate([each(block).argmax(dim=1).numpy() for _, block in blocks(embedding)])
         told[f"{name}, own rows" if same else name] = (note, predicted)
     scores = [
         Scored(name, note, group_metrics(predicted, labels, ids, group_names=names))
