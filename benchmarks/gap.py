@@ -26,7 +26,7 @@ import datasets
 import numpy as np
 from gap_tables import by_task, by_tie, details, heads, picture
 from head import dfr
-from tasks import TASKS, Pool, draw
+from tasks import TASKS, Pool, draw, task_named
 from tasks.simulator import simulated
 
 from hf_midrange import columns, curate, curation_report, retrain_head
@@ -115,10 +115,11 @@ def score(head, run):
 
 
 def grid(profile, arguments):
-    """Yield key, and how to draw the run."""
-    for name in arguments.tasks or profile.tasks:
-        task = next(task for task in TASKS if task.name == name)
-        pool = Pool.of(task, arguments.data.get(task.data), arguments.cache)
+    """Yield key, and how to draw the run. Missing data are told of before the first run."""
+    tasks = [task_named(name) for name in arguments.tasks or profile.tasks]
+    pools = {task.name: Pool.of(task, arguments.data.get(task.data), arguments.cache) for task in tasks}
+    for task in tasks:
+        name, pool = task.name, pools[task.name]
         classes = len(columns.class_label(pool.splits["train"].features).names)
         for contrary in profile.ties:
             share = 1 - 1 / classes if contrary is None else contrary

@@ -18,7 +18,7 @@ from gap_tables import by_task, by_tie, details, heads, oracle, pooled  # noqa: 
 from tasks.pictures import fashion  # noqa: E402
 from tasks.pool import Pool, draw, erm_head, pool_of  # noqa: E402
 from tasks.registry import TASKS, task_named  # noqa: E402
-from tasks.reviews import rated  # noqa: E402
+from tasks.reviews import rated, review_topics, topic_of  # noqa: E402
 from tasks.simulator import simulated  # noqa: E402
 
 
@@ -155,3 +155,56 @@ def test_profiles_name_tasks_that_exist():
     assert all(set(profile.tasks) <= names for profile in gap.PROFILES.values())
     assert all(task.data is None for name in gap.PROFILES["quick"].tasks for task in TASKS if task.name == name)
     assert ClassLabel(names=[task.name for task in TASKS]).num_classes == len(TASKS)
+
+
+def test_a_topic_is_told_by_words_of_one_kind():
+    assert topic_of("A superb performance by the CAST") == "the people"
+    assert topic_of("the plot, such as it is") == "the story"
+    assert topic_of("acting cannot save the story") is None
+    assert topic_of("exactly what it says") is None
+
+
+def test_reviews_of_two_topics_make_a_pool(tmp_path, monkeypatch):
+    from tasks import reviews
+
+    kinds = [(score, words) for score in (-2.0, 2.0) for words in ("good acting", "a fine plot", "no topic")]
+    lines = [f"{i}\t{score}\t{words} {i}" for i, (score, words) in enumerate(kinds * 20)]
+    (tmp_path / "movieReviewSnippets_GroundTruth.txt").write_text("\n".join(lines), encoding="latin-1")
+    monkeypatch.setattr(reviews, "embedded", lambda texts: np.zeros((len(texts), 3), dtype=np.float32))
+    pools = review_topics(tmp_path)
+    texts = [text for pool in pools.values() for text in pool["text"]]
+    assert len(set(texts)) == len(texts) == 80
+    for pool in pools.values():
+        names = pool.features["group"].names
+        assert names == [f"{y} with {t}" for y in ("negative", "positive") for t in ("the people", "the story")]
+        for text, group in zip(pool["text"], pool["group"], strict=True):
+            assert ("acting" in text) == (names[group].endswith("people"))
+            assert kinds[int(text.split()[-1]) % 6][0] == (-2.0 if names[group].startswith("negative") else 2.0)
+
+
+def test_sprites_of_a_pool_stand_where_their_group_says(monkeypatch):
+    from tasks import sprites
+
+    monkeypatch.setattr(sprites, "PER_GROUP", {"train": 3, "curation": 2, "test": 1})
+    drawn = []
+    real = sprites.render
+    monkeypatch.setattr(sprites, "render", lambda *factors: drawn.append(factors) or real(*factors))
+    pools = sprites.sprite_places(None)
+    for (pool, factors), size in zip(zip(pools.values(), drawn, strict=True), (3, 2, 1), strict=True):
+        assert np.bincount(pool["group"]).tolist() == [size] * 9
+        place = np.select([factors[3] < 10, factors[3] < 21], [0, 1], 2)
+        np.testing.assert_array_equal(np.array(pool["group"]), 3 * factors[0] + place)
+        assert set(pool.column_names) >= {"label", "group", "embedding", "source_id"}
+    every = np.concatenate(drawn, axis=1)
+    assert np.unique(every, axis=1).shape == every.shape
+
+
+def test_missing_data_are_told_of_before_the_first_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(gap, "evaluate", lambda *_: pytest.fail("a run was made"))
+    words = ["--tasks", "movies/products", "--ties", "0.05", "--output", str(tmp_path / "gap.json")]
+    monkeypatch.setattr(sys, "argv", ["gap.py", *words, "--cache", str(tmp_path), "--data", f"reviews={tmp_path}"])
+    with pytest.raises(FileNotFoundError, match="vaderSentiment"):
+        gap.main()
+    monkeypatch.setattr(sys, "argv", ["gap.py", "--tasks", "no such"])
+    with pytest.raises(ValueError, match="no task 'no such'"):
+        gap.main()

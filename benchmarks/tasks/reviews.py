@@ -1,7 +1,11 @@
-"""Tasks made of short texts rated for sentiment: the class is the polarity, the confounder where a text comes from."""
+"""Tasks made of short texts rated for sentiment: the class is the polarity.
+
+The confounder is where a text comes from, or what it is about, which no count of function words or commas shows.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,10 +29,37 @@ CLEAR = 0.5
 """Texts whose mean rating (-4 to 4) is nearer to neutral than this are left out."""
 
 
+TOPICS = {
+    "the people": re.compile(
+        r"\b(act(s|ed|ing|ors?|ress|resses)|performances?|cast|casting|stars?|starring|roles?|players?|characters?"
+        r"|direct(ors?|ed|ion|ing)|filmmakers?|hero|heroine|turns?)\b",
+        re.IGNORECASE,
+    ),
+    "the story": re.compile(
+        r"\b(stor(y|ies)|plots?|scripts?|screenplay|dialogue|tale|narrative|writing|written|ending|humor|jokes?"
+        r"|comed(y|ic)|laughs?|funny)\b",
+        re.IGNORECASE,
+    ),
+}
+"""What a movie review may be about, and the words that tell; one with words of both or neither is left out."""
+
+
 def review_domains(domains: Sequence[str], data: Path | None) -> Mapping[str, Dataset]:
     """Return pools: negative or positive texts from two places; negative is tied to the first."""
     texts = {domain: rated(domain, data) for domain in domains}
     return {split: _pool(split, list(domains), texts) for split in SHARES}
+
+
+def review_topics(data: Path | None) -> Mapping[str, Dataset]:
+    """Return pools: negative or positive movie reviews about one of two topics; negative is tied to the first."""
+    texts = {topic: [[t for t in part if topic_of(t) == topic] for part in rated("movies", data)] for topic in TOPICS}
+    return {split: _pool(split, list(TOPICS), texts) for split in SHARES}
+
+
+def topic_of(text: str) -> str | None:
+    """Return the only topic whose words a text has, or None."""
+    found = [topic for topic, words in TOPICS.items() if words.search(text)]
+    return found[0] if len(found) == 1 else None
 
 
 def rated(domain: str, folder: Path | None) -> list[list[str]]:
