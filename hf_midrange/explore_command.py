@@ -30,7 +30,12 @@ def explore(
     DATASET is best what `curate` wrote. Needs the extra: pip install 'hf-midrange[explore]'.
     """
     from hf_midrange.datafiles import one_split, read_dataset, read_findings
+    from hf_midrange.explorer.opening import require_gradio
 
+    try:
+        require_gradio()
+    except ModuleNotFoundError as error:  # no bug, so no traceback
+        raise ValueError(error) from error
     found = None if findings is None else read_findings(findings)
     if space is not None:
         _write_space(dataset, split, found, space, output, overwrite)

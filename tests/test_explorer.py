@@ -1,6 +1,8 @@
 """The explorer without a browser: which rows it shows, what marks make of the data set, and how little it reads."""
 
 import io
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from report_material import HOSTILE, TIED, encoded, hostile, images, texts
+from test_cli import called
 
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.association import save_findings
+from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.bands import LogitBands
 from hf_midrange.explorer import MARKS, edited
 from hf_midrange.explorer.cards import Cards
@@ -22,6 +26,7 @@ from hf_midrange.explorer.exporting import Exports, refuse_own_folder
 from hf_midrange.explorer.index import PAGE, Choice, Index
 from hf_midrange.explorer.jumps import jumps
 from hf_midrange.explorer.marks import marks_in
+from hf_midrange.explorer.suspects import suspects
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,27 @@ def test_pages_hold_every_row_that_meets_the_choice_nearest_first(pictures, inde
     distances = [abs(float(logits[row, choice.unit]) - choice.level) for row in found]
     assert distances == sorted(distances)
     assert index.side(choice, members).total == len(expected)
+
+
+def test_suspected_rows_are_those_that_associate_suspects(pictures, index):
+    ds, findings = pictures
+    wrong = np.array(ds["label"][:])
+    top = np.argsort(columns.matrix(ds, "logits")[:, 0])[-5:]  # surest rows of class 0, relabelled
+    wrong[top] = 1
+    relabelled = columns.with_columns(ds, {"label": (wrong, ds.features["label"])})
+    expected = suspected_mislabels(relabelled, findings)
+    found = suspects(Index(relabelled), findings)
+    assert list(found) == expected["row"][:]
+    caught = set(top.tolist()) & set(found)
+    assert len(caught) >= 3
+    assert {found[row] for row in caught} == {"class_0"}
+    assert suspects(index, None) == {}
+    other = Index(relabelled)
+    shown = other.side(Choice(unit=1), True, found)
+    assert set(shown.rows) <= set(found)
+    assert shown.total == sum(wrong[row] == 1 for row in found)
+    card = Cards(relabelled, other, found).rows(Choice(unit=1), shown)[0]
+    assert "may be mislabelled: looks like" in " ".join(card.split())
 
 
 def test_the_middle_of_a_band_lies_in_it(pictures, index):
@@ -312,3 +338,21 @@ def test_hostile_text_is_inert_in_every_card():
     assert any("\u202e" in name for name in HOSTILE)
     for jump in jumps(index, hm.associate(ds)):
         assert "\u202e" not in jump.title
+
+
+def test_the_command_says_what_is_in_the_way(pictures, tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
+    ds, _ = pictures
+    ds.select(range(60)).save_to_disk(tmp_path / "rows")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        called("explore", tmp_path / "rows", "--output", tmp_path / "full")
+    with pytest.raises(ValueError, match="choose another folder"):
+        called("explore", tmp_path / "rows", "--output", tmp_path / "rows", "--overwrite", "--no-browser")
+    with pytest.raises(ValueError, match="names no owner"):
+        called("explore", tmp_path / "rows", "--space", "look", "--output", tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+    monkeypatch.setitem(sys.modules, "gradio", None)  # as where it is not installed
+    with pytest.raises(ValueError, match=re.escape("pip install 'hf-midrange[explore]'")):
+        called("explore", tmp_path / "rows", "--output", tmp_path / "out")

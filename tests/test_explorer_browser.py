@@ -159,6 +159,10 @@ def test_from_unit_to_export(browser, saved, pictures_url):
             page.get_by_text(f"row {row}: {word}").wait_for()
         page.locator("#findings input").first.check(force=True)  # elsewhere and back: marks stay
         until(page, pages_of(index, first))
+        page.locator("#having").get_by_text("with it or without").click()
+        page.locator("#among").get_by_text("marked by you").click()
+        pick(page, "concept", "any")
+        until(page, sorted(marks), lambda page: sorted(row for side in shown(page) for row in side))
         page.get_by_role("button", name="Write the edited data set").click()
         page.get_by_text("Wrote 300 rows").wait_for()
         assert [line for line in seen.console if not line.startswith("log")] == []

@@ -18,6 +18,7 @@ from hf_midrange.bands import LogitBands
 from hf_midrange.curation.report import reason_feature
 from hf_midrange.reporting import thumbnails
 from hf_midrange.reporting.marking import marked
+from hf_midrange.training import DebiasReport
 
 
 ALLOWED = {
@@ -388,3 +389,22 @@ def test_a_curation_without_its_report_counts_as_not_curated(pictures):
     bare = columns.with_columns(curated, {"reason": (curated["reason"][:], Value("string"))})
     made = hm.report(bare, findings)
     assert made.facts["curation"] is None
+
+
+def test_the_outcome_of_a_debiasing_shows_as_a_table():
+    ds = hostile(300)
+    findings = hm.associate(ds)
+    curated = hm.curate(ds, findings, strategy="group")
+    before, after = ({"eval_accuracy": share, "eval_runtime": 1.0, "epoch": 1.0} for share in (0.5, 0.75))
+    outcome = DebiasReport.of(findings, curated, head_of(ds), before, after)
+    page = Page(outcome._repr_html_())
+    assert {tag for tag, _ in page.elements} == {"div", "table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert len(page.of("tr")) == 2
+    words = " ".join(page.words)
+    assert "eval_accuracy" in words
+    assert "0.5000" in words
+    assert "0.7500" in words
+    assert outcome.verdict in words
+    assert "\u202e" not in outcome._repr_html_()
+    assert "eval_accuracy: 0.5000 before, 0.7500 after" in str(outcome)
+    assert "<td>" not in DebiasReport.of(None, curated, head_of(ds), None, None)._repr_html_()

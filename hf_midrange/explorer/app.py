@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from hf_midrange.publishing.escaping import visible
 
 
 ANY = -1
+ALL, SUSPECTED, MARKED = "all", "suspected", "marked"
 HAVING = [
     ("with it or without", "either"),
     ("with it", "with"),
@@ -28,7 +30,7 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """Options of every event: nothing here is an interface for programs."""
 
 
-def build(index: Index, cards: Cards, jumps: list[Jump], exports: Exports) -> gr.Blocks:
+def build(index: Index, cards: Cards, jumps: list[Jump], suspected: Mapping[int, str], exports: Exports) -> gr.Blocks:
     """Return the app; nothing of the rows is read before a page of them is shown."""
     start = jumps[0].choice if jumps else Choice(level=index.middle_of(0))
     with gr.Blocks(title="hf_midrange explorer", analytics_enabled=False, fill_width=True) as app:
@@ -37,7 +39,7 @@ def build(index: Index, cards: Cards, jumps: list[Jump], exports: Exports) -> gr
         with gr.Row():
             with gr.Column(scale=1, min_width=290):
                 finding = _findings(jumps)
-                filters = _filters(index, start)
+                filters = _filters(index, start, len(suspected))
                 marked = gr.HTML(elem_classes="hm")
                 export_panel(exports, marks)
             with gr.Column(scale=3, min_width=320):
@@ -52,7 +54,12 @@ def build(index: Index, cards: Cards, jumps: list[Jump], exports: Exports) -> gr
         places = [slot for _, group in sides for slot in group]
         outputs = [along, *(heading for heading, _ in sides), shown, marked]
         outputs += [part for slot in places for part in slot]
-        look = {"fn": partial(_look, index, cards), "inputs": [*controls, page, marks], "outputs": outputs, **QUIET}
+        look = {
+            "fn": partial(_look, index, cards, suspected),
+            "inputs": [*controls, page, marks],
+            "outputs": outputs,
+            **QUIET,
+        }
         app.load(**look)
         _wire_controls(index, jumps, finding, controls, bands, page, look)
         for button, step in ((nearer, -1), (farther, 1)):
@@ -78,14 +85,16 @@ def _findings(jumps: list[Jump]) -> gr.Radio:
     )
 
 
-def _filters(index: Index, start: Choice) -> list[Any]:
+def _filters(index: Index, start: Choice, suspected: int) -> list[Any]:
+    among = [("all", ALL), (f"that may be mislabelled ({suspected})", SUSPECTED), ("marked by you", MARKED)]
     labels = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.classes))]
     concepts = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.concepts))]
     chosen = ANY if start.concept is None else start.concept
     return [
         gr.Dropdown(labels, value=ANY, label="Label", elem_id="label"),
         gr.Dropdown(concepts, value=chosen, label="Concept", elem_id="concept"),
-        gr.Radio(HAVING, value=start.having, label="Rows", elem_id="having", elem_classes="list"),
+        gr.Radio(HAVING, value=start.having, label="Rows by concept", elem_id="having", elem_classes="list"),
+        gr.Radio(among, value=ALL, label="Of these, rows", elem_id="among", elem_classes="list"),
     ]
 
 
@@ -134,25 +143,28 @@ def _to_unit(index: Index, unit: int) -> gr.Slider:
 
 def _jump(index: Index, jumps: list[Jump], number: int) -> list[Any]:
     choice = jumps[number].choice
-    return [choice.unit, _slider(index, choice.unit, choice.level), ANY, choice.concept, choice.having, 0]
+    return [choice.unit, _slider(index, choice.unit, choice.level), ANY, choice.concept, choice.having, ALL, 0]
 
 
 def _look(
     index: Index,
     cards: Cards,
+    suspected: Mapping[int, str],
     unit: int,
     level: float,
     label: int,
     concept: int,
     having: Having,
+    among: str,
     page: int,
     marks: dict[int, str],
 ) -> list[Any]:
     """Return what every output shows, given the values of the controls."""
     choice = Choice(unit, float(level), _chosen(label), _chosen(concept), having, page)
+    some = {ALL: None, SUSPECTED: suspected, MARKED: marks}[among]
     heads, parts, rows = [], [], []
     for members in (True, False):
-        found = index.side(choice, members)
+        found = index.side(choice, members, some)
         told, numbers = cards.rows(choice, found), found.rows.tolist()
         heads.append(cards.side(choice, found, members))
         parts += [Slot.showing(*pair, marks) for pair in zip(numbers, told, strict=True)]

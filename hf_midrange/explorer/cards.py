@@ -32,8 +32,9 @@ _TOLD = (*TEXTS, columns.PREDICTION, columns.KEEP, columns.WEIGHT, columns.REASO
 class Cards:
     """Rows as HTML, with everything that comes from the data escaped."""
 
-    def __init__(self, ds: Dataset, index: Index) -> None:
-        self._index = index
+    def __init__(self, ds: Dataset, index: Index, suspected: Mapping[int, str] | None = None) -> None:
+        """Show rows of `ds`; `suspected` tells of some which class they look like."""
+        self._index, self._suspected = index, suspected or {}
         self._told = ds.select_columns([name for name in _TOLD if name in ds.column_names])
         self._images = ds.select_columns([columns.IMAGE]) if columns.IMAGE in ds.column_names else None
 
@@ -82,6 +83,7 @@ class Cards:
             "card",
             row=row,
             label=index.classes[index.ids[row]],
+            looks_like=self._suspected.get(row),
             prediction=None if said is None else index.classes[said],
             value=float(found.values[i]),
             band=index.bands[band] if band >= 0 else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -21,7 +22,7 @@ PAGE = 6
 """Rows of each side shown at once."""
 
 Having = Literal["either", "with", "without", "tie"]
-_LIGHT = (columns.LABEL, columns.LOGITS, columns.QUANTILE, columns.BAND)
+_LIGHT = (columns.LABEL, columns.LOGITS, columns.QUANTILE, columns.POSITION, columns.BAND)
 _STEPS = 100
 
 
@@ -99,6 +100,11 @@ class Index:
         self.concepts = [f"{source}: {name}" for source, name in named]
         self._unit = lru_cache(maxsize=4)(self._read_unit)
 
+    @property
+    def banded(self) -> Dataset:
+        """The rows' small columns, with bands."""
+        return self._inputs.ds
+
     def is_class(self, unit: int) -> bool:
         """Return whether the unit stands for a class, and so has members."""
         return self._problem.members[unit] is not None
@@ -140,10 +146,18 @@ class Index:
         values, bands, member = self._unit(unit)
         return histogram(self.units[unit], values, bands, member if self.is_class(unit) else None, self.bands)
 
-    def side(self, choice: Choice, members: bool) -> Rows:
-        """Return one page of the members or the strangers; a unit without a class has strangers alone."""
+    def side(self, choice: Choice, members: bool, among: Collection[int] | None = None) -> Rows:
+        """Return one page of the members or the strangers; a unit without a class has strangers alone.
+
+        Args:
+            choice: what is looked at.
+            members: which side.
+            among: numbers of the rows that may be shown; None: all.
+        """
         values, bands, member = self._unit(choice.unit)
         wanted = member == members
+        if among is not None:
+            wanted &= np.isin(np.arange(self.size), list(among))
         if choice.label is not None:
             wanted &= self.ids == choice.label
         has = None if choice.concept is None else self._present[:, [choice.concept]].toarray()[:, 0]

@@ -14,6 +14,7 @@ from hf_midrange.explorer.cards import Cards
 from hf_midrange.explorer.exporting import Exports, refuse_own_folder
 from hf_midrange.explorer.index import Index
 from hf_midrange.explorer.jumps import jumps
+from hf_midrange.explorer.suspects import suspects
 
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def explore(
     index = Index(ds)
     exports = Exports(ds, findings, Path(output_dir))
     refuse_own_folder(ds, exports.folder)
-    app = build(index, Cards(ds, index), jumps(index, findings), exports)
+    suspected = suspects(index, findings)
+    app = build(index, Cards(ds, index, suspected), jumps(index, findings), suspected, exports)
     system = ["system-ui", "sans-serif"]  # Gradio's own fonts would be asked of another machine
     app.launch(
         server_port=port,

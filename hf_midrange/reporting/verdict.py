@@ -66,7 +66,7 @@ def _steps(verdict: str, found: Sequence[Card], suspected: int, has_head: bool) 
     steps = []
     if suspected:
         rows = "row" if suspected == 1 else f"{suspected} rows"
-        steps.append(f"Look at the {rows} that may be mislabelled, and correct labels first.")
+        steps.append(f"Look at the {rows} that may be mislabelled, and correct labels first (explore marks rows).")
     if verdict == REPAIRED:
         made = "Put the head into the model" if has_head else "Make a head with retrain_head and put it into the model"
         steps.append(f"{made} (head.merge_into(model)), and score it on held-out rows with known groups if you can.")
