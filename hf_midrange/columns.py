@@ -106,6 +106,18 @@ def labels(ds: Dataset, column: str = LABEL) -> np.ndarray:
     return ids
 
 
+def refuse_unnamed(ds: Dataset, column: str) -> None:
+    """Raise `ValueError` naming rows whose class id has no name in the `ClassLabel`; null and -1 are no class."""
+    feature = class_label(ds.features, column)
+    ids = _arrow(ds, column).fill_null(-1).to_numpy(zero_copy_only=False)
+    bad = np.flatnonzero((ids < -1) | (ids >= feature.num_classes))
+    if bad.size:
+        raise ValueError(
+            f"column {column!r} has class ids outside 0..{feature.num_classes - 1} in {bad.size} rows (first rows: "
+            f"{bad[:5].tolist()}); filter them out, or cast the column to a ClassLabel with a name for each"
+        )
+
+
 def require_every_class(ids: np.ndarray, names: Sequence[str], minimum: int = 1) -> None:
     """Raise `ValueError` naming every class with fewer than `minimum` rows."""
     counts = np.bincount(ids, minlength=len(names))

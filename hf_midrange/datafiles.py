@@ -53,6 +53,8 @@ def read_dataset(path: str, split: str | None = None, *, links: Path | None = No
         FileNotFoundError: if nothing of the kind is found, or a file of a saved dataset is missing.
         ValueError: if a file is of another kind or not what was written, or `split` is not among the splits.
     """
+    if not path.strip():
+        raise FileNotFoundError("the dataset has an empty name; give a folder, a file, or a Hub id")
     place = Path(path)
     if place.is_dir():
         ds = _read_folder(place, links)
@@ -159,7 +161,7 @@ def _loaded(reader: str, path: Path, **where: Any) -> Any:  # noqa: ANN401 - one
     """Return what one of the readers of `datasets` makes of files; what it cannot read is one line."""
     try:
         return load_dataset(reader, **where)
-    except (DatasetGenerationError, UnicodeError) as error:
+    except (DatasetGenerationError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise ValueError(f"{path} cannot be read ({reason}); repair it, or give the rows in another form") from error
 

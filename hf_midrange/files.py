@@ -106,7 +106,7 @@ def read_sealed(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """
     facts = read_json(path, what, remedy)
     expected = facts.pop(SEAL, None)
-    if expected is not None and expected != _checksum(facts):
+    if (expected is not None or _has_seal(facts)) and expected != _checksum(facts):
         raise DamagedFileError(
             f"{path} was changed after it was written: its checksum is another; {remedy}, or, if it was changed on "
             f'purpose, remove its entry "{SEAL}"'
@@ -137,6 +137,12 @@ def intact(path: object, what: str, remedy: str) -> Iterator[None]:
     except _DAMAGE as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DamagedFileError(f"{path} is no whole {what} ({' '.join(reason.split())[:300]}); {remedy}") from error
+
+
+def _has_seal(facts: Mapping[str, Any]) -> bool:
+    """Whether an entry is the checksum of the others: then its key was changed."""
+    digests = [key for key, value in facts.items() if isinstance(value, str) and len(value) == 64]
+    return any(facts[key] == _checksum({name: facts[name] for name in facts if name != key}) for key in digests)
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:

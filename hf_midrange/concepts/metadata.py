@@ -51,6 +51,8 @@ class Annotations(Source):
         if isinstance(self.columns, str):
             raise TypeError(f"`columns` must be a list of column names; write Annotations([{self.columns!r}])")
         object.__setattr__(self, "columns", tuple(self.columns))
+        if self.values and (len(self.values) != len(self.columns) or not all(map(_is_known, self.values))):
+            raise ValueError(f"`values` are not what `fit` learns of the columns {list(self.columns)}")
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,6 +139,14 @@ def _kind(feature: Any) -> str | None:  # noqa: ANN401 - a datasets feature
     return "number" if feature.dtype.startswith(("int", "uint", "float")) else None
 
 
+def _is_known(values: Sequence[Any]) -> bool:
+    """Whether this is what is remembered of one column: its kind, then names, whole numbers or edges."""
+    kinds = {"bool": str, "category": str, "string": str, "whole": int, "number": float}
+    if not values or values[0] not in [*kinds] or values == ("number",):
+        return False
+    return all(isinstance(value, kinds[values[0]]) for value in values[1:])
+
+
 def _bins(values: np.ndarray, bins: int) -> tuple[Any, ...]:
     values = values[np.isfinite(values)]
     distinct = np.unique(values)
@@ -164,7 +174,7 @@ def _row_names(column: str, known: Sequence[Any], value: Any) -> list[str]:  # n
     if kind == "bool":
         return [column] if value else []
     if kind == "category":
-        return [f"{column}={values[value]}"] if value >= 0 else []
+        return [f"{column}={values[value]}"] if 0 <= value < len(values) else []  # of classes that fitting saw
     if kind == "string":
         return [f"{column}={value}"]
     if kind == "whole":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from scipy import sparse
 
 from hf_midrange import columns
@@ -224,9 +224,14 @@ def refuse_unreadable(source: Source, ds: Dataset) -> None:
 
 
 def refuse_nulls(source: Source, ds: Dataset) -> None:
-    """Raise before work starts if a column of `source` is missing, of another type, or an image or text is null."""
+    """Raise before work starts if a column of `source` is missing, of another type, or holds what cannot be read.
+
+    That is an image or text that is null, and a class id without a name.
+    """
     source.check(ds.features)
     for column in source.inputs:
+        if isinstance(ds.features[column], ClassLabel):
+            columns.refuse_unnamed(ds, column)
         if not (spelled(ds.features[column], TEXT) or isinstance(ds.features[column], Image)) or source.reads_null:
             continue
         if not ds.data.column(column).null_count:

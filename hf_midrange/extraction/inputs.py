@@ -36,6 +36,10 @@ UNREADABLE = (
 """What Pillow, transforms and tokenisers raise on input they cannot read."""
 
 
+ELONGATED = 50
+"""An image is squeezed to at most so many times its short side before it is transformed."""
+
+
 @dataclass(frozen=True)
 class Preparation:
     """How rows become model inputs.
@@ -216,7 +220,19 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return _less_elongated(image.convert("RGB"))
+
+
+def _less_elongated(image: Image.Image) -> Image.Image:
+    """Return an image squeezed to at most `ELONGATED` times as long as wide.
+
+    Transforms bring the short side to a fixed size: one line of 20,000 pixels would become gigabytes.
+    """
+    short, long = sorted(image.size)
+    if long <= ELONGATED * max(short, 1):
+        return image
+    width, height = (min(side, ELONGATED * short) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BOX)
 
 
 def _texts(value: tuple[Any, ...], names: Sequence[str]) -> tuple[str, ...]:

@@ -52,6 +52,10 @@ def extract(
     the dataset with memory-mapped columns. Without it, results stay in memory, and those of a stream are computed as
     it is read.
 
+    Each shard has a checksum: one that was cut short or changed is computed again when a run goes on, and named by
+    `read_shards`. One run at a time writes into a folder; the lock of a process that died is no obstacle. After a full
+    disk or Ctrl-C, too, the same call goes on. Images more than 50 times as long as wide are squeezed to that.
+
     Of a stream, the position after each shard is kept too, and a run that goes on reads on from there. On several
     processes each reads past the shards of the others; give each a part by `split_dataset_by_node`, and an
     `output_dir` of its own, and it reads its part alone.
@@ -85,7 +89,8 @@ def extract(
         KeyError: if the image or text column is missing.
         TypeError: if a column has the wrong feature.
         ValueError: if the dataset is empty, a row cannot be read, the model's labels are not the dataset's, the last
-            linear layer is not clear, or `output_dir` holds another run.
+            linear layer is not clear, `output_dir` holds another run, or another process is writing there.
+        OSError: if the disk is full or `output_dir` cannot be written.
 
     Example:
         ```python
