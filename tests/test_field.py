@@ -292,3 +292,32 @@ def test_crops_are_of_the_inputs_size_and_change_each_time():
         augmented(ds, processor, MidRangeArguments(output_dir="unused", curation_fraction=0.2))
     with pytest.raises(ValueError, match="is for images"):
         augmented(ds.remove_columns("image"), processor, MidRangeArguments(output_dir="unused"))
+
+
+@pytest.mark.parametrize("name", ["waterbirds", "celeba", "multinli", "civilcomments"])
+def test_recipes_are_the_published_ones(name, tmp_path):
+    """Against the ERM commands in the README of the code of arXiv 2210.11369."""
+    from transformers import Trainer
+
+    from hf_midrange.training.launching import parsed
+
+    file = SCRIPTS / "field" / f"{name}.yaml"
+    _, args = parsed(["--config", str(file), "--output_dir", str(tmp_path), "--bf16", "False"])
+    published = {"waterbirds": (100, 32, 3e-3), "celeba": (20, 100, 3e-3)}.get(name, (10, 16, 1e-5))
+    assert (args.num_train_epochs, args.per_device_train_batch_size, args.learning_rate) == published
+    assert args.weight_decay == 1e-4
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    of_images = name in ("waterbirds", "celeba")
+    assert (kind.__name__, options.get("momentum")) == (("SGD", 0.9) if of_images else ("AdamW", None))
+    assert args.lr_scheduler_type.value == ("cosine" if of_images else "linear")
+
+
+def test_a_momentum_that_would_be_lost_is_refused(tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    from hf_midrange.training.launching import parsed, train
+
+    monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda *_: (None, {"lr": 0.1})))
+    words = ["--config", str(SCRIPTS / "field" / "waterbirds.yaml"), "--output_dir", str(tmp_path), "--bf16", "False"]
+    with pytest.raises(ValueError, match=r"'momentum=0\.9', but transformers .* does not read"):
+        train(*parsed(words))

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import transformers
 import yaml
 from datasets import Dataset, DatasetDict
 from torch import nn
@@ -17,7 +18,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     HfArgumentParser,
+    Trainer,
 )
+from transformers.training_args import OptimizerNames
 
 from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
@@ -71,7 +74,12 @@ def parsed(words: Sequence[str]) -> tuple[ScriptArguments, MidRangeArguments]:
 
 
 def train(script: ScriptArguments, args: MidRangeArguments) -> MidRangeTrainer:
-    """Fine-tune a classifier, score it, and save it into `output_dir`; with `debias_after_training`, debias it too."""
+    """Fine-tune a classifier, score it, and save it into `output_dir`; with `debias_after_training`, debias it too.
+
+    Raises:
+        ValueError: if a split is missing, or `optim_args` asks for a momentum that this transformers does not read.
+    """
+    _refuse_lost_momentum(args)
     with args.main_process_first():
         data = _splits(script)
     rows = _split(data, script.train_split, script.dataset)
@@ -98,6 +106,16 @@ def debias(script: ScriptArguments, args: MidRangeArguments) -> MidRangeTrainer:
     if trainer.is_world_process_zero():
         print(report)  # noqa: T201 - what the script is for
     return _finished(trainer)
+
+
+def _refuse_lost_momentum(args: MidRangeArguments) -> None:
+    """Early versions of transformers 5 train with plain SGD, silently, whatever momentum `optim_args` names."""
+    wanted = args.optim == OptimizerNames.SGD and "momentum" in (args.optim_args or "")
+    if wanted and "momentum" not in Trainer.get_optimizer_cls_and_kwargs(args)[1]:
+        raise ValueError(
+            f"optim_args is {args.optim_args!r}, but transformers {transformers.__version__} does not read a momentum "
+            "for sgd; install a newer one"
+        )
 
 
 def _words(file: Path, known: set[str]) -> list[str]:
