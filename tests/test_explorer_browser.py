@@ -1,6 +1,7 @@
 """The explorer in a real browser, from a real command: from unit to export, quiet, readable and inert."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -239,3 +240,26 @@ def test_a_written_space_opens(browser, saved, tmp_path):
         seen.page.locator("#repo textarea, #repo input").fill("me/edited")
         seen.page.get_by_role("button", name="Publish privately").click()
         seen.page.get_by_text("Sign in first").wait_for()
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+asked = []
+sys.addaudithook(lambda event, args: asked.append(args[1]) if event == "socket.connect" else None)
+from datasets import load_from_disk
+import hf_midrange as hm
+from hf_midrange.association import load_findings
+rows, findings, port = sys.argv[1:]
+app = hm.explore(load_from_disk(rows), load_findings(findings), port=int(port), output_dir="out", block=False)
+app.close()
+print("asked", sorted({address[0] for address in asked if isinstance(address, tuple)} - {"127.0.0.1", "::1"}))
+"""
+
+
+@pytest.mark.slow
+def test_the_server_asks_nobody_else(saved, tmp_path):
+    words = [sys.executable, "-c", WATCHED, *map(str, saved["pictures"]), str(free_port())]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^asked \[\]$", done.stdout, flags=re.MULTILINE), done.stdout
