@@ -92,17 +92,21 @@ def annotate(
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source
     from hf_midrange.datafiles import write_dataset
-    from hf_midrange.outputs import new_output
+    from hf_midrange.outputs import is_main, new_output
 
     with new_output(output, dataset, overwrite) as new:
         sources = [concept_source(text) for text in source]
+        if not is_main() and not any(one.costly for one in sources):
+            return  # only models are worth sharing
         ds = new.read(dataset)
         annotated = hm.annotate(ds, sources, fit_split=fit_split, output_dir=new.work, on_error=on_error)
-        write_dataset(annotated, new.folder)
-        (new.folder / "sources").mkdir()
-        for fitted in new.work.glob("*.json"):
-            fitted.replace(new.folder / "sources" / fitted.name)
-    typer.echo(f"wrote {output}")
+        if is_main():
+            write_dataset(annotated, new.folder)
+            (new.folder / "sources").mkdir()
+            for fitted in new.work.glob("*.json"):
+                fitted.replace(new.folder / "sources" / fitted.name)
+    if is_main():
+        typer.echo(f"wrote {output}")
 
 
 @app.command()

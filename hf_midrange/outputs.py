@@ -19,6 +19,7 @@ from hf_midrange.datafiles import DATASET_MARKERS, files_of, one_split, read_dat
 from hf_midrange.files import explained, write_atomically
 from hf_midrange.finished import FINISHED, mark_finished, refuse_finished
 from hf_midrange.locking import LOCK, only_writer
+from hf_midrange.scratch import scratch_folder
 
 
 UNFINISHED = ".unfinished"
@@ -43,8 +44,6 @@ class NewOutput:
 
     def read(self, path: str, split: str | None = None) -> Dataset | DatasetDict:
         """Return the dataset that `path` names; what `datasets` caches of it goes to this output, not beside it."""
-        if not _is_main():
-            return read_dataset(path, split)
         inputs = self.place / UNFINISHED / _INPUTS
         return read_dataset(path, split, links=inputs / str(len([*inputs.glob("*")])))
 
@@ -69,7 +68,8 @@ class KeptSteps:
 def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[NewOutput]:
     """Hold the folder `output` for this command, and fill it when the block has been left without an error.
 
-    Of several processes that a launcher started, the main one does that; the others are given the same names.
+    Of several processes that a launcher started, the main one does that; what the others write is thrown away, but for
+    what goes into `work`, which they share.
 
     Args:
         output: the folder to write.
@@ -86,8 +86,9 @@ def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[N
     made = NewOutput(unfinished / _NEW, output, unfinished / "work")
     if not overwrite:
         refuse_finished(output)
-    if not _is_main():
-        yield made
+    if not is_main():
+        with scratch_folder() as elsewhere:
+            yield NewOutput(elsewhere / _NEW, elsewhere, made.work)
         return
     _refuse_source_or_file(output, source)
     is_new = not output.exists()
@@ -109,7 +110,7 @@ def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[N
             output.rmdir()
 
 
-def _is_main() -> bool:
+def is_main() -> bool:
     """Whether this process is the one, among those that a launcher started, that writes."""
     return os.environ.get("RANK", "0") == "0"
 

@@ -117,14 +117,19 @@ def _readable(ds: Dataset, sources: Sequence[Source]) -> Dataset:
 
 
 def _writing(folder: Path | None, sources: Sequence[Source]) -> AbstractContextManager[None]:
-    """Return what holds the folder while it is written: processes of one launch hold it together."""
+    """Return what holds the folder while it is written: processes that share the work of models hold it together."""
     if folder is None:
         return nullcontext()
-    if "WORLD_SIZE" in os.environ or any(source.costly for source in sources):
+    if any(source.costly for source in sources):
         from hf_midrange.extraction.processes import writing_together
 
         return writing_together(folder)
-    return only_writer(folder)
+    return only_writer(folder) if _is_first() else nullcontext()
+
+
+def _is_first() -> bool:
+    """Whether this process, of those that a launcher started, is the one that keeps what all know."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _read(
@@ -136,7 +141,7 @@ def _read(
         fitted = source if source.fitted else source.learn(rows)
         if not source.fitted and not keep_disguised and not source.derived:
             fitted = _without_disguised(fitted, rows)
-        if folder is not None:
+        if folder is not None and _is_first():
             _keep(fitted, folder)
         splits = {name: passes.read(split, fitted) for name, split in splits.items()}
     working = [name for source in sources for name in source.measured() if name not in source.kept()]

@@ -56,6 +56,7 @@ def writing_together(folder: Path, option: str = "output_dir", leads: bool | Non
     with ExitStack() as stack:
         on_leaders(lambda: stack.enter_context(only_writer(folder, option)), leads)
         yield
+        join_processes().wait_for_everyone()  # nobody lets go of the folder while another still reads or writes there
 
 
 def on_leaders(action: Callable[[], object], leads: bool | None = None) -> None:
