@@ -132,7 +132,7 @@ def picture(cells: Cells, done: dict[float, list[dict]], path: Path) -> None:
                 axis.set_ylabel(f"sorted by {by}")
             if row == 1:
                 axis.set_title(f"tie {tie:.1f}", fontsize=10)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=75)
     plt.close(figure)
 
 
