@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.scores import auc_of, skew_of, view_scores
-from hf_midrange.vectors import MOST_ROWS, Matrix, concept_table, finite_vectors, some_rows, varies
+from hf_midrange.vectors import Matrix, blocks, concept_table, finite_vectors, varies
 
 
 IMAGE_RIDGE, TEXT_RIDGE = 0.01, 0.02
@@ -41,14 +41,9 @@ class View:
     """Whether it is a `view_*` column, made to know little about the class, and not a table of concepts."""
 
     def carriers(self, labels: np.ndarray) -> list[dict[str, object]]:
-        """Return the entries most correlated with the score within classes, strongest first, on `MOST_ROWS` rows."""
+        """Return the entries most correlated with the score within classes, strongest first."""
         found: dict[int, float] = {}
-        rows = some_rows(labels, MOST_ROWS, seed=0)
-        labels, values = labels[rows], _within(self.values[rows], labels[rows])
-        for k in range(self.scores.shape[1]):
-            score = _within(self.scores[rows, k : k + 1], labels)[:, 0]
-            scale = np.sqrt((values**2).sum(axis=0) * (score**2).sum())
-            correlations = np.divide(values.T @ score, scale, out=np.zeros(values.shape[1]), where=scale > 0)
+        for correlations in _correlations(self.values, self.scores, labels):
             for j in np.argsort(-np.abs(correlations), kind="stable")[:CARRIERS]:
                 best = found.get(int(j), 0.0)
                 found[int(j)] = max(best, float(correlations[j]), key=abs)
@@ -118,6 +113,24 @@ def confirmed(findings: Dataset | None) -> set[tuple[str, str]]:
     rows = zip(table["source"], table["concept"], table["confirmed"], table["confounder"], strict=True)
     chosen = ((source, concept) for source, concept, sure, bad in rows if sure and bad)
     return {(source.removeprefix(columns.CONCEPTS_PREFIX), concept) for source, concept in chosen}
+
+
+def _correlations(values: Matrix, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the correlation of each score with each entry within classes, `(C, m)`; 0 where an entry is constant."""
+    own = _within(scores, labels)
+    totals = np.zeros((int(labels.max()) + 1, values.shape[1]))
+    for first, block in blocks(values):
+        here = labels[first : first + len(block)]
+        for k in np.unique(here):
+            totals[k] += block[here == k].sum(axis=0, dtype=np.float64)
+    means = totals / np.maximum(np.bincount(labels), 1)[:, None]
+    products, squares = np.zeros((scores.shape[1], values.shape[1])), np.zeros(values.shape[1])
+    for first, block in blocks(values):
+        centred = block - means[labels[first : first + len(block)]]
+        products += own[first : first + len(block)].T @ centred
+        squares += np.square(centred).sum(axis=0)
+    scale = np.sqrt(squares * np.square(own).sum(axis=0)[:, None])
+    return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
 
 
 def _within(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
