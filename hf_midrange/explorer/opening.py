@@ -79,7 +79,7 @@ def explore(
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
-        run_history=False,
+        run_history=False,  # it would keep what was shown in the browser's storage
     )
     typer.echo(f"the explorer runs at {app.local_url} until it is stopped (Ctrl-C)")
     if block and not hasattr(sys, "ps1"):  # a prompt goes on while the app runs
