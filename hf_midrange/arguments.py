@@ -102,7 +102,12 @@ def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
     """Return the predicted class ids, of shape `(n,)`: `prediction`, or what `head` says of the embeddings."""
     if head is None:
         return columns.labels(ds, columns.PREDICTION)
-    return head(columns.finite_matrix(ds, columns.EMBEDDING)).argmax(dim=1).numpy()
+    import numpy as np
+
+    from hf_midrange.vectors import blocks, finite_vectors
+
+    found = [head(rows).argmax(dim=1).numpy() for _, rows in blocks(finite_vectors(ds, columns.EMBEDDING))]
+    return np.concatenate(found)
 
 
 def named_classifier(model: str) -> PreTrainedModel:
