@@ -41,8 +41,12 @@ def curated_from(
         sources: concept sources, as `annotate` takes them.
         seed: of the halves of `associate` and the subset of `curate`.
         keep: remembers the datasets called `annotated`, `findings` and `curated`.
-        work: folder in which `annotate` keeps what models measure.
+        work: folder in which `annotate` keeps what models measure. Several processes leave this to the main one, which
+            then keeps nothing there: others would have to take part.
     """
+    from accelerate import PartialState
+
+    work = work if PartialState().num_processes == 1 else None
     bands = LogitBands().fit(extracted)
     annotated = keep("annotated", lambda: annotate(bands.transform(extracted), sources, output_dir=work))
     findings = keep("findings", lambda: associate(annotated, seed=seed))
