@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
+    from hf_midrange.commands.outputs import NewOutput
     from hf_midrange.head import LinearHead
-    from hf_midrange.outputs import NewOutput
     from hf_midrange.pipeline import Repair
 
 OF_COLUMNS = {"annotations": "Annotations", "ngrams": "NGrams", "text-style": "TextStyle"}
@@ -104,7 +104,7 @@ def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
         return columns.labels(ds, columns.PREDICTION)
     import numpy as np
 
-    from hf_midrange.vectors import blocks, finite_vectors
+    from hf_midrange.storage.vectors import blocks, finite_vectors
 
     found = [head(rows).argmax(dim=1).numpy() for _, rows in blocks(finite_vectors(ds, columns.EMBEDDING))]
     return np.concatenate(found)
@@ -138,9 +138,9 @@ def repair(extracted: Dataset, model: str, sources: Sequence[Any], new: NewOutpu
     """Do every step after `extract` and write what each gives; after a crash the finished steps are not done again."""
     from datasets.fingerprint import Hasher
 
-    from hf_midrange.datafiles import write_dataset
-    from hf_midrange.outputs import KeptSteps
+    from hf_midrange.commands.outputs import KeptSteps
     from hf_midrange.pipeline import curated_from
+    from hf_midrange.storage.datafiles import write_dataset
 
     made_from = [extracted._fingerprint, [Hasher.hash(source) for source in sources], seed, hm.__version__]
     steps = KeptSteps(new.work / Hasher.hash(made_from))

@@ -14,11 +14,11 @@ from typing import Annotated, TextIO
 import typer
 
 from hf_midrange import __version__
-from hf_midrange.explore_command import explore
-from hf_midrange.extraction_commands import extract, run
-from hf_midrange.finished import AlreadyFinishedError, command
-from hf_midrange.interrupting import interruptible
-from hf_midrange.options import (
+from hf_midrange.commands.explore import explore
+from hf_midrange.commands.extraction import extract, run
+from hf_midrange.commands.finished import AlreadyFinishedError, command
+from hf_midrange.commands.interrupting import interruptible
+from hf_midrange.commands.options import (
     Config,
     Model,
     OnError,
@@ -29,8 +29,8 @@ from hf_midrange.options import (
     Sources,
     Split,
 )
-from hf_midrange.publish_command import publish
-from hf_midrange.report_command import report
+from hf_midrange.commands.publish import publish
+from hf_midrange.commands.report import report
 
 
 app = typer.Typer(
@@ -63,8 +63,8 @@ def bands(
 ) -> None:
     """Add quantile, position and band of every unit; the fitted bands are saved in OUTPUT/bands."""
     import hf_midrange as hm
-    from hf_midrange.datafiles import one_split, pick_split, write_dataset
-    from hf_midrange.outputs import new_output
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.storage.datafiles import one_split, pick_split, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         ds = new.read(dataset)
@@ -91,8 +91,8 @@ def annotate(
     """Add the concepts of every row, one column per source; the fitted sources are saved in OUTPUT/sources."""
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source
-    from hf_midrange.datafiles import write_dataset
-    from hf_midrange.outputs import is_main, new_output
+    from hf_midrange.commands.outputs import is_main, new_output
+    from hf_midrange.storage.datafiles import write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         sources = [concept_source(text) for text in source]
@@ -122,9 +122,9 @@ def associate(
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
-    from hf_midrange.datafiles import one_split, write_dataset
-    from hf_midrange.outputs import new_output
-    from hf_midrange.tables import print_findings
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.commands.tables import print_findings
+    from hf_midrange.storage.datafiles import one_split, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         findings = association.associate(one_split(new.read(dataset, split), dataset), alpha=alpha, seed=seed)
@@ -146,9 +146,9 @@ def curate(
 ) -> None:
     """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
     from hf_midrange import curation
-    from hf_midrange.datafiles import one_split, read_findings, write_dataset
-    from hf_midrange.outputs import new_output
-    from hf_midrange.tables import print_facts
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.commands.tables import print_facts
+    from hf_midrange.storage.datafiles import one_split, read_findings, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         ds = one_split(new.read(dataset, split), dataset)
@@ -173,8 +173,8 @@ def retrain(
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     import hf_midrange as hm
     from hf_midrange.arguments import named_classifier, save_repaired
-    from hf_midrange.datafiles import one_split
-    from hf_midrange.outputs import new_output
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.storage.datafiles import one_split
 
     with new_output(output, curated, overwrite) as new:
         classifier = named_classifier(model)
@@ -197,8 +197,8 @@ def evaluate(
     import hf_midrange as hm
     from hf_midrange import columns
     from hf_midrange.arguments import predictions_of
-    from hf_midrange.datafiles import one_split, read_dataset
-    from hf_midrange.tables import print_facts
+    from hf_midrange.commands.tables import print_facts
+    from hf_midrange.storage.datafiles import one_split, read_dataset
 
     ds = one_split(read_dataset(dataset, split), dataset)
     by = columns.GROUP if columns.GROUP in ds.column_names else columns.LABEL

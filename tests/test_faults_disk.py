@@ -14,8 +14,8 @@ import hf_midrange as hm
 from hf_midrange import cli
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.columns import matrix
-from hf_midrange.datafiles import read_dataset, write_dataset
-from hf_midrange.files import DamagedFileError
+from hf_midrange.storage.datafiles import read_dataset, write_dataset
+from hf_midrange.storage.files import DamagedFileError
 
 
 pytestmark = pytest.mark.timeout(90)

@@ -18,7 +18,7 @@ from test_faults_killing import tied_images
 import hf_midrange as hm
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.columns import matrix
-from hf_midrange.locking import LOCK, only_writer
+from hf_midrange.storage.locking import LOCK, only_writer
 
 
 pytestmark = pytest.mark.timeout(120)

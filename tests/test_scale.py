@@ -16,12 +16,13 @@ from scipy import sparse
 from wide_rows import rows_on_disk, tied_rows
 
 import hf_midrange as hm
-from hf_midrange import columns, memory, vectors
+from hf_midrange import columns
 from hf_midrange.association.halves import discovery_half
 from hf_midrange.curation import STRATEGIES
-from hf_midrange.entries import Entries, by_unit
 from hf_midrange.head import retrain
-from hf_midrange.vectors import Presence, blocks, concept_table, finite_vectors, some_rows, varies
+from hf_midrange.storage import memory, vectors
+from hf_midrange.storage.entries import Entries, by_unit
+from hf_midrange.storage.vectors import Presence, blocks, concept_table, finite_vectors, some_rows, varies
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_entries_are_the_columns_of_the_matrix(units, megabytes, tmp_path_factor
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(memory.WORKING_SET, megabytes)
         if megabytes == "1":
-            patch.setattr("hf_midrange.entries.working_set", lambda: 4 * 2 * 300 * 2)  # two units at a time
+            patch.setattr("hf_midrange.storage.entries.working_set", lambda: 4 * 2 * 300 * 2)  # two units at a time
         ds = tied_rows(300, classes=5)
         whole, entries = columns.matrix(ds, "logits"), Entries(ds, "logits")
         for unit in units:
@@ -147,7 +148,7 @@ def test_curation_in_blocks_is_curation_in_memory(strategy, in_blocks, request):
 def test_findings_do_not_depend_on_the_working_set(monkeypatch):
     ds = tied_rows(2000, classes=4)
     expected = hm.associate(ds).to_dict()
-    monkeypatch.setattr("hf_midrange.entries.working_set", lambda: 2000)  # a unit at a time
+    monkeypatch.setattr("hf_midrange.storage.entries.working_set", lambda: 2000)  # a unit at a time
     monkeypatch.setattr("hf_midrange.bands.reading.working_set", lambda: 2000)
     monkeypatch.setattr(columns, "ROWS_OF_LISTS", 300)
     assert hm.associate(ds).to_dict() == expected

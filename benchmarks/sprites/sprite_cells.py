@@ -20,7 +20,7 @@ from hf_midrange.demo.sprite_images import REGIONS, SHAPES
 from hf_midrange.demo.sprite_network import pixel_tensor
 from hf_midrange.demo.sprites import mean_logits, positions_by_band
 from hf_midrange.figures.similarity import cosines
-from hf_midrange.files import write_atomically
+from hf_midrange.storage.files import write_atomically
 
 
 class Size(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features, List, Value
 
-from hf_midrange.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
+from hf_midrange.storage.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
 
 
 _TABLE, _FACTS = "findings.parquet", "provenance.json"

@@ -20,7 +20,7 @@ from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, 
 from hf_midrange.association.testing import Options, Tested, adjusted, test_all
 from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
-from hf_midrange.memory import returns_pages
+from hf_midrange.storage.memory import returns_pages
 
 
 @returns_pages

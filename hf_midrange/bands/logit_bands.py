@@ -20,7 +20,7 @@ from hf_midrange.bands.sketch import BandSketch
 from hf_midrange.bands.transform import BandColumns, add_columns
 from hf_midrange.bands.unit import UnitBands
 from hf_midrange.bands.warning import Separation, report_units_without_bands, warn_if_memorised
-from hf_midrange.memory import returns_pages
+from hf_midrange.storage.memory import returns_pages
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_midrange.bands.unit import UnitBands
-from hf_midrange.files import intact, read_sealed, sealed, write_atomically
-from hf_midrange.restoring import restored
+from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.storage.restoring import restored
 
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from hf_midrange.concepts.callables import Names
 from hf_midrange.concepts.disguise import disguised
 from hf_midrange.concepts.source import Batch, Source, refuse_nulls, refuse_unreadable
 from hf_midrange.concepts.unreadable import readable
-from hf_midrange.files import write_atomically
-from hf_midrange.locking import only_writer
-from hf_midrange.memory import returns_pages
-from hf_midrange.vectors import MOST_ROWS, some_rows
+from hf_midrange.storage.files import write_atomically
+from hf_midrange.storage.locking import only_writer
+from hf_midrange.storage.memory import returns_pages
+from hf_midrange.storage.vectors import MOST_ROWS, some_rows
 
 
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)

@@ -14,7 +14,7 @@ from hf_midrange.association.halves import discovery_half
 from hf_midrange.concepts.cluster_names import over_represented
 from hf_midrange.concepts.clusters import distances, fitted_centres, nearest, stable_number
 from hf_midrange.concepts.source import Batch, WordSource
-from hf_midrange.vectors import MOST_ROWS, some_rows
+from hf_midrange.storage.vectors import MOST_ROWS, some_rows
 
 
 CLIP = 4.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hf_midrange.files import (
+from hf_midrange.storage.files import (
     DamagedFileError,
     intact,
     read_sealed,

@@ -15,7 +15,7 @@ from hf_midrange import columns
 from hf_midrange.concepts.measured import MeasuredRows
 from hf_midrange.concepts.source import Batch, Source
 from hf_midrange.concepts.unreadable import UNREADABLE, refuse_first_unreadable
-from hf_midrange.memory import pages_returned
+from hf_midrange.storage.memory import pages_returned
 
 
 SHARD_ROWS = 2048

@@ -12,8 +12,8 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.files import intact, read_sealed, sealed, write_atomically
-from hf_midrange.restoring import restored
+from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.storage.restoring import restored
 
 
 Batch = Mapping[str, Sequence[Any]]

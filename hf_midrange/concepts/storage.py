@@ -16,7 +16,7 @@ from hf_midrange.concepts.source import FILE, REFIT
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.zero_shot import ZeroShot
-from hf_midrange.files import read_json
+from hf_midrange.storage.files import read_json
 
 
 if TYPE_CHECKING:

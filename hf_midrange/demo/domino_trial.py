@@ -13,8 +13,8 @@ from rich.console import Console
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.commands.tables import print_table
 from hf_midrange.demo.dominoes import CLASSES, SOURCES, digits, dominoes
-from hf_midrange.tables import print_table
 
 
 if TYPE_CHECKING:

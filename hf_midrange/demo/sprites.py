@@ -13,10 +13,10 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from hf_midrange import columns
+from hf_midrange.commands.tables import print_table
 from hf_midrange.demo.sprite_images import REGIONS, SHAPES, TIED_REGION, sprite_dataset
 from hf_midrange.demo.sprite_network import pixel_tensor, train_network
 from hf_midrange.scoring import wilson_interval
-from hf_midrange.tables import print_table
 
 
 TIE = 0.9

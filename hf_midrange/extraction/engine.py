@@ -30,7 +30,7 @@ from hf_midrange.extraction.positions import START, Position, Positions
 from hf_midrange.extraction.processes import is_mine, leads_folder, writing_together
 from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
 from hf_midrange.extraction.shards import Shard, ShardFolder, computed, output_features
-from hf_midrange.shard_records import mapped, read_record, shard_paths
+from hf_midrange.storage.shard_records import mapped, read_record, shard_paths
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 
-from hf_midrange.locking import only_writer
+from hf_midrange.storage.locking import only_writer
 
 
 def join_processes() -> PartialState:

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from hf_midrange.files import DamagedFileError, intact, read_sealed, sealed, write_atomically
-from hf_midrange.restoring import value_of
+from hf_midrange.storage.files import DamagedFileError, intact, read_sealed, sealed, write_atomically
+from hf_midrange.storage.restoring import value_of
 
 
 WEIGHTS_FILE, CONFIG_FILE = "head.safetensors", "head.json"

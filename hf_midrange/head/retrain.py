@@ -14,8 +14,8 @@ from hf_midrange.head.convex import Penalty
 from hf_midrange.head.correction import fit_head
 from hf_midrange.head.linear_head import LinearHead
 from hf_midrange.head.streamed import Embeddings, Streamed
-from hf_midrange.memory import returns_pages, working_set
-from hf_midrange.vectors import MOST_ROWS, Matrix, finite_vectors, some_rows
+from hf_midrange.storage.memory import returns_pages, working_set
+from hf_midrange.storage.vectors import MOST_ROWS, Matrix, finite_vectors, some_rows
 
 
 @returns_pages

@@ -16,7 +16,6 @@ from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
 from hf_midrange.association.findings import provenance
-from hf_midrange.memory import pages_returned
 from hf_midrange.publishing import gather
 from hf_midrange.publishing.cards import dataset_card
 from hf_midrange.publishing.commit import commit, files_in
@@ -27,7 +26,8 @@ from hf_midrange.publishing.parquet import batches, write_shards
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.splits import common_features, recoded
 from hf_midrange.publishing.target import State, Target, open_target
-from hf_midrange.scratch import scratch_folder
+from hf_midrange.storage.memory import pages_returned
+from hf_midrange.storage.scratch import scratch_folder
 
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from hf_midrange.publishing.commit import commit, files_in
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.target import State, Target, open_target
-from hf_midrange.scratch import scratch_folder
+from hf_midrange.storage.scratch import scratch_folder
 
 
 if TYPE_CHECKING:

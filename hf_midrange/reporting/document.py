@@ -13,8 +13,6 @@ from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
 from hf_midrange.association.mislabels import suspected_mislabels
-from hf_midrange.files import write_atomically
-from hf_midrange.memory import returns_pages
 from hf_midrange.publishing.gather import shareable, versions
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of
@@ -25,6 +23,8 @@ from hf_midrange.reporting.groups import groups_of
 from hf_midrange.reporting.reading import Material, read
 from hf_midrange.reporting.thumbnails import thumbnails
 from hf_midrange.reporting.verdict import verdict_of
+from hf_midrange.storage.files import write_atomically
+from hf_midrange.storage.memory import returns_pages
 
 
 if TYPE_CHECKING:

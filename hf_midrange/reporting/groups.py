@@ -16,7 +16,7 @@ from hf_midrange.curation.trial import held_out_predictions
 from hf_midrange.reporting.facts import Groups, Scored
 from hf_midrange.reporting.reading import Material
 from hf_midrange.scoring import group_metrics
-from hf_midrange.vectors import blocks, finite_vectors
+from hf_midrange.storage.vectors import blocks, finite_vectors
 
 
 if TYPE_CHECKING:

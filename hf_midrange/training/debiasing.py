@@ -24,14 +24,14 @@ import hf_midrange
 from hf_midrange import columns
 from hf_midrange.arguments import usual_sources
 from hf_midrange.classifier import label_names, last_linear, number_of_labels
-from hf_midrange.datafiles import one_split, read_dataset, write_dataset
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Processor
 from hf_midrange.extraction.manifest import model_key
-from hf_midrange.files import write_atomically
 from hf_midrange.head import LinearHead, retrain_head
 from hf_midrange.pipeline import curated_from
+from hf_midrange.storage.datafiles import one_split, read_dataset, write_dataset
+from hf_midrange.storage.files import write_atomically
 from hf_midrange.training.batches import LABEL_COLUMNS
 
 

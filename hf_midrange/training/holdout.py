@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_midrange.columns import SOURCE_ID
-from hf_midrange.files import intact, read_sealed, sealed, write_atomically
-from hf_midrange.restoring import restored
+from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.storage.restoring import restored
 from hf_midrange.training.batches import LABEL_COLUMNS
 from hf_midrange.training.reading import column_names, has_own_transform
 

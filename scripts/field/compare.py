@@ -7,8 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-from hf_midrange.datafiles import read_dataset
 from hf_midrange.field import READERS, compared, markdown
+from hf_midrange.storage.datafiles import read_dataset
 
 
 def main() -> None:

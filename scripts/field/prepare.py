@@ -6,8 +6,8 @@ python scripts/field/prepare.py waterbirds data/waterbird_complete95_forest2wate
 import argparse
 from pathlib import Path
 
-from hf_midrange.datafiles import write_dataset
 from hf_midrange.field import READERS
+from hf_midrange.storage.datafiles import write_dataset
 
 
 def main() -> None:

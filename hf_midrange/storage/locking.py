@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hf_midrange.files import explained, remove_unfinished
+from hf_midrange.storage.files import explained, remove_unfinished
 
 
 LOCK = ".in-use"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
-from hf_midrange.datafiles import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
-from hf_midrange.files import explained, write_atomically
-from hf_midrange.finished import FINISHED, mark_finished, refuse_finished
-from hf_midrange.locking import LOCK, only_writer
-from hf_midrange.scratch import scratch_folder
+from hf_midrange.commands.finished import FINISHED, mark_finished, refuse_finished
+from hf_midrange.storage.datafiles import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
+from hf_midrange.storage.files import explained, write_atomically
+from hf_midrange.storage.locking import LOCK, only_writer
+from hf_midrange.storage.scratch import scratch_folder
 
 
 UNFINISHED = ".unfinished"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_midrange.options import Config, Overwrite, Source, Split
+from hf_midrange.commands.options import Config, Overwrite, Source, Split
 
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def explore(
 
     DATASET is best what `curate` wrote. Needs the extra: pip install 'hf-midrange[explore]'.
     """
-    from hf_midrange.datafiles import one_split, read_dataset, read_findings
     from hf_midrange.explorer.opening import require_gradio
+    from hf_midrange.storage.datafiles import one_split, read_dataset, read_findings
 
     try:
         require_gradio()
@@ -51,9 +51,9 @@ def explore(
 def _write_space(
     dataset: str, split: str | None, findings: Dataset | None, space: str, output: Path, overwrite: bool
 ) -> None:
-    from hf_midrange.datafiles import one_split
+    from hf_midrange.commands.outputs import new_output
     from hf_midrange.explorer.space import write_space
-    from hf_midrange.outputs import new_output
+    from hf_midrange.storage.datafiles import one_split
 
     with new_output(output, dataset, overwrite) as new:
         write_space(one_split(new.read(dataset, split), dataset), findings, space, new.folder)

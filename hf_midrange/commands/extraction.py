@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_midrange.options import (
+from hf_midrange.commands.options import (
     BatchSize,
     Config,
     Model,
@@ -43,8 +43,8 @@ def extract(
     from accelerate import PartialState
 
     import hf_midrange as hm
-    from hf_midrange.datafiles import write_dataset
-    from hf_midrange.outputs import new_output
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.storage.datafiles import write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         extracted = hm.extract(
@@ -88,9 +88,9 @@ def run(
 
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source, repair, usual_sources
-    from hf_midrange.datafiles import one_split
-    from hf_midrange.outputs import new_output
-    from hf_midrange.tables import print_facts, print_findings
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.commands.tables import print_facts, print_findings
+    from hf_midrange.storage.datafiles import one_split
 
     shards = _shards_of(output)
     with new_output(output, dataset, overwrite) as new:

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
-from hf_midrange.memory import working_set
+from hf_midrange.storage.memory import working_set
 
 
 class Entries:

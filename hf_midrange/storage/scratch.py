@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hf_midrange.locking import LOCK, only_writer
+from hf_midrange.storage.locking import LOCK, only_writer
 
 
 _PREFIX = "hf-midrange-"

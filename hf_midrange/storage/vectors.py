@@ -36,11 +36,15 @@ class Vectors:
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """Return some rows: a slice, row numbers, or a boolean array."""
+        numbers: range | np.ndarray
         if isinstance(rows, slice):
-            return columns.matrix(self.ds.select(range(*rows.indices(len(self)))), self.column)
-        numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
+            numbers = range(*rows.indices(len(self)))
+        else:
+            numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
         if not len(numbers):
             return np.empty((0, self.shape[1]), dtype=self.dtype)
+        if isinstance(numbers, range):
+            return columns.matrix(self.ds.select(numbers), self.column)
         first, last = int(numbers.min()), int(numbers.max()) + 1
         if last - first <= 4 * len(numbers):  # reading on is faster than jumping
             return self[first:last][numbers - first]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_midrange.configfile import read_config
+from hf_midrange.commands.configfile import read_config
 
 
 Source = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_midrange.options import Config, Output, Overwrite, Seed, Source, Split
+from hf_midrange.commands.options import Config, Output, Overwrite, Seed, Source, Split
 
 
 def report(
@@ -27,8 +27,8 @@ def report(
     DATASET is what `associate` or, better, `curate` was given or wrote: with bands, concepts, and images or texts.
     """
     import hf_midrange as hm
-    from hf_midrange.datafiles import one_split, read_findings
-    from hf_midrange.outputs import new_output
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.storage.datafiles import one_split, read_findings
 
     with new_output(output, dataset, overwrite) as new:
         made = hm.report(

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_d
 from datasets.exceptions import DatasetGenerationError
 
 from hf_midrange import columns
-from hf_midrange.files import (
+from hf_midrange.storage.files import (
     DamagedFileError,
     explained,
     intact,
@@ -20,7 +20,7 @@ from hf_midrange.files import (
     sha256_of,
     write_atomically,
 )
-from hf_midrange.memory import returns_pages
+from hf_midrange.storage.memory import returns_pages
 
 
 READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}

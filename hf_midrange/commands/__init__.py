@@ -1,0 +1,1 @@
+"""What `hf-midrange` and `scripts/` are made of: options, output folders, and the longer commands."""
