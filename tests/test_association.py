@@ -134,6 +134,12 @@ def test_findings_survive_saving(tmp_path):
     assert "not tested" in text or "discovered" in text
 
 
+def test_a_notebook_shows_findings_as_their_table(tmp_path):
+    findings = associate(simulated())
+    assert findings._repr_html_() == findings_table(findings)._repr_html_()
+    assert "tags: tied" in load_findings(save_findings(findings, tmp_path / "findings"))._repr_html_()
+
+
 def test_no_finding_is_an_empty_dataset_with_the_same_columns():
     ds = simulated().select_columns(["label", "logits", "concepts_tags"])
     nothing = associate(ds, alpha=1e-300)

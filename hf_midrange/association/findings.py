@@ -68,10 +68,17 @@ above one of the same label without it (`auc`, `auc_p`). `p_at_top` and `found_a
 top band alone would have shown."""
 
 
-def findings_dataset(columns: Mapping[str, Sequence[Any]], facts: Mapping[str, Any]) -> Dataset:
+class Findings(Dataset):
+    """The dataset of findings, which a notebook shows as `findings_table` does."""
+
+    def _repr_html_(self) -> str:
+        return findings_table(self)._repr_html_()
+
+
+def findings_dataset(columns: Mapping[str, Sequence[Any]], facts: Mapping[str, Any]) -> Findings:
     """Return the findings, with where they come from in the dataset's own description."""
     info = DatasetInfo(description=json.dumps(facts), features=FEATURES)
-    return Dataset.from_dict({name: columns[name] for name in FEATURES}, features=FEATURES, info=info)
+    return Findings.from_dict({name: columns[name] for name in FEATURES}, features=FEATURES, info=info)
 
 
 def provenance(findings: Dataset) -> dict[str, Any]:
