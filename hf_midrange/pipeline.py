@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,13 @@ def curated_from(
 
     work = work if PartialState().num_processes == 1 else None
     bands = LogitBands().fit(extracted)
-    annotated = keep("annotated", lambda: annotate(bands.transform(extracted), sources, output_dir=work))
+    annotated = keep("annotated", lambda: _annotated(bands.transform(extracted), sources, work))
     findings = keep("findings", lambda: associate(annotated, seed=seed))
     return Repair(bands, findings, keep("curated", lambda: curate(annotated, findings, seed=seed)))
+
+
+def _annotated(banded: Dataset, sources: Sequence[Any], work: Path | None) -> Dataset:
+    with warnings.catch_warnings():
+        # The trainer's own model is an object: its source is not wanted as a file, what it measured is.
+        warnings.filterwarnings("ignore", message=".* cannot be saved: `model`")
+        return annotate(banded, sources, output_dir=work)
