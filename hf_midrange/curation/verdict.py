@@ -14,6 +14,7 @@ from hf_midrange.curation.default import (
     TIED_CONFIRMATION,
 )
 from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
+from hf_midrange.curation.selection import MINIMUM
 
 
 BARELY = 1.2
@@ -40,11 +41,7 @@ def judge(report: dict[str, Any]) -> tuple[str, str]:
 
 def _doubt(report: dict[str, Any]) -> str:
     """Say why no sign was seen, in a view or in the embedding."""
-    skew = report["embedding_skew"]
-    alone = f"the embedding's opposite skew {skew:.2f} is not above {SIGN_IN_EMBEDDING}"
-    if skew > SIGN_IN_EMBEDDING:
-        alone = f"rows that lie low in the embedding gain {report['embedding_gain']:.2f} when learnt from each other"
-        alone += f" (tied: above {LEARNT})"
+    alone = _doubt_in_embedding(report)
     if report["rule"] != "embedding":
         view = next(view for view in report["views"] if view["name"] == report["view"])
         figures = [
@@ -52,9 +49,21 @@ def _doubt(report: dict[str, Any]) -> str:
             f"{view['skew']:.2f} (tied: above {APART})",
             f"the network is {report['deficit']:.2f} ± {report['deficit_error']:.2f} less accurate on its contrary "
             f"rows (or surely above {DEFICIT})",
-            f"the embedding confirms them with AUC {report['confirmation']:.2f} (or above {TIED_CONFIRMATION})",
+            f"the embedding confirms them with AUC {report['confirmation']:.2f} (or above {TIED_CONFIRMATION}, if the "
+            "network is less accurate there)",
         ]
         return f"{view['name']} shows no tie: {', '.join(figures)}, and {alone}"
     known = [view["name"] for view in report["views"] if view["skew"] < IS_CLASS]
     lack = f"the views at hand ({', '.join(known)}) are the class itself" if known else "there is no side view"
     return f"{lack} and {alone}"
+
+
+def _doubt_in_embedding(report: dict[str, Any]) -> str:
+    if report["embedding_skew"] <= SIGN_IN_EMBEDDING:
+        return f"the embedding's opposite skew {report['embedding_skew']:.2f} is not above {SIGN_IN_EMBEDDING}"
+    if "embedding_gain" not in report:
+        return f"fewer than {MINIMUM} rows of each class lie low in the embedding"
+    return (
+        f"rows that lie low in the embedding gain {report['embedding_gain']:.2f} when learnt from each other (tied: "
+        f"above {LEARNT}, in no class below 0, and beyond chance)"
+    )
