@@ -116,6 +116,8 @@ def test_ctrl_c_ends_a_command_at_once_and_it_goes_on_later(wait, vit, tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-c", SLEEPY.replace("WAIT", wait), tmp_path / "log", *words],
         env=ONE_THREAD, stderr=subprocess.PIPE, text=True,
+        # Where the tests were started in a shell's background, Ctrl-C is ignored by all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not (tmp_path / "log").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -123,7 +125,7 @@ def test_ctrl_c_ends_a_command_at_once_and_it_goes_on_later(wait, vit, tmp_path)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, said = process.communicate(timeout=30)
-    assert time.monotonic() - began < 4  # 2 on a machine with nothing else to do
+    assert time.monotonic() - began < 20  # 2 on a machine with nothing else to do; the product alone takes a minute
     assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("interrupted: what is finished is kept")
