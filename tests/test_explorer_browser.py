@@ -57,7 +57,8 @@ def serving(command, port, folder, **environment):
     log = folder / "server.log"
     with log.open("w") as out:
         env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=env)
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - it may be ignored in a background
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=env, preexec_fn=heard)
         try:
             _wait_for(f"http://127.0.0.1:{port}", process, log)
             yield f"http://127.0.0.1:{port}"

@@ -17,11 +17,12 @@ from scipy.stats import binomtest
 
 from hf_midrange.curation.evidence import Evidence
 from hf_midrange.curation.scores import mean_over_classes, skew_of
-from hf_midrange.curation.selection import MINIMUM, Selection
+from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.ties import (
     EMBEDDING_EDGE,
     Reading,
     Tie,
+    any_low,
     deficit,
     first_reading,
     later_reading,
@@ -142,7 +143,7 @@ def by_embedding(evidence: Evidence) -> Selection:
     tie = tie_by_position("embedding score", "embedding", EMBEDDING_EDGE, evidence.scores, evidence.labels)
     found = selection_of([tie], evidence)
     found.facts.update(view=None, rule="embedding", embedding_skew=skew, sign=False)
-    if skew > SIGN_IN_EMBEDDING and _low_in_some_class(tie, evidence):
+    if skew > SIGN_IN_EMBEDDING and any_low(tie.positions, evidence.labels, tie.edge):
         predictions = held_out_predictions(evidence, found)
         found = replace(found, held_out=predictions)
         gains = _gains(predictions, tie.contrary, evidence)
@@ -150,12 +151,6 @@ def by_embedding(evidence: Evidence) -> Selection:
         learnt = gain > LEARNT and min(gains) >= 0 and _by_chance(predictions, tie.contrary, evidence) <= CHANCE
         found.facts.update(embedding_gain=gain, sign=learnt)
     return found
-
-
-def _low_in_some_class(tie: Tie, evidence: Evidence) -> bool:
-    """Return whether any class has rows enough below the edge; else its lowest rows merely fill up the minimum."""
-    low = evidence.labels[tie.positions < tie.edge]
-    return bool(np.bincount(low, minlength=1).max() >= MINIMUM)
 
 
 def _gains(predictions: np.ndarray, contrary: np.ndarray, evidence: Evidence) -> list[float]:

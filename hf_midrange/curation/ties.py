@@ -19,7 +19,7 @@ from hf_midrange.curation.scores import (
     units,
     weighted_auc,
 )
-from hf_midrange.curation.selection import Reasons, Selection, lowest, split_by_contrary
+from hf_midrange.curation.selection import MINIMUM, Reasons, Selection, lowest, split_by_contrary
 from hf_midrange.curation.views import View
 
 
@@ -114,11 +114,19 @@ def tie_by_position(name: str, rule: str, edge: float, scores: np.ndarray, label
 
 
 def confirmation_of(scores: np.ndarray, evidence: Evidence) -> float:
-    """Return the AUC with which scores find the rows low in the embedding score, averaged over labels."""
+    """Return the AUC with which scores find the rows low in the embedding score, averaged over labels; else NaN."""
     labels = evidence.labels
-    low = lowest(own_position(evidence.scores, labels), labels, EMBEDDING_EDGE)
+    positions = own_position(evidence.scores, labels)
+    if not any_low(positions, labels, EMBEDDING_EDGE):
+        return float("nan")
+    low = lowest(positions, labels, EMBEDDING_EDGE)
     own = scores[np.arange(len(labels)), labels]
     return mean_over_classes([auc(-own[labels == k], low[labels == k]) for k in range(len(evidence.classes))])
+
+
+def any_low(positions: np.ndarray, labels: np.ndarray, edge: float) -> bool:
+    """Return whether any class has rows enough below the edge; else its lowest rows merely fill up the minimum."""
+    return bool(np.bincount(labels[positions < edge], minlength=1).max() >= MINIMUM)
 
 
 def deficit(contrary: np.ndarray, evidence: Evidence) -> tuple[float, float]:

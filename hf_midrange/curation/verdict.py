@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hf_midrange.curation.default import (
@@ -49,13 +50,21 @@ def _doubt(report: dict[str, Any]) -> str:
             f"{view['skew']:.2f} (tied: above {APART})",
             f"the network is {report['deficit']:.2f} ± {report['deficit_error']:.2f} less accurate on its contrary "
             f"rows (or surely above {DEFICIT})",
-            f"the embedding confirms them with AUC {report['confirmation']:.2f} (or above {TIED_CONFIRMATION}, if the "
-            "network is less accurate there)",
+            _confirmed(report["confirmation"]),
         ]
         return f"{view['name']} shows no tie: {', '.join(figures)}, and {alone}"
     known = [view["name"] for view in report["views"] if view["skew"] < IS_CLASS]
     lack = f"the views at hand ({', '.join(known)}) are the class itself" if known else "there is no side view"
     return f"{lack} and {alone}"
+
+
+def _confirmed(auc: float) -> str:
+    if math.isnan(auc):
+        return "no rows lie low in the embedding to confirm them"
+    return (
+        f"the embedding confirms them with AUC {auc:.2f} (or above {TIED_CONFIRMATION}, if the network is less "
+        "accurate there)"
+    )
 
 
 def _doubt_in_embedding(report: dict[str, Any]) -> str:
