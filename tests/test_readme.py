@@ -37,7 +37,7 @@ def striped_images(rows, seed):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def reader(tmp_path_factory):
     """A folder with what README calls my-images, test-split and me/my-classifier."""
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
@@ -63,21 +63,21 @@ def test_the_two_commands_are_make_targets():
         subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_each_command_runs_as_printed(workplace):
+def test_each_command_runs_as_printed(reader):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-midrange")]
     local = [command for command in commands if not command.startswith("hf-midrange publish")]
     assert len(local) == 2
     for command in local:
         typed = [sys.executable, "-m", "hf_midrange.cli", *shlex.split(command)[1:]]
-        done = subprocess.run(typed, cwd=workplace, capture_output=True, text=True)
+        done = subprocess.run(typed, cwd=reader, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_python_of_readme_runs(workplace, monkeypatch):
+def test_the_python_of_readme_runs(reader, monkeypatch):
     from datasets import load_from_disk
     from transformers import AutoModelForImageClassification
 
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(reader)
     model = AutoModelForImageClassification.from_pretrained("me/my-classifier")
     names = {"dataset": load_from_disk("my-images"), "model": model}
     code, _, _ = blocks("python")
@@ -130,14 +130,14 @@ for command in COMMANDS:
 """
 
 
-def test_sharing_works_against_a_hub(workplace, tmp_path):
+def test_sharing_works_against_a_hub(reader, tmp_path):
     """After the two tests above, whose results it publishes."""
     *_, code = blocks("python")
     commands = [line for block in blocks("bash") for line in block.splitlines() if "hf-midrange publish" in line]
     script = SHARE.replace("CODE", repr(code)).replace("COMMANDS", repr([shlex.split(c)[1:] for c in commands]))
     token = "hf_" + "a" * 34
     with running(tmp_path / "hub", {token: {"name": "me"}}) as server:
-        done = server.run(f"import os; os.chdir({str(workplace)!r})\n{script}", tmp_path / "home", token)
+        done = server.run(f"import os; os.chdir({str(reader)!r})\n{script}", tmp_path / "home", token)
         assert done.returncode == 0, done.stderr
         assert token not in done.stdout + done.stderr
         assert len(re.findall("published http", done.stdout)) == len(commands) == 2
