@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset
 
 from hf_midrange import columns
+from hf_midrange.bands.reading import batch_rows
 from hf_midrange.bands.unit import UnitBands
 
 
@@ -27,10 +28,11 @@ class BandColumns:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return `table` with the band columns added or replaced, or the band columns alone."""
         values = self._values(table)
+        by_unit = np.ascontiguousarray(values.T)
         added = {
-            columns.QUANTILE: np.stack([u.quantile(values[:, k]) for k, u in enumerate(self.units)], axis=1),
-            columns.POSITION: np.stack([u.position(values[:, k]) for k, u in enumerate(self.units)], axis=1),
-            columns.BAND: np.stack([u.band(values[:, k]) for k, u in enumerate(self.units)], axis=1),
+            columns.QUANTILE: np.stack([u.quantile(v) for u, v in zip(self.units, by_unit, strict=True)], axis=1),
+            columns.POSITION: np.stack([u.position(v) for u, v in zip(self.units, by_unit, strict=True)], axis=1),
+            columns.BAND: np.stack([u.band(v) for u, v in zip(self.units, by_unit, strict=True)], axis=1),
         }
         if self.alone:
             return pa.table({name: columns.vector_arrow(array) for name, array in added.items()})
@@ -60,7 +62,12 @@ def add_columns(ds: Dataset | IterableDataset, function: BandColumns) -> Any:  #
         raise ValueError("the dataset has no rows")
     features, narrow = _new_features(len(function.units)), ds.select_columns([function.column]).with_format("arrow")
     made = narrow.map(
-        replace(function, alone=True), batched=True, features=features, remove_columns=[function.column], desc="Bands"
+        replace(function, alone=True),
+        batched=True,
+        batch_size=batch_rows(len(function.units)),
+        features=features,
+        remove_columns=[function.column],
+        desc="Bands",
     )
     return columns.beside(ds, made, features).with_format(ds.format["type"], **ds.format["format_kwargs"])
 
