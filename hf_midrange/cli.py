@@ -122,15 +122,17 @@ def associate(
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
-    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
     from hf_midrange.commands.tables import print_findings
     from hf_midrange.storage.datafiles import one_split, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
-        findings = association.associate(one_split(new.read(dataset, split), dataset), alpha=alpha, seed=seed)
+        ds = one_split(new.read(dataset, split), dataset)
+        findings = association.associate(ds, alpha=alpha, seed=seed, distributed=is_one_of_several())
         write_dataset(findings, new.folder)
-    print_findings(findings, rows)
-    typer.echo(f"wrote {output}")
+    if is_main():
+        print_findings(findings, rows)
+        typer.echo(f"wrote {output}")
 
 
 @app.command()

@@ -1,11 +1,9 @@
 """Find which concepts fill which band of which logit: `hf-midrange associate`, as a file for `accelerate launch`."""
 
-import os
 import sys
 
 from hf_midrange.cli import main
 
 
-# Of several processes one does the work: it uses no model, and they would write the same files.
-if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
+if __name__ == "__main__":
     main(["associate", *sys.argv[1:]])

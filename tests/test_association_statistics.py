@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from hf_midrange.association.counting import count_unit, occurrences
 from hf_midrange.association.exact import mid_p_values
-from hf_midrange.association.profile import profile, shape_of, trend_and_hump
+from hf_midrange.association.profile import equal_bins, profile, shape_of, trend_and_hump
 from hf_midrange.association.screening import margins, unit_sides
 from hf_midrange.association.sides import orient
 from hf_midrange.association.sides import testable_sides as sides_with_rows
@@ -257,7 +257,7 @@ def test_shapes(hits, shape):
 
 def test_profile_bins_are_equal_shares_of_the_ranks():
     ranks, has = np.arange(100.0), np.arange(100) >= 60
-    found = profile(ranks[::-1], has[::-1])
+    found = profile(equal_bins(ranks[::-1]), has[::-1])
     assert found.prevalence.tolist() == [0, 0, 0, 1, 1]
     assert found.low[0] == pytest.approx(0, abs=1e-12)
     assert found.shape == "rising"

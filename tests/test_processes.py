@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features
+from hypothesis import given
+from hypothesis import strategies as st
 from test_streaming import FEATURES, network, picture, pixels
 
 import hf_midrange as hm
+from hf_midrange.association import provenance
 from hf_midrange.columns import matrix
 from hf_midrange.extraction import processes
+from hf_midrange.sharing import Share
 
 
 BATCH, SHARD = 2, 3
@@ -25,13 +29,13 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np, torch
 from accelerate import PartialState
-from test_processes import COUNTS, every_way, repaired
+from test_processes import COUNTS, associated, every_way, repaired
 
 torch.set_num_threads(1)
 out = sys.argv[2]
 found = {name: values for rows in COUNTS for name, values in every_way(rows, out).items()}
 state = PartialState()
-found |= repaired()
+found |= repaired() | associated()
 np.savez(f"{out}/found-{state.process_index}.npz", **found)
 state.wait_for_everyone()
 state.destroy_process_group()
@@ -100,6 +104,16 @@ def repaired():
     return {"weight": np.asarray(curated["weight"][:]), "head": head.weight.numpy()}
 
 
+def associated(distributed=True):
+    """Return findings of units that the processes divide; of three, one process has more than the other."""
+    from wide_rows import tied_rows
+
+    found = hm.associate(tied_rows(900, classes=3), distributed=distributed)
+    facts = provenance(found)
+    kept = {name: facts[name] for name in ("tested", "not_tested", "power", "observed_cuts")}
+    return {"findings": np.array(json.dumps([found.to_dict(), kept]))}
+
+
 def launched(script, count, folder):
     (folder / "launched.py").write_text(script)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
@@ -121,9 +135,11 @@ def one_thread():
 def test_two_processes_give_the_bits_of_one_for_any_number_of_rows(tmp_path):
     (tmp_path / "alone").mkdir()
     alone = {name: values for count in COUNTS for name, values in every_way(count, tmp_path / "alone").items()}
-    alone |= repaired()
+    alone |= repaired() | associated()
     for count in COUNTS:
         assert len(alone[f"{count} on disk"]) == count
+    assert alone["findings"] == associated(distributed=False)["findings"]
+    assert json.loads(str(alone["findings"]))[0]["unit"]
     for found in launched(TOGETHER, 2, tmp_path):
         assert set(found.files) == set(alone)
         for name, values in alone.items():
@@ -202,6 +218,13 @@ def test_a_merge_refuses_other_runs_and_damaged_shards(nodes, tmp_path):
     with pytest.raises(ValueError, match="shard-000001.arrow is not what was written"):
         hm.merge_shards([tmp_path / "copy"], tmp_path / "merged")
     assert not (tmp_path / "merged" / "manifest.json").exists()
+
+
+@given(items=st.lists(st.integers()), processes=st.integers(1, 9))
+def test_shares_are_all_of_the_work_and_alike(items, processes):
+    parts = [Share(number, processes).part(items) for number in range(processes)]
+    assert [item for part in parts for item in part] == items
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_processes_that_share_a_folder_have_one_leader(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from hf_midrange.association.profile import Profile, profile
+from hf_midrange.association.profile import Profile, equal_bins, profile
 from hf_midrange.association.ranks import label_ranks, stratified_shift
 from hf_midrange.association.sides import Sides, orient, testable_sides
 from hf_midrange.association.stratified import (
@@ -129,10 +129,9 @@ def _whole_range(whole: Problem, values: np.ndarray, member: int | None, concept
         made: list[dict[str, Any]] = [dict.fromkeys(RANGE) for _ in kept]
         side = strata[whole.ids]
         if side.any():
-            shift = stratified_shift(ranked, whole.ids, table, strata)
+            shift, bins = stratified_shift(ranked, whole.ids, table, strata), equal_bins(values[side])
             made = [
-                _of_range(profile(values[side], _column(table, j)[side]), shift.auc[j], shift.p[j])
-                for j in range(len(kept))
+                _of_range(profile(bins, _column(table, j)[side]), shift.auc[j], shift.p[j]) for j in range(len(kept))
             ]
         found |= {f"{name}_{key}": [made[j][key] for j in where] for key in RANGE}
     return found

@@ -29,8 +29,9 @@ def same_concepts(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> 
     """
     table = sparse.csr_matrix(present, dtype=np.float64)
     covariance, largest, chance = np.zeros((3, table.shape[1], table.shape[1]))
-    for label in range(classes):
-        rows = table[ids == label]
+    order = np.argsort(ids, kind="stable")
+    for own in np.split(order, np.searchsorted(ids[order], np.arange(1, classes))):
+        rows = table[own]
         n, hits = max(rows.shape[0], 1), np.asarray(rows.sum(axis=0)).ravel()
         covariance += (rows.T @ rows).toarray() - np.outer(hits, hits) / n
         fewer, more = np.minimum.outer(hits, hits), np.maximum.outer(hits, hits)

@@ -28,15 +28,20 @@ class Profile(NamedTuple):
     """Of the inner bins against the two ends, two-sided."""
 
 
-def profile(ranks: np.ndarray, has: np.ndarray) -> Profile:
+def equal_bins(values: np.ndarray) -> np.ndarray:
+    """Return the bin of each value, of shape `(n,)`: fifths of the rows from the bottom up."""
+    bins = np.empty(len(values), dtype=np.int64)
+    bins[np.argsort(values, kind="stable")] = np.arange(len(values)) * BINS // max(len(values), 1)
+    return bins
+
+
+def profile(bins: np.ndarray, has: np.ndarray) -> Profile:
     """Return the profile of one concept over the rows of one side.
 
     Args:
-        ranks: the unit's values or ranks on these rows, of shape `(n,)`.
+        bins: `equal_bins` of the unit's values on these rows.
         has: which of the rows have the concept, boolean.
     """
-    bins = np.empty(len(ranks), dtype=np.int64)
-    bins[np.argsort(ranks, kind="stable")] = np.arange(len(ranks)) * BINS // max(len(ranks), 1)
     totals = np.bincount(bins, minlength=BINS).astype(np.float64)
     hits = np.bincount(bins, weights=has, minlength=BINS)
     with np.errstate(divide="ignore", invalid="ignore"):

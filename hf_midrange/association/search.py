@@ -17,9 +17,10 @@ from hf_midrange.association.halves import discovery_half
 from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, read_inputs
 from hf_midrange.association.sides import FEW_CONCEPT
 from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, signatures
-from hf_midrange.association.testing import Options, Tested, adjusted, test_all
+from hf_midrange.association.testing import Options, Problem, Tested, adjusted, test_all
 from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
+from hf_midrange.sharing import Share, share
 from hf_midrange.storage.memory import returns_pages
 
 
@@ -33,6 +34,7 @@ def associate(
     minimum_rows: int = 5,
     exact_below: float = 25.0,
     mirrored_units: bool = False,
+    distributed: bool = False,
 ) -> Dataset:
     """Return which concepts go with which band of which unit, most significant first.
 
@@ -55,6 +57,8 @@ def associate(
         mirrored_units: of two units that are mirror images (two classes), report every finding for both. Otherwise
             each is reported once, for the unit with an odds ratio above 1: the other says the same, inverted. Both are
             tested either way, which leaves `q_value` as it would be with one.
+        distributed: divide the units among the processes that a launcher started. Each must call this with the same
+            rows, and each gets all findings, the same as those of one process.
 
     Returns:
         One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`. Where
@@ -78,24 +82,23 @@ def associate(
     options = Options(alpha, method, minimum_rows, exact_below)
     _check(options)
     inputs = read_inputs(ds)
-    problem = inputs.problem
+    problem, shared = inputs.problem, share(distributed)
+    _check_same_rows(inputs, shared)
     half = discovery_half(problem.ids, inputs.source_ids, seed)
     halves = Halves(problem.rows(half), problem.rows(~half), problem)
     units, left_out = _units(inputs)
-    tested = test_all(halves.discovery, units, options)
+    tested = _test_together(inputs, halves.discovery, units, options, shared)
     derived = np.array([CONCEPTS_PREFIX + source in DERIVED_COLUMNS for source in inputs.sources], dtype=bool)
-    ranked = range_p_values(halves.discovery, inputs.unit_values(np.array(units)), options)
-    p = np.concatenate([tested.p, ranked[:, None]], axis=1)
-    q = _q_values(p, derived, method)
-    found = Discovered(np.argwhere(q <= alpha), p, q, _q_values(tested.p[:, -1], derived, method))
-    details, cuts = _details(inputs, halves, found.tests, options)
+    q = _q_values(tested.p, derived, method)
+    found = Discovered(np.argwhere(q <= alpha), tested.p, q, _q_values(tested.p[:, -2], derived, method))
+    details, cuts = _details(inputs, halves, found.tests, options, shared)
     columns = details | _describe(inputs, found, options)
     columns |= _verdicts(columns, derived[found.tests[:, 2]], options)
     twice = not mirrored_units and inputs.mirrored()
     order = _order(columns, only_above_one=twice)
     order = order[columns["told"][order]]
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
-    facts = _facts(ds, inputs, halves, tested, options, seed) | _tests_made(p, tested, units)
+    facts = _facts(ds, inputs, halves, tested, options, seed) | _tests_made(tested, units)
     facts |= {"observed_cuts": cuts, "units_left_out": left_out, "mirrored_findings_dropped": twice}
     return findings_dataset(ordered, facts)
 
@@ -144,12 +147,44 @@ def _q_values(p: np.ndarray, derived: np.ndarray, method: Literal["bh", "by"]) -
     return q
 
 
+def _check_same_rows(inputs: Inputs, shared: Share) -> None:
+    seen = shared.gathered((len(inputs.problem.ids), len(inputs.unit_names), len(inputs.names)))
+    if len(set(seen)) > 1:
+        raise ValueError(f"each process must be given the same rows, but they have (rows, units, concepts) {seen}")
+
+
+def _test_together(inputs: Inputs, problem: Problem, units: list[int], options: Options, shared: Share) -> Tested:
+    """Return the tests of every unit, each process making those of its own; the last band is the whole range."""
+    mine = shared.part(units)
+    tested = test_all(problem, mine, options)
+    ranked = range_p_values(problem, inputs.unit_values(np.array(mine, dtype=np.int64)), options)
+    p, power = np.concatenate([tested.p, ranked[:, None]], axis=1), tested.power
+    missed: Counter[str] = Counter()
+    for own, *figures, reasons in shared.gathered((mine, p[mine], power[mine], tested.not_tested)):
+        p[own], power[own] = figures
+        missed += Counter(reasons)
+    return Tested(p, power, dict(missed))
+
+
 def _details(
-    inputs: Inputs, halves: Halves, tests: np.ndarray, options: Options
+    inputs: Inputs, halves: Halves, tests: np.ndarray, options: Options, shared: Share
 ) -> tuple[dict[str, list], dict[str, list]]:
     """Return the columns that need the rows again, and the cuts of the units concerned."""
+    made = shared.gathered(_own_details(inputs, halves, tests, options, shared.part(np.unique(tests[:, 0]))))
+    parts = [part for own, _ in made for part in own]
+    if not parts:
+        nothing = np.empty((0, 2), dtype=np.int64)
+        parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, options)]
+    columns = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    return columns, {name: cut for _, cuts in made for name, cut in cuts.items()}
+
+
+def _own_details(
+    inputs: Inputs, halves: Halves, tests: np.ndarray, options: Options, units: list[int]
+) -> tuple[list[dict], dict[str, list]]:
+    """Return the columns of each of some units, and their cuts."""
     parts, cuts = [], {}
-    for unit, values in inputs.unit_values(np.unique(tests[:, 0])):
+    for unit, values in inputs.unit_values(np.array(units, dtype=np.int64)):
         own = tests[tests[:, 0] == unit, 1:]
         in_band = own[:, 0] < halves.whole.number
         parts.append(unit_details(halves, values, unit, own[in_band], options))
@@ -157,10 +192,7 @@ def _details(
             ranged = range_details(halves, values, unit, own[~in_band, 1], options)
             parts[-1] = {name: [*column, *ranged[name]] for name, column in parts[-1].items()}
         cuts[inputs.unit_names[unit]] = inputs.observed_cuts(unit, values)
-    if not parts:
-        nothing = np.empty((0, 2), dtype=np.int64)
-        parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, options)]
-    return {name: [value for part in parts for value in part[name]] for name in parts[0]}, cuts
+    return parts, cuts
 
 
 def _describe(inputs: Inputs, found: Discovered, options: Options) -> dict[str, Any]:
@@ -247,10 +279,10 @@ def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options:
     }
 
 
-def _tests_made(p: np.ndarray, tested: Tested, units: list[int]) -> dict[str, Any]:
+def _tests_made(tested: Tested, units: list[int]) -> dict[str, Any]:
     missed = Counter(tested.not_tested)
-    missed[FEW_CONCEPT] += int(np.isnan(p[units, -1]).sum())
-    return {"tested": int((~np.isnan(p)).sum()), "not_tested": dict(+missed)}
+    missed[FEW_CONCEPT] += int(np.isnan(tested.p[units, -1]).sum())
+    return {"tested": int((~np.isnan(tested.p)).sum()), "not_tested": dict(+missed)}
 
 
 def _power(power: np.ndarray) -> dict[str, Any]:

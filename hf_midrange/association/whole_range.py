@@ -110,5 +110,5 @@ def range_details(halves: Halves, values: np.ndarray, unit: int, concepts: np.nd
 
 def _with_band(problem: Problem, unit: int, concepts: np.ndarray) -> Problem:
     """Return the rows where the unit has a band, with some concepts alone."""
-    rows = problem.rows(problem.unit_bands(unit) >= 0)
-    return rows._replace(present=rows.present[:, concepts])
+    narrow = problem._replace(present=problem.present[:, concepts])  # first the few concepts, then the many rows
+    return narrow.rows(problem.unit_bands(unit) >= 0)

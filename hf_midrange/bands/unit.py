@@ -38,7 +38,7 @@ class UnitBands:
 
     def quantile(self, values: np.ndarray) -> np.ndarray:
         """Return the mid-rank among the fitted values, in 0..1, float32 of shape `(n,)`."""
-        # Values are sorted and the few knots sought among them, which is faster than seeking every value among the knots.
+        # Values are sorted and the few knots sought among them: faster than seeking every value among the knots.
         order, knots = np.argsort(values), np.asarray(self.knots)
         ordered = values[order].astype(np.float64)
         at_or_below, below = (np.searchsorted(ordered, knots, side=side) for side in ("left", "right"))

@@ -115,6 +115,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_one_of_several() -> bool:
+    """Whether a launcher started more processes than this one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _refuse_source_or_file(output: Path, source: str) -> None:
     if Path(source).exists() and output.resolve() == Path(source).resolve():
         raise ValueError(f"--output {output} is the dataset that is read; choose another folder")
