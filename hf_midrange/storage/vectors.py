@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 from scipy import sparse
 
@@ -30,12 +31,14 @@ class Vectors:
     column: str
     shape: tuple[int, int]
     dtype: np.dtype
+    stored: pa.ChunkedArray | None = None
+    """The column itself where row i of it is row i of `ds`, and of the one length."""
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Return some rows: a slice, row numbers, or a boolean array."""
+        """Return some rows: a slice, row numbers, or a boolean array. Consecutive rows may be a read-only view."""
         numbers: range | np.ndarray
         if isinstance(rows, slice):
             numbers = range(*rows.indices(len(self)))
@@ -44,11 +47,21 @@ class Vectors:
         if not len(numbers):
             return np.empty((0, self.shape[1]), dtype=self.dtype)
         if isinstance(numbers, range):
-            return columns.matrix(self.ds.select(numbers), self.column)
+            return self._run(numbers.start, numbers.stop) if numbers.step == 1 else self[np.array(numbers)]
         first, last = int(numbers.min()), int(numbers.max()) + 1
         if last - first <= 4 * len(numbers):  # reading on is faster than jumping
-            return self[first:last][numbers - first]
+            run = self._run(first, last)
+            return run if np.array_equal(numbers, np.arange(first, last)) else run[numbers - first]
         return columns.matrix(self.ds.select(numbers), self.column)
+
+    def _run(self, first: int, last: int) -> np.ndarray:
+        """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
+        if self.stored is None:
+            return columns.matrix(self.ds.select(range(first, last)), self.column)
+        parts = [
+            part.flatten().to_numpy(zero_copy_only=False) for part in self.stored.slice(first, last - first).chunks
+        ]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(last - first, self.shape[1])
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,8 @@ def finite_vectors(ds: Dataset, column: str) -> np.ndarray | Vectors:
     one = columns.matrix(ds.select(range(1)), column)
     if len(ds) * one.nbytes <= HELD:
         return columns.finite_matrix(ds, column)
-    found = Vectors(ds.select_columns([column]).with_format(None), column, (len(ds), one.shape[1]), one.dtype)
+    plain = ds.select_columns([column]).with_format(None)
+    found = Vectors(plain, column, (len(ds), one.shape[1]), one.dtype, _in_place(plain, column))
     bad: list[int] = []
     count = 0
     for first, block in blocks(found):
@@ -103,6 +117,14 @@ def finite_vectors(ds: Dataset, column: str) -> np.ndarray | Vectors:
     if count:
         columns.refuse_not_finite(column, count, bad)
     return found
+
+
+def _in_place(ds: Dataset, column: str) -> pa.ChunkedArray | None:
+    """Return a stored column of vectors of one length; None if rows are null or mapped by a `select`."""
+    stored = ds.data.column(column)
+    if ds._indices is not None or stored.null_count or not pa.types.is_fixed_size_list(stored.type):
+        return None
+    return stored
 
 
 def concept_table(table: sparse.csr_matrix) -> np.ndarray | Presence:
