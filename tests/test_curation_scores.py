@@ -26,7 +26,7 @@ def normalised(raw):
     return features / np.sqrt(np.square(features).sum(axis=1).mean())
 
 
-@pytest.mark.parametrize("width", [5, 60])
+@pytest.mark.parametrize("width", [5, 36, 60])
 @pytest.mark.parametrize("shared", [False, True])
 def test_left_out_scores_equal_refitting(width, shared):
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_midrange import LinearHead, columns, curate, curation_report, retrain_head
 from hf_midrange.head.convex import Problem, solve, solve_together
-from hf_midrange.head.correction import desaturated, fit_scaler
+from hf_midrange.head.correction import SINGLE, desaturated, fit_head, fit_scaler
 
 
 def problem_of(classes=3, penalty="l2", strength=0.05, offset=True, seed=0):
@@ -161,6 +161,34 @@ def test_single_precision_reaches_the_same_objective():
     problem = problem_of(2)
     single = solve(problem._replace(features=problem.features.float()))
     assert single.objective == pytest.approx(solve(problem).objective, abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_head_on_large_embeddings_is_at_the_optimum_of_scikit_learn(classes):
+    """They are standardised and multiplied in float32; scikit-learn does both in float64."""
+    rng = np.random.default_rng(1)
+    labels, weights = np.arange(600) % classes, rng.random(600) + 0.1
+    values = 9 + rng.normal(size=(600, 40)) @ rng.normal(size=(40, 900)) + rng.normal(size=(600, 900))
+    values[np.arange(600), labels] += 30
+    values, weights = values.astype(np.float32), weights / weights.sum()
+    assert values.size > SINGLE
+    scaled = np.clip((values - values.mean(axis=0, dtype=float)) / values.std(axis=0, dtype=float), -4, 4)
+    oracle = LogisticRegression(C=1 / (2 * 0.04 / classes), tol=1e-10, max_iter=20000).fit(scaled, labels, weights)
+    weight, bias = oracle.coef_, oracle.intercept_
+    if classes == 2:  # its one row has the penalty of both
+        oracle = LogisticRegression(C=1 / 0.02, tol=1e-10, max_iter=20000).fit(scaled, labels, weights)
+        weight, bias = (np.concatenate([-part, part]) / 2 for part in (oracle.coef_, oracle.intercept_))
+    found = fit_head(*map(torch.as_tensor, (values, labels, weights)), None, classes)
+    mine = found.weight.numpy().astype(float) * values.std(axis=0, dtype=float)
+    at = found.bias.numpy() + found.weight.numpy().astype(float) @ values.mean(axis=0, dtype=float)
+
+    def goal(weight, bias):
+        losses = torch.nn.functional.cross_entropy(
+            torch.as_tensor(scaled @ weight.T + bias), torch.as_tensor(labels), reduction="none"
+        )
+        return float(losses.numpy() @ weights) + 0.04 / classes * np.square(weight).sum()
+
+    assert goal(mine, at) == pytest.approx(goal(weight, bias), abs=1e-5)
 
 
 def test_without_a_model_a_new_head_is_fitted():

@@ -21,10 +21,13 @@ FITTED_ROWS = 2500
 FEWEST_OF_CLASS = 100
 """All rows of a class up to this many are fitted to, beyond the draw."""
 
-SINGLE = 4_000_000
+SINGLE = 500_000
 """Fits on more values than this are computed in float32."""
 
-BLOCK = 1024
+ROW_SPACE = 1.25
+"""Up to this many rows a column the system in rows costs less: left-out scores need its inverse root alone."""
+
+BLOCK = 256
 
 
 class Fit(NamedTuple):
@@ -87,7 +90,7 @@ def left_out_scores(
 
     Minimises `sum_i w_i (t_i - f_i)^2 + ridge n |beta|^2` for `f = x @ beta + intercept` with standardised rows x of
     mean squared norm 1, the same as kernel ridge on `x @ x.T` with `ridge n / w_i` on the diagonal. Left-out residuals
-    follow from the hat matrix (Cawley and Talbot 2003), by blocks where rows share a source. The smaller of the
+    follow from the hat matrix (Cawley and Talbot 2003), by blocks where rows share a source. The cheaper of the
     systems in rows and in columns is solved.
 
     Args:
@@ -107,16 +110,17 @@ def left_out_scores(
     norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64))))
     features /= features.dtype.type(norm if norm > 0 else 1.0)
     blocks = _shared(None if sources is None else sources[chosen])
-    wide = len(features) <= features.shape[1]
+    wide = len(features) <= ROW_SPACE * features.shape[1]
     solver = partial(_by_rows, features, features @ features.T) if wide else partial(_by_columns, features)
     solved = [part for fit in fits for part in solver(*_restricted(fit, chosen), fit.ridges, blocks)]
     scores = np.empty((len(values), len(solved)))
     scores[chosen] = np.column_stack([left_out for left_out, _ in solved])
     rest = np.setdiff1d(np.arange(len(values)), chosen)
     beta = np.column_stack([coefficients for _, coefficients in solved])
+    slopes = (beta[:-1] / (norm or 1.0)).astype(features.dtype)
     for rows in np.split(rest, range(BLOCK, len(rest), BLOCK)):
-        moved = scaled(values[rows].astype(features.dtype), mean, inverse) / features.dtype.type(norm or 1.0)
-        scores[rows] = moved @ beta[:-1] + beta[-1]
+        moved = scaled(values[rows].astype(features.dtype, copy=False), mean, inverse)
+        scores[rows] = moved @ slopes + beta[-1]
     return scores
 
 
@@ -188,18 +192,18 @@ def _by_columns(
 
 
 def _cholesky(system: np.ndarray) -> np.ndarray:
-    """Return the lower factor of a symmetric matrix in C order, which is destroyed."""
+    """Return the lower factor of a symmetric matrix in C order, which is destroyed; zero above the diagonal."""
     factorise = lapack.dpotrf if system.dtype == np.float64 else lapack.spotrf
-    factor, fault = factorise(system.T, lower=1, overwrite_a=1)
+    factor, fault = factorise(system.T, lower=1, clean=1, overwrite_a=1)
     if fault:
         raise np.linalg.LinAlgError("the ridge system is not positive definite; its weights must be positive")
     return factor
 
 
 def _inverted(factor: np.ndarray) -> np.ndarray:
-    """Return the inverse of a lower factor, which is destroyed; zero above the diagonal."""
+    """Return the inverse of a lower factor, which is destroyed; zero above the diagonal, as the factor is."""
     invert = lapack.dtrtri if factor.dtype == np.float64 else lapack.strtri
-    return np.tril(invert(factor, lower=1, overwrite_c=1)[0])
+    return invert(factor, lower=1, overwrite_c=1)[0]
 
 
 def _trsm(factor: np.ndarray) -> Callable[..., np.ndarray]:

@@ -13,11 +13,11 @@ from hf_midrange.head.streamed import Embeddings
 
 Penalty = Literal["l2", "l1"]
 
-GRADIENT_TOLERANCE = {"l2": 1e-5, "l1": 1e-6}
+GRADIENT_TOLERANCE = {"l2": 3e-5, "l1": 1e-6}
 """Largest entry of the (projected) gradient at which the solver stops.
 
 For l2 at the default strength, strong convexity in the weights then bounds the distance to the minimum of the goal,
-given the bias, by about 1e-6 up to 10,000 weights.
+given the bias, by about 1e-5 up to 10,000 weights; at 800 to 20,000 rows of 1,280 and 2,048 it was 1e-7 or less.
 """
 
 SMALLEST_STEP = {torch.float64: 1e4, torch.float32: 1e7}
@@ -118,10 +118,11 @@ class _Fitted:
         # Both products of a block are taken while it is in the cache.
         for first in range(0, len(features), BLOCK):
             rows = slice(first, first + BLOCK)
-            moved = (features[rows] @ matrix.T).double() + shift
+            block = features[rows]
+            moved = (matrix @ block.T).T.double() + shift  # few rows times many: twice as fast as the other way round
             loss, slope = self._slope(rows, moved.reshape(-1, self.problems, self.units) + self.offset[rows])
             total += loss
-            gradient += slope.T.to(features.dtype) @ features[rows]
+            gradient += slope.T.to(features.dtype) @ block
             by_bias += slope.sum(dim=0)
         return total, gradient.double().reshape(-1).cpu().numpy(), by_bias.cpu().numpy()
 

@@ -34,8 +34,9 @@ def retrain_head(
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
     With a `model` and `prior="erm"`, the model's own head is corrected: only the difference to it is penalised.
-    Otherwise a new head is fitted. The problem is convex and solved in double precision, so the result depends on no
-    seed unless `subsamples` are drawn or there are more than `max_rows` rows. A CUDA device is used if there is one.
+    Otherwise a new head is fitted. The problem is convex, so the result depends on no seed unless `subsamples` are
+    drawn or there are more than `max_rows` rows; its loss is summed in double precision, and ends within 1e-4 of the
+    minimum. A CUDA device is used if there is one.
 
     Of more rows than `max_rows`, so many are drawn and held in memory, `4 d` bytes each: from every pseudo-group (else
     class) as many as its share of the weight asks for, and weighted so that it keeps this share. With `max_rows=None`
