@@ -38,6 +38,8 @@ IMPORTS = {
     "retrain": ("torch", "hf_midrange.head"),
     "publish": ("hf_midrange.publishing",),
     "logits": ("hf_midrange.association",),
+    "associate_together": ("accelerate", "hf_midrange.association"),
+    "retrain_together": ("torch", "accelerate", "hf_midrange.head"),
 }
 LESS = 16
 """A network is so much dearer than the rest that `extract` gets this many times fewer rows."""
@@ -232,23 +234,62 @@ def kill_and_resume(work: Path, rows: int) -> str:
     )
 
 
-def two_processes(work: Path, rows: int) -> str:
-    """Extract with one process of one thread, and with two of one thread each: medians of three alternating runs."""
+def prepare_extract(folder: Path) -> None:
+    write_texts(folder / "texts", 8192)
+
+
+def prepare_associate(folder: Path) -> None:
+    import hf_midrange as hm
+
+    write_logits(folder / "logits", 100_000, 200)
+    ds = extracted(folder / "logits")
+    save(hm.LogitBands().fit(ds).transform(ds), folder / "banded")
+
+
+def prepare_retrain(folder: Path) -> None:
+    import hf_midrange as hm
+
+    write_rows(folder / "rows", 50_000, 1024, 4)
+    save(hm.curate(extracted(folder / "rows"), strategy="mid"), folder / "curated")
+
+
+def step_associate_together(folder: Path) -> None:
+    import hf_midrange as hm
+
+    hm.associate(load(folder / "banded"), distributed=True)
+
+
+def step_retrain_together(folder: Path) -> None:
+    import hf_midrange as hm
+
+    hm.retrain_head(load(folder / "curated"), force=True, max_rows=None, distributed=True)
+
+
+TOGETHER = {
+    "extract": prepare_extract,
+    "associate_together": prepare_associate,
+    "retrain_together": prepare_retrain,
+}
+
+
+def two_processes(step: str, work: Path) -> str:
+    """Compare one process of one thread with two of one thread each: medians of three alternating runs."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
-    for number in range(3):
+    folder = work / step
+    TOGETHER[step](folder)
+    for _ in range(3):
         for count, taken in seconds.items():
-            folder = work / f"processes-{count}-{number}"
-            write_texts(folder / "texts", rows)
             launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-            command = [*launch, *child("extract", folder)[1:]]
+            command = [*launch, *child(step, folder)[1:]]
             done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
             figures = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
             taken.append(max(figure["seconds"] for figure in figures))
-            shutil.rmtree(folder)
+            shutil.rmtree(folder / "shards", ignore_errors=True)
+    shutil.rmtree(folder)
     one, two = (statistics.median(taken) for taken in seconds.values())
     return (
-        f"extract of {rows} rows: {one:.1f} s on one process, {two:.1f} s on two ({one / two:.2f} times as fast; load "
-        f"of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)."
+        f"{step.removesuffix('_together')}: {one:.1f} s on one process, {two:.1f} s on two ({one / two:.2f} times as "
+        f"fast; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)."
     )
 
 
@@ -289,8 +330,8 @@ def main() -> None:
         all_sizes(options, results)
         print(table(options, results), flush=True)
         print(kill_and_resume(options.work, 4096), flush=True)
-        if options.processes:
-            print(two_processes(options.work, 8192))
+        for step in TOGETHER if options.processes else ():
+            print(two_processes(step, options.work), flush=True)
 
 
 if __name__ == "__main__":

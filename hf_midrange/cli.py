@@ -175,12 +175,15 @@ def retrain(
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     import hf_midrange as hm
     from hf_midrange.arguments import named_classifier, save_repaired
-    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
     from hf_midrange.storage.datafiles import one_split
 
     with new_output(output, curated, overwrite) as new:
         classifier = named_classifier(model)
-        head = hm.retrain_head(one_split(new.read(curated, split), curated), classifier, seed=seed)
+        rows = one_split(new.read(curated, split), curated)
+        head = hm.retrain_head(rows, classifier, seed=seed, distributed=is_one_of_several())
+        if not is_main():
+            return
         head.save_pretrained(new.folder / "head")
         if merge:
             save_repaired(head, classifier, model, new.folder / "model")

@@ -30,6 +30,19 @@ class Share(NamedTuple):
 
         return gather_object([value])
 
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of what every process has, of the same shape in all. All must call this, or none returns."""
+        if self.processes == 1:
+            return values
+        import torch
+        from accelerate import PartialState
+        from accelerate.utils import reduce
+
+        return reduce(torch.as_tensor(values, device=PartialState().device), reduction="sum").cpu().numpy()
+
+
+ALONE = Share()
+
 
 def share(distributed: bool) -> Share:
     """Return this process's share of work that all launched processes do together, or else all of it.
@@ -38,7 +51,7 @@ def share(distributed: bool) -> Share:
         RuntimeError: if accelerate's state does not know of the other processes; see `join_processes`.
     """
     if not distributed:
-        return Share()
+        return ALONE
     from hf_midrange.extraction.processes import join_processes
 
     state = join_processes()

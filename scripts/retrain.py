@@ -1,11 +1,9 @@
 """Retrain the last linear layer on curated rows: `hf-midrange retrain`, as a file for `accelerate launch`."""
 
-import os
 import sys
 
 from hf_midrange.cli import main
 
 
-# Of several processes one does the work: it uses no model, and they would write the same files.
-if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
+if __name__ == "__main__":
     main(["retrain", *sys.argv[1:]])

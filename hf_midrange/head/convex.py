@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import fmin_l_bfgs_b
 
 from hf_midrange.head.streamed import Embeddings
+from hf_midrange.sharing import ALONE, Share
 
 
 Penalty = Literal["l2", "l1"]
@@ -53,6 +54,8 @@ class Problem(NamedTuple):
     strength: float
     """Factor of the penalty: of `|D|_F^2` (l2) or `|D|_1` (l1)."""
     penalty: Penalty = "l2"
+    shared: Share = ALONE
+    """Which blocks of rows this process reads for the loss; all processes solve the same problem."""
 
 
 def solve(problem: Problem) -> Correction:
@@ -116,7 +119,7 @@ class _Fitted:
         shift = torch.as_tensor(bias, device=features.device)
         total, gradient, by_bias = 0.0, torch.zeros_like(matrix), torch.zeros_like(shift)
         # Both products of a block are taken while it is in the cache.
-        for first in range(0, len(features), BLOCK):
+        for first in self.problem.shared.part(range(0, len(features), BLOCK)):
             rows = slice(first, first + BLOCK)
             block = features[rows]
             moved = (matrix @ block.T).T.double() + shift  # few rows times many: twice as fast as the other way round
@@ -124,7 +127,9 @@ class _Fitted:
             total += loss
             gradient += slope.T.to(features.dtype) @ block
             by_bias += slope.sum(dim=0)
-        return total, gradient.double().reshape(-1).cpu().numpy(), by_bias.cpu().numpy()
+        parts = [np.array([total]), gradient.double().reshape(-1).cpu().numpy(), by_bias.cpu().numpy()]
+        whole = self.problem.shared.summed(np.concatenate(parts))
+        return float(whole[0]), whole[1 : -len(bias)], whole[-len(bias) :]
 
     def _slope(self, rows: slice, logits: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Return the weighted loss of some rows, and its derivative by their logits, `(rows, m U)`."""

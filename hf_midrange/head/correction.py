@@ -11,6 +11,7 @@ import torch
 from hf_midrange.head.convex import Correction, Penalty, Problem, solve, solve_together
 from hf_midrange.head.linear_head import LinearHead
 from hf_midrange.head.streamed import Embeddings, Streamed
+from hf_midrange.sharing import ALONE, Share
 
 
 CLIP = 4.0
@@ -111,6 +112,7 @@ def fit_head(
     penalty: Penalty = "l2",
     strength: float | None = None,
     in_memory: bool = True,
+    shared: Share = ALONE,
 ) -> LinearHead:
     """Return the corrected head `W = s W_given + D`, or a new one where none is `given`.
 
@@ -126,6 +128,7 @@ def fit_head(
         penalty: `"l2"` or `"l1"`.
         strength: factor of the penalty; None: `default_strength`.
         in_memory: whether streamed embeddings are standardised into memory, or read again for each step.
+        shared: this process's share of the loss; the processes have the same arguments.
     """
     scaler = fit_scaler(embedding)
     offset, factor = torch.zeros(len(labels), classes, dtype=torch.float64, device=embedding.device), 1.0
@@ -138,7 +141,7 @@ def fit_head(
         features: Embeddings = scaler.apply(embedding, dtype)
     else:
         features = StreamedFeatures(embedding.values, embedding.rows, embedding.device, dtype, scaler)
-    found = solve(Problem(features, offset, labels, total, strength, penalty))
+    found = solve(Problem(features, offset, labels, total, strength, penalty, shared))
     weight, bias = _unscaled(found, scaler)
     if given is not None:
         weight = weight + factor * given.weight.to(weight)

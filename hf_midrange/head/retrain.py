@@ -14,6 +14,7 @@ from hf_midrange.head.convex import Penalty
 from hf_midrange.head.correction import fit_head
 from hf_midrange.head.linear_head import LinearHead
 from hf_midrange.head.streamed import Embeddings, Streamed
+from hf_midrange.sharing import Share, share
 from hf_midrange.storage.memory import returns_pages, working_set
 from hf_midrange.storage.vectors import MOST_ROWS, Matrix, finite_vectors, some_rows
 
@@ -30,6 +31,7 @@ def retrain_head(
     max_rows: int | None = MOST_ROWS,
     force: bool = False,
     seed: int = 0,
+    distributed: bool = False,
 ) -> LinearHead:
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
@@ -55,6 +57,8 @@ def retrain_head(
         max_rows: most rows that are fitted to; None: all.
         force: retrain although the report says that there is nothing to repair.
         seed: of the subsamples, and of the rows drawn.
+        distributed: divide the rows of every step among the processes that a launcher started. Each must call this
+            with the same rows, and each gets the head of one process but for rounding, 1e-5 of the largest weight.
 
     Returns:
         The head, acting on raw embeddings; the given head unchanged if the report's verdict is "nothing to repair".
@@ -75,7 +79,7 @@ def retrain_head(
         return given
     names = tuple(columns.class_label(curated.features).names)
     start = given if prior == "erm" else None
-    fit = _Fit(start, len(names), penalty, strength, in_memory=max_rows is not None)
+    fit = _Fit(start, len(names), penalty, strength, max_rows is not None, share(distributed))
     if subsamples:
         drawn = _balanced_subsets(curated, subsamples, max_rows, seed)
         fitted = _average([fit(embedding, rows, labels[rows], np.ones(len(rows))) for rows in drawn])
@@ -157,6 +161,7 @@ class _Fit(NamedTuple):
     penalty: Penalty
     strength: float | None
     in_memory: bool
+    shared: Share
 
     def __call__(self, values: Matrix, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearHead:
         """Return the head fitted to some rows of `values`, with the labels and weights of these rows."""
@@ -167,7 +172,8 @@ class _Fit(NamedTuple):
         else:
             embedding = Streamed(values, rows, device)
         in_memory = self.in_memory or 4 * embedding.numel() <= working_set()
-        head = fit_head(embedding, ids, shares, self.given, self.classes, self.penalty, self.strength, in_memory)
+        options = (self.penalty, self.strength, in_memory, self.shared)
+        head = fit_head(embedding, ids, shares, self.given, self.classes, *options)
         return LinearHead(head.weight.cpu(), head.bias.cpu(), head.class_names)
 
 
