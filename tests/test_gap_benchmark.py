@@ -122,6 +122,30 @@ def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
     assert len(json.loads((tmp_path / "gap.json").read_text())["runs"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("tied", "untied", "complaint"),
+    [
+        ({"ERM": 0.5, "auto": 0.8, "class-balanced": 0.6, "group": 0.9}, 0.49, None),
+        ({"ERM": 0.5, "auto": 0.6, "class-balanced": 0.6, "group": 0.9}, 0.5, "closes 0.25 .* `class-balanced` 0.25"),
+        ({"ERM": 0.5, "auto": 0.5, "class-balanced": 0.5, "group": 0.5}, 0.5, "no tied run has a gap"),
+        ({"ERM": 0.5, "auto": 0.8, "class-balanced": 0.6, "group": 0.9}, 0.47, "untied is -0.030"),
+        ({"ERM": 0.5, "auto": 0.8, "class-balanced": 0.6, "group": 0.9}, None, "untied was not measured"),
+    ],
+)
+def test_the_check_fails_where_auto_does_not_deliver(tmp_path, monkeypatch, tied, untied, complaint):
+    plain = dict.fromkeys(("ERM", "class-balanced", "group"), 0.5)
+    runs = {"task|5%|0": tied} | ({} if untied is None else {"task|untied|0": plain | {"auto": untied}})
+    stored = {key: {name: {"wga": wga, "mean": wga} for name, wga in run.items()} for key, run in runs.items()}
+    (tmp_path / "gap.json").write_text(json.dumps({"commit": "abc", "runs": stored}))
+    monkeypatch.setattr(gap, "grid", lambda *_: [])
+    monkeypatch.setattr(sys, "argv", ["gap.py", "--check", "--output", str(tmp_path / "gap.json")])
+    if complaint is None:
+        gap.main()
+    else:
+        with pytest.raises(SystemExit, match=complaint):
+            gap.main()
+
+
 def test_missing_data_say_where_they_come_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
         fashion(tmp_path)
