@@ -152,7 +152,7 @@ def test_extract_on_two_processes(place):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_other_steps_one_after_the_other_on_two_processes(place):
-    """Only one of the processes works; the other neither writes nor stumbles over what the first has written."""
+    """Only one of the processes writes, and the other does not stumble over what the first has written."""
     launched("extract", place / "data", "--model", place / "model", "--split", "train", "--output", place / "s0")
     launched("bands", place / "s0", "--output", place / "s1")
     launched("annotate", place / "s1", "--output", place / "s2", "--source", "thumbnail")
