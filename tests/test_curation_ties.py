@@ -100,6 +100,38 @@ def test_a_few_hard_rows_are_no_tie():
     assert "fewer than 5 rows of each class" in report["explanation"]
 
 
+@pytest.mark.parametrize("name", ["view_early_features", "view_look"])
+def test_hard_rows_are_no_tie_in_what_a_network_made(name):
+    """The view knows the class, and rows that are hard to tell are hard for view and network alike."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(800) % 2
+    sign, hardness = 2 * labels - 1, rng.normal(size=800)
+    view = np.column_stack([sign * (0.9 - 0.9 * hardness) + 0.4 * rng.normal(size=800), rng.normal(size=800)])
+    values = rng.normal(size=(800, 6))
+    values[:, 0] = sign * (2.2 - 1.8 * hardness) + 0.3 * rng.normal(size=800)
+    ds = Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=["a", "b"])}))
+    logits = np.column_stack([-values[:, 0], values[:, 0]]).astype(np.float32)
+    more = {"embedding": values.astype(np.float32), "logits": logits, name: view.astype(np.float32)}
+    ds = columns.with_columns(ds, {key: (array, columns.vector(array.shape[1])) for key, array in more.items()})
+    report = curation_report(curate(ds))
+    of_network = name == "view_early_features"
+    assert (report["verdict"] == "nothing to repair") == of_network, report["explanation"]
+    assert ("it comes from a network" in report["explanation"]) == of_network
+
+
+def test_beside_views_the_embedding_must_be_surer():
+    tied = simulated(2, 1, 0.05, seed=301).curation
+    tied = tied.remove_columns(columns.view_columns(tied.features))
+    alone = curation_report(curate(tied))
+    blind = np.random.default_rng(1).normal(size=(len(tied), 4)).astype(np.float32)
+    beside = curation_report(curate(columns.with_columns(tied, {"view_blind": (blind, columns.vector(4))})))
+    assert (alone["embedding_skew_of_sign"], beside["embedding_skew_of_sign"]) == (1.0, 1.5)
+    assert 1.0 < alone["embedding_skew"] < 1.5
+    assert alone["verdict"] == "repaired"
+    assert beside["verdict"] == "nothing to repair"
+    assert "is not above 1.5" in beside["explanation"]
+
+
 class ByHand:
     """The binary default step by step, with dense kernels and formulas of its own."""
 

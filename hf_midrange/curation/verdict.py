@@ -10,7 +10,7 @@ from hf_midrange.curation.default import (
     DEFICIT,
     IS_CLASS,
     LEARNT,
-    SIGN_IN_EMBEDDING,
+    OF_NETWORK,
     TIED_AUC,
     TIED_CONFIRMATION,
 )
@@ -47,7 +47,12 @@ def _doubt(report: dict[str, Any]) -> str:
         view = next(view for view in report["views"] if view["name"] == report["view"])
         figures = [
             f"it tells the class with AUC {view['auc']:.2f} (tied: above {TIED_AUC}) and opposite skew "
-            f"{view['skew']:.2f} (tied: above {APART})",
+            f"{view['skew']:.2f} (tied: above {APART})"
+        ]
+        if view["name"] in OF_NETWORK and view["skew"] <= APART:
+            figures.append("it comes from a network, which may know the class, so nothing else counts")
+            return f"{view['name']} shows no tie: {', '.join(figures)}, and {alone}"
+        figures += [
             f"the network is {report['deficit']:.2f} ± {report['deficit_error']:.2f} less accurate on its contrary "
             f"rows (or surely above {DEFICIT})",
             _confirmed(report["confirmation"]),
@@ -68,8 +73,9 @@ def _confirmed(auc: float) -> str:
 
 
 def _doubt_in_embedding(report: dict[str, Any]) -> str:
-    if report["embedding_skew"] <= SIGN_IN_EMBEDDING:
-        return f"the embedding's opposite skew {report['embedding_skew']:.2f} is not above {SIGN_IN_EMBEDDING}"
+    if report["embedding_skew"] <= report["embedding_skew_of_sign"]:
+        skew, needed = report["embedding_skew"], report["embedding_skew_of_sign"]
+        return f"the embedding's opposite skew {skew:.2f} is not above {needed}"
     if "embedding_gain" not in report:
         return f"fewer than {MINIMUM} rows of each class lie low in the embedding"
     return (
