@@ -36,6 +36,12 @@ TASKS = [
     Task("movies/products", partial(review_domains, ("movies", "products")), data="reviews", sizes=REVIEW_SIZES),
     Task("people/story", review_topics, data="reviews", sizes=TOPIC_SIZES),
     Task("news/tweets", partial(review_domains, ("news", "tweets")), data="reviews", sizes=SHORT_SIZES),
+    Task("digits 7/9", partial(digit_dominoes, (7, 9))),
+    Task("stripes 4/9", partial(striped_digits, (4, 9))),
+    Task("sandal/sneaker", partial(clothes_dominoes, (5, 7), ("sandal", "sneaker")), data="fashion"),
+    Task("shirts on photographs", partial(on_photographs, (0, 6), ("t-shirt", "shirt")), data="fashion"),
+    Task("news/products", partial(review_domains, ("news", "products")), data="reviews", sizes=REVIEW_SIZES),
+    Task("movies/tweets", partial(review_domains, ("movies", "tweets")), data="reviews", sizes=SHORT_SIZES),
 ]
 
 
