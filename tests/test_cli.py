@@ -204,6 +204,18 @@ def test_saved_bands_give_the_same_bands_again(saved, tmp_path):
     np.testing.assert_array_equal(columns.matrix(first, columns.BAND), columns.matrix(second, columns.BAND))
 
 
+def test_what_a_kill_after_the_end_left_is_cleared_by_the_next_start(saved, tmp_path):
+    out = tmp_path / "banded"
+    words = ["bands", str(saved), "--output", str(out)]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(words)
+    whole = {path.relative_to(out): path.stat().st_mtime_ns for path in out.rglob("*")}
+    (out / ".unfinished" / "inputs" / "0").mkdir(parents=True)
+    (out / ".in-use").write_text("")
+    cli.main(words)
+    assert {path.relative_to(out): path.stat().st_mtime_ns for path in out.rglob("*")} == whole
+
+
 def test_files_of_rows_become_datasets_with_class_names(tmp_path):
     rows = Dataset.from_dict({"text": ["good", "bad", "fine"], "label": ["pos", "neg", "pos"]})
     rows.to_csv(tmp_path / "rows.csv")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
-from hf_midrange.commands.finished import FINISHED, mark_finished, refuse_finished
+from hf_midrange.commands.finished import FINISHED, AlreadyFinishedError, mark_finished, refuse_finished
 from hf_midrange.storage.datafiles import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
 from hf_midrange.storage.files import explained, write_atomically
 from hf_midrange.storage.locking import LOCK, only_writer
@@ -85,7 +85,7 @@ def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[N
     unfinished = output / UNFINISHED
     made = NewOutput(unfinished / _NEW, output, unfinished / "work")
     if not overwrite:
-        refuse_finished(output)
+        _refuse_finished(output)
     if not is_main():
         with scratch_folder() as elsewhere:
             yield NewOutput(elsewhere / _NEW, elsewhere, made.work)
@@ -108,6 +108,17 @@ def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[N
     finally:
         if is_new and output.is_dir() and not any(output.iterdir()):
             output.rmdir()
+
+
+def _refuse_finished(output: Path) -> None:
+    """Refuse what this command has finished before; where it was killed just after, its remains are cleared first."""
+    try:
+        refuse_finished(output)
+    except AlreadyFinishedError:
+        if is_main() and ((output / UNFINISHED).exists() or (output / LOCK).exists()):
+            with only_writer(output, "--output"):
+                _delete(output / UNFINISHED)
+        raise
 
 
 def is_main() -> bool:

@@ -60,15 +60,23 @@ def pages_returned(*datasets: object) -> Iterator[None]:
     if not regions:
         yield
         return
-    done = threading.Event()
-    watch = threading.Thread(target=_watch, args=(regions, working_set() // 2, done), daemon=True)
+    mapped, done = _Mapped(regions, working_set() // 2), threading.Event()
+    watch = threading.Thread(target=_watch, args=(mapped, done), daemon=True)
     watch.start()
+    _in_use.append(mapped)
     try:
         yield
     finally:
+        _in_use.remove(mapped)
         done.set()
         watch.join()  # the data sets must outlive the thread: their files may be unmapped afterwards
         del tables
+
+
+def give_back() -> None:
+    """Give back pages now, inside `pages_returned`: jumps through a file map more than its watcher sees in time."""
+    for mapped in _in_use:
+        mapped.give_back_beyond_limit()
 
 
 def returns_pages(step: Callable[P, T]) -> Callable[P, T]:
@@ -95,17 +103,32 @@ def _splits(ds: object) -> list[Dataset]:
     return [ds] if isinstance(ds, Dataset) else []
 
 
-def _watch(regions: list[_Region], limit: int, done: threading.Event) -> None:
-    advise = ctypes.CDLL(None).madvise
-    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    floor = _resident_of_files()
+class _Mapped:
+    """Regions of files whose pages are given back when they exceed a limit."""
+
+    def __init__(self, regions: list[_Region], limit: int) -> None:
+        self.regions, self.limit, self.floor = regions, limit, _resident_of_files()
+        self.advise = ctypes.CDLL(None).madvise
+        self.advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+    def give_back_beyond_limit(self) -> None:
+        if _resident_of_files() - self.floor > self.limit:
+            self.give_back()
+            self.floor = _resident_of_files()
+
+    def give_back(self) -> None:
+        for start, stop in self.regions:
+            self.advise(start, stop - start, _DONT_NEED)
+
+
+_in_use: list[_Mapped] = []
+"""What the steps that are running give back."""
+
+
+def _watch(mapped: _Mapped, done: threading.Event) -> None:
     while not done.wait(_SECONDS):
-        if _resident_of_files() - floor > limit:
-            for start, stop in regions:
-                advise(start, stop - start, _DONT_NEED)
-            floor = _resident_of_files()
-    for start, stop in regions:
-        advise(start, stop - start, _DONT_NEED)
+        mapped.give_back_beyond_limit()
+    mapped.give_back()
 
 
 def _resident_of_files() -> int:

@@ -11,12 +11,16 @@ from datasets import Dataset
 from scipy import sparse
 
 from hf_midrange import columns
+from hf_midrange.storage.memory import give_back
 
 
 HELD = 64_000_000
 """Bytes up to which a column is simply read into memory."""
 
 BLOCK_BYTES = 16_000_000
+
+JUMPS = 256
+"""Rows far apart that are read at once."""
 
 MOST_ROWS = 100_000
 """Rows that anything is fitted to at most, drawn at random from every class; all other rows are scored by that fit."""
@@ -52,7 +56,13 @@ class Vectors:
         if last - first <= 4 * len(numbers):  # reading on is faster than jumping
             run = self._run(first, last)
             return run if np.array_equal(numbers, np.arange(first, last)) else run[numbers - first]
-        return columns.matrix(self.ds.select(numbers), self.column)
+        return np.concatenate(list(self._jumps(numbers)))
+
+    def _jumps(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield rows far apart, some at a time: each maps pages around it too, which are given back in between."""
+        for start in range(0, len(numbers), JUMPS):
+            yield columns.matrix(self.ds.select(numbers[start : start + JUMPS]), self.column)
+            give_back()
 
     def _run(self, first: int, last: int) -> np.ndarray:
         """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
