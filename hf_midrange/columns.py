@@ -25,6 +25,8 @@ from datasets import (
 from datasets.table import InMemoryTable
 from scipy import sparse
 
+from hf_midrange.storage.memory import give_back
+
 
 IMAGE, TEXT, TEXT_PAIR, LABEL, GROUP = "image", "text", "text_pair", "label", "group"
 EMBEDDING, LOGITS, PREDICTION = "embedding", "logits", "prediction"
@@ -291,6 +293,7 @@ def over_splits(ds: Splits, step: Callable[[Dataset], Dataset]) -> Splits:
 
 def _arrow(ds: Dataset, column: str) -> pa.Array:
     require(ds, column)
+    give_back()  # pages that were read before
     chunked = ds.with_format("arrow")[:][column] if ds._indices is not None else ds.data.column(column)
     combined = chunked.combine_chunks()
     return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

@@ -14,7 +14,7 @@ from hf_midrange.association.halves import discovery_half
 from hf_midrange.concepts.cluster_names import over_represented
 from hf_midrange.concepts.clusters import distances, fitted_centres, nearest, stable_number
 from hf_midrange.concepts.source import Batch, WordSource
-from hf_midrange.storage.vectors import MOST_ROWS, some_rows
+from hf_midrange.storage.vectors import JUMPS, MOST_ROWS, some_rows
 
 
 CLIP = 4.0
@@ -95,8 +95,10 @@ class LatentConcepts(WordSource):
         """Return the source with clusters of the mid-band rows of the discovery half, and their descriptions."""
         rng = np.random.default_rng(self.seed)
         numbers, half = self._looked_at(ds)
+        # Rows far apart are read some at a time: each maps pages around it, which are given back in between.
+        parts = np.split(numbers, range(JUMPS, len(numbers), JUMPS)) if len(numbers) < len(ds) else [numbers]
+        embedding = np.concatenate([columns.finite_matrix(ds.select(part), columns.EMBEDDING) for part in parts])
         ds = ds if len(numbers) == len(ds) else ds.select(numbers)
-        embedding = columns.finite_matrix(ds, columns.EMBEDDING)
         mean, scale = embedding[half].mean(axis=0), embedding[half].std(axis=0)
         scale = np.where(scale > 0, scale, np.inf).astype(np.float32)
         standard = _standardised(embedding, mean, scale)

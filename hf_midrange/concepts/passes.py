@@ -15,7 +15,7 @@ from hf_midrange import columns
 from hf_midrange.concepts.measured import MeasuredRows
 from hf_midrange.concepts.source import Batch, Source
 from hf_midrange.concepts.unreadable import UNREADABLE, refuse_first_unreadable
-from hf_midrange.storage.memory import pages_returned
+from hf_midrange.storage.memory import give_back, pages_returned
 
 
 SHARD_ROWS = 2048
@@ -34,6 +34,7 @@ class _Measure:
         return {"sources": [source.identity() for source in self.sources], "version": self.version}
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
+        give_back()
         return {name: values for source in self.sources for name, values in source.measure(batch).items()}
 
 
@@ -53,6 +54,7 @@ class _Read:
         return {"source": known, "version": self.version}
 
     def __call__(self, batch: Batch) -> pa.Table:
+        give_back()
         table = self.source.present(batch)
         return pa.table({self.source.concept_column: columns.concept_arrow(table, self.source.vocabulary)})
 

@@ -27,7 +27,7 @@ WORKING_SET = "HF_MIDRANGE_WORKING_SET"
 _DEFAULT_MEGABYTES = 400
 _DONT_NEED = 4
 """MADV_DONTNEED of Linux: pages of a file that was only read are dropped, and read again where they are wanted."""
-_SECONDS = 0.01
+_SECONDS = 0.004
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def pages_returned(*datasets: object) -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Give back pages now, inside `pages_returned`: jumps through a file map more than its watcher sees in time."""
+    """Give back pages now, inside `pages_returned`: where much is read at once its watcher may come too late."""
     for mapped in _in_use:
         mapped.give_back_beyond_limit()
 

@@ -66,6 +66,7 @@ class Vectors:
 
     def _run(self, first: int, last: int) -> np.ndarray:
         """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
+        give_back()
         if self.stored is None:
             return columns.matrix(self.ds.select(range(first, last)), self.column)
         parts = [
