@@ -67,7 +67,8 @@ def pages_returned(*datasets: object) -> Iterator[None]:
     try:
         yield
     finally:
-        _in_use.remove(mapped)
+        with _lock:
+            _in_use.remove(mapped)
         done.set()
         watch.join()  # the data sets must outlive the thread: their files may be unmapped afterwards
         del tables
@@ -75,8 +76,9 @@ def pages_returned(*datasets: object) -> Iterator[None]:
 
 def give_back() -> None:
     """Give back pages now, inside `pages_returned`: where much is read at once its watcher may come too late."""
-    for mapped in _in_use:
-        mapped.give_back_beyond_limit()
+    with _lock:  # none may leave, and its files be unmapped, while its pages are given back
+        for mapped in _in_use:
+            mapped.give_back_beyond_limit()
 
 
 def returns_pages(step: Callable[P, T]) -> Callable[P, T]:
@@ -123,6 +125,8 @@ class _Mapped:
 
 _in_use: list[_Mapped] = []
 """What the steps that are running give back."""
+
+_lock = threading.Lock()
 
 
 def _watch(mapped: _Mapped, done: threading.Event) -> None:
