@@ -62,13 +62,12 @@ class Vectors:
         """Yield rows far apart, some at a time: each maps pages around it too, which are given back in between."""
         for start in range(0, len(numbers), JUMPS):
             yield columns.matrix(self.ds.select(numbers[start : start + JUMPS]), self.column)
-            give_back()
 
     def _run(self, first: int, last: int) -> np.ndarray:
         """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
-        give_back()
         if self.stored is None:
             return columns.matrix(self.ds.select(range(first, last)), self.column)
+        give_back()
         parts = [
             part.flatten().to_numpy(zero_copy_only=False) for part in self.stored.slice(first, last - first).chunks
         ]
