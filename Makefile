@@ -11,15 +11,15 @@ INSTALLED := $(VENV)/.installed
 OLDEST := $(VENV)/oldest
 
 # What must hold on the oldest libraries too: the trainer whole, of the rest what leans most on them.
-OLDEST_TESTS := tests/test_trainer.py tests/test_columns.py tests/test_classifier.py tests/test_oldest.py \
-	tests/test_trainer_debias.py::test_debias_is_the_pipeline_and_changes_the_head_alone \
-	tests/test_trainer_debias.py::test_an_interrupted_debias_goes_on_where_it_stopped \
-	tests/test_trainer_debias.py::test_the_head_alone_is_retrained_from_a_copy_to_the_same_head \
-	tests/test_trainer_debias.py::test_mixed_precision_is_that_of_the_trainer_and_the_head_stays_exact \
-	tests/test_trainer_card.py tests/test_publish_hub.py tests/test_metric.py::test_figures_are_those_of_group_metrics \
-	tests/test_scripts_launch.py::test_accelerate_reads_its_configurations \
-	tests/test_extraction.py::test_sequence_classifiers_with_texts_and_pairs \
-	tests/test_extraction.py::test_raw_timm_models
+OLDEST_TESTS := tests/training/test_trainer.py tests/test_columns.py tests/test_classifier.py tests/system/test_oldest.py \
+	tests/training/test_debiasing.py::test_debias_is_the_pipeline_and_changes_the_head_alone \
+	tests/training/test_debiasing.py::test_an_interrupted_debias_goes_on_where_it_stopped \
+	tests/training/test_debiasing.py::test_the_head_alone_is_retrained_from_a_copy_to_the_same_head \
+	tests/training/test_debiasing.py::test_mixed_precision_is_that_of_the_trainer_and_the_head_stays_exact \
+	tests/training/test_card.py tests/hub/test_hub.py tests/metrics/test_metric.py::test_figures_are_those_of_group_metrics \
+	tests/training/test_scripts_launch.py::test_accelerate_reads_its_configurations \
+	tests/extraction/test_extract.py::test_sequence_classifiers_with_texts_and_pairs \
+	tests/extraction/test_extract.py::test_raw_timm_models
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -54,7 +54,7 @@ test-oldest: $(OLDEST)
 # After the other tests: what drives the browser changes the versions of some libraries.
 test-browser: $(INSTALLED)
 	$(BIN)/pip install -q -e '.[browser]'
-	$(BIN)/pytest -q -rs tests/test_report_browser.py tests/test_explorer_browser.py
+	$(BIN)/pytest -q -rs tests/reporting/test_browser.py tests/explorer/test_browser.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

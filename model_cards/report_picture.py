@@ -21,7 +21,7 @@ WIDTH, GAP = 900, 24
 def picture(page_file: Path) -> Image.Image:
     """Return the head of a report and its first card, one below the other."""
     sys.path.insert(0, str(HERE.parent / "tests"))
-    import browsing
+    from support import browsing
 
     with browsing.browser() as started, browsing.opened(started, page_file, WIDTH) as seen:
         shots = [

@@ -1,0 +1,234 @@
+"""The gap benchmark: what a run is made of, its arithmetic, and that finished runs are not repeated."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel
+
+from hf_midrange import columns
+
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import gap  # noqa: E402
+from gap_tables import by_task, by_tie, details, heads, oracle, pooled  # noqa: E402
+from tasks.pictures import fashion  # noqa: E402
+from tasks.pool import Pool, draw, erm_head, pool_of  # noqa: E402
+from tasks.registry import TASKS, task_named  # noqa: E402
+from tasks.reviews import rated, review_topics, topic_of  # noqa: E402
+from tasks.simulator import simulated  # noqa: E402
+
+
+def fake_pool(classes, per_group=60, width=8):
+    rng = np.random.default_rng(0)
+    labels, tied = (part.ravel() for part in np.mgrid[:classes, :classes].repeat(per_group, axis=2))
+    splits = {}
+    for name in ("train", "curation", "test"):
+        values = rng.normal(size=(len(labels), width)) + 2 * np.eye(width)[labels] + 2 * np.eye(width)[classes + tied]
+        more = {"embedding": (values.astype(np.float32), columns.vector(width))}
+        names = [f"c{k}" for k in range(classes)]
+        splits[name] = pool_of(more, labels, tied, names, [f"t{k}" for k in range(classes)])
+    return Pool(splits)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("share", [0.1, None])
+def test_a_run_is_tied_as_asked_and_its_test_is_not(classes, share):
+    wanted = 1 - 1 / classes if share is None else share
+    run = draw(fake_pool(classes), wanted, 3, {"train": 80, "curation": 60, "test": 60})
+    labels, groups = columns.labels(run.curation), columns.labels(run.curation, "group")
+    for k in range(classes):
+        assert np.mean(groups[labels == k] % classes != k) == pytest.approx(wanted, abs=0.02)
+        assert (labels == k).sum() == 30
+    assert np.ptp(np.bincount(run.groups)) <= 1
+    logits = columns.matrix(run.curation, "logits")
+    np.testing.assert_allclose(logits, run.head(columns.matrix(run.curation, "embedding")).numpy(), atol=1e-5)
+    again = draw(fake_pool(classes), wanted, 3, {"train": 80, "curation": 60, "test": 60})
+    np.testing.assert_array_equal(again.embedding, run.embedding)
+    if share is not None:
+        np.testing.assert_array_equal(gap.contrary_rows(run.curation), groups % classes != labels)
+
+
+def test_too_few_rows_in_the_pool_are_said_so():
+    with pytest.raises(ValueError, match="60 rows in the pool"):
+        draw(fake_pool(2), 0.05, 0, {"train": 400, "curation": 60, "test": 60})
+
+
+def test_the_erm_head_is_scikit_learns(monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(1)
+    values, labels = rng.normal(size=(200, 5)) * 3 + 7, rng.integers(0, 3, 200)
+    scaled = (values - values.mean(axis=0)) / values.std(axis=0)
+    inside = np.abs(scaled).max(axis=1) < 4
+    model = LogisticRegression(C=0.01, max_iter=1000).fit(np.clip(scaled, -4, 4), labels)
+    found = erm_head(values, labels, 3)(values).argmax(dim=1).numpy()
+    np.testing.assert_array_equal(found[inside], model.predict(scaled)[inside])
+
+
+def runs_of(*triples):
+    return [{"ERM": {"wga": e}, "auto": {"wga": a}, "group": {"wga": g}} for e, a, g in triples]
+
+
+def test_gap_closed_is_pooled_over_runs_with_a_gap():
+    runs = runs_of((0.5, 0.7, 0.8), (0.6, 0.6, 0.9), (0.8, 0.1, 0.84))
+    assert pooled(runs, "auto") == pytest.approx(0.2 / 0.6)
+    assert pooled(runs[2:], "auto") is None
+    assert oracle(runs[0] | {"DFR (oracle)": {"wga": 0.9}}) == 0.9
+
+
+def test_a_simulated_run_end_to_end(tmp_path, capsys):
+    run = simulated(2, 1, 0.05, seed=400, rows=400)
+    results = gap.evaluate(run, 0, ["auto", "class-balanced", "group"], ("auto",))
+    assert results["auto"]["wga"] > results["class-balanced"]["wga"]
+    assert results["auto"]["recall"] > 0.6
+    assert results["group"]["contrary_weight"] > 0.5 > results["class-balanced"]["contrary_weight"]
+    assert gap.ORACLE in results
+    stored = {"commit": "abc", "runs": {"simulated 2x1|5%|0": results, "simulated 2x1|untied|0": results}}
+    gap.report(stored, tmp_path / "gap.json")
+    assert (tmp_path / "gap.png").is_file()
+    text = (tmp_path / "gap.md").read_text()
+    assert "abc" in text
+    assert "| auto |" in text
+    runs, shown = stored["runs"], ["auto", "class-balanced"]
+    tables = [by_tie(runs, shown), by_task(runs, shown, "5%"), details(runs, shown, "5%"), heads(runs, shown, "5%")]
+    for table in tables:
+        widths = {line.count("|") for line in table.splitlines()}
+        assert len(widths) == 1
+
+
+def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
+    asked = []
+
+    def evaluate(run, seed, strategies, crossed):
+        asked.append((seed, tuple(strategies)))
+        figures = {"wga": 0.5, "mean": 0.5, "seconds": 0.1, "contrary_weight": 0.1, "heads": {"new": 0.5}}
+        return {"ERM": figures} | {name: figures for name in (*strategies, "DFR (oracle)")}
+
+    monkeypatch.setattr(gap, "evaluate", evaluate)
+    monkeypatch.setitem(gap.PROFILES, "quick", gap.Profile((), (0.05, None), ((2, 1),), 2))
+    argv = ["gap.py", "--output", str(tmp_path / "gap.json"), "--strategies", "auto", "group"]
+    monkeypatch.setattr(sys, "argv", argv)
+    gap.main()
+    assert len(asked) == 4
+    gap.main()
+    assert len(asked) == 4
+    monkeypatch.setattr(sys, "argv", [*argv, "afr"])
+    gap.main()
+    assert asked[4:] == [(0, ("afr",)), (1, ("afr",))] * 2
+    assert len(json.loads((tmp_path / "gap.json").read_text())["runs"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("tied", "untied", "complaint"),
+    [
+        ({"ERM": 0.5, "auto": 0.8, "class-balanced": 0.6, "group": 0.9}, 0.49, None),
+        ({"ERM": 0.5, "auto": 0.6, "class-balanced": 0.6, "group": 0.9}, 0.5, "closes 0.25 .* `class-balanced` 0.25"),
+        ({"ERM": 0.5, "auto": 0.5, "class-balanced": 0.5, "group": 0.5}, 0.5, "no tied run has a gap"),
+        ({"ERM": 0.5, "auto": 0.8, "class-balanced": 0.6, "group": 0.9}, 0.47, "untied is -0.030"),
+        ({"ERM": 0.5, "auto": 0.8, "class-balanced": 0.6, "group": 0.9}, None, "untied was not measured"),
+    ],
+)
+def test_the_check_fails_where_auto_does_not_deliver(tmp_path, monkeypatch, tied, untied, complaint):
+    plain = dict.fromkeys(("ERM", "class-balanced", "group"), 0.5)
+    runs = {"task|5%|0": tied} | ({} if untied is None else {"task|untied|0": plain | {"auto": untied}})
+    stored = {key: {name: {"wga": wga, "mean": wga} for name, wga in run.items()} for key, run in runs.items()}
+    (tmp_path / "gap.json").write_text(json.dumps({"commit": "abc", "runs": stored}))
+    monkeypatch.setattr(gap, "grid", lambda *_: [])
+    monkeypatch.setattr(sys, "argv", ["gap.py", "--check", "--output", str(tmp_path / "gap.json")])
+    if complaint is None:
+        gap.main()
+    else:
+        with pytest.raises(SystemExit, match=complaint):
+            gap.main()
+
+
+def test_missing_data_say_where_they_come_from(tmp_path):
+    with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
+        fashion(tmp_path)
+    with pytest.raises(FileNotFoundError, match="vaderSentiment"):
+        rated("movies", tmp_path)
+    with pytest.raises(ValueError, match="digits 3/8"):
+        task_named("nothing")
+
+
+def test_ratings_are_read_and_parted_by_polarity(tmp_path):
+    lines = ["1\t2.5\tgood film", "2\t-1.0\tbad film", "3\t0.1\tfilm", "4\t0.5\tfair film"]
+    (tmp_path / "movieReviewSnippets_GroundTruth.txt").write_text("\n".join(lines), encoding="latin-1")
+    negative, positive = rated("movies", tmp_path)
+    assert negative == ["bad film"]
+    assert sorted(positive) == ["fair film", "good film"]
+
+
+def test_pictures_of_clothes_are_read(tmp_path):
+    import gzip
+
+    pixels = np.arange(3 * 784, dtype=np.uint8)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + pixels.tobytes()))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + bytes([4, 0, 9])))
+    images, labels = fashion(tmp_path)
+    np.testing.assert_array_equal(images.ravel(), pixels)
+    assert labels.tolist() == [4, 0, 9]
+
+
+def test_profiles_name_tasks_that_exist():
+    names = {task.name for task in TASKS}
+    assert all(set(profile.tasks) <= names for profile in gap.PROFILES.values())
+    assert all(task.data is None for name in gap.PROFILES["quick"].tasks for task in TASKS if task.name == name)
+    assert ClassLabel(names=[task.name for task in TASKS]).num_classes == len(TASKS)
+
+
+def test_a_topic_is_told_by_words_of_one_kind():
+    assert topic_of("A superb performance by the CAST") == "the people"
+    assert topic_of("the plot, such as it is") == "the story"
+    assert topic_of("acting cannot save the story") is None
+    assert topic_of("exactly what it says") is None
+
+
+def test_reviews_of_two_topics_make_a_pool(tmp_path, monkeypatch):
+    from tasks import reviews
+
+    kinds = [(score, words) for score in (-2.0, 2.0) for words in ("good acting", "a fine plot", "no topic")]
+    lines = [f"{i}\t{score}\t{words} {i}" for i, (score, words) in enumerate(kinds * 20)]
+    (tmp_path / "movieReviewSnippets_GroundTruth.txt").write_text("\n".join(lines), encoding="latin-1")
+    monkeypatch.setattr(reviews, "embedded", lambda texts: np.zeros((len(texts), 3), dtype=np.float32))
+    pools = review_topics(tmp_path)
+    texts = [text for pool in pools.values() for text in pool["text"]]
+    assert len(set(texts)) == len(texts) == 80
+    for pool in pools.values():
+        names = pool.features["group"].names
+        assert names == [f"{y} with {t}" for y in ("negative", "positive") for t in ("the people", "the story")]
+        for text, group in zip(pool["text"], pool["group"], strict=True):
+            assert ("acting" in text) == (names[group].endswith("people"))
+            assert kinds[int(text.split()[-1]) % 6][0] == (-2.0 if names[group].startswith("negative") else 2.0)
+
+
+def test_sprites_of_a_pool_stand_where_their_group_says(monkeypatch):
+    from tasks import sprites
+
+    monkeypatch.setattr(sprites, "PER_GROUP", {"train": 3, "curation": 2, "test": 1})
+    drawn = []
+    real = sprites.render
+    monkeypatch.setattr(sprites, "render", lambda *factors: drawn.append(factors) or real(*factors))
+    pools = sprites.sprite_places(None)
+    for (pool, factors), size in zip(zip(pools.values(), drawn, strict=True), (3, 2, 1), strict=True):
+        assert np.bincount(pool["group"]).tolist() == [size] * 9
+        place = np.select([factors[3] < 10, factors[3] < 21], [0, 1], 2)
+        np.testing.assert_array_equal(np.array(pool["group"]), 3 * factors[0] + place)
+        assert set(pool.column_names) >= {"label", "group", "embedding", "source_id"}
+    every = np.concatenate(drawn, axis=1)
+    assert np.unique(every, axis=1).shape == every.shape
+
+
+def test_missing_data_are_told_of_before_the_first_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(gap, "evaluate", lambda *_: pytest.fail("a run was made"))
+    words = ["--tasks", "movies/products", "--ties", "0.05", "--output", str(tmp_path / "gap.json")]
+    monkeypatch.setattr(sys, "argv", ["gap.py", *words, "--cache", str(tmp_path), "--data", f"reviews={tmp_path}"])
+    with pytest.raises(FileNotFoundError, match="vaderSentiment"):
+        gap.main()
+    monkeypatch.setattr(sys, "argv", ["gap.py", "--tasks", "no such"])
+    with pytest.raises(ValueError, match="no task 'no such'"):
+        gap.main()

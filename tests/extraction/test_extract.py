@@ -1,0 +1,270 @@
+"""`extract` against a loop written by hand, row by row, for every kind of model and dataset."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from PIL import Image as PillowImage
+from support.classifiers import SMALL, as_table, bert, gpt2, images, texts, timm_model, tokenizer
+from torch import nn
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    ResNetConfig,
+    ResNetForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+import hf_midrange as hm
+from hf_midrange.columns import matrix
+from hf_midrange.extraction.manifest import model_key
+
+
+def wrapped() -> TimmWrapperForImageClassification:
+    torch.manual_seed(0)
+    return TimmWrapperForImageClassification(TimmWrapperConfig(architecture="test_resnet", num_labels=3))
+
+
+def vit() -> ViTForImageClassification:
+    torch.manual_seed(0)
+    return ViTForImageClassification(ViTConfig(**SMALL, image_size=16, patch_size=8, num_labels=3))
+
+
+def resnet() -> ResNetForImageClassification:
+    torch.manual_seed(0)
+    return ResNetForImageClassification(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3)
+    )
+
+
+
+
+
+
+def small_processor() -> ViTImageProcessor:
+    return ViTImageProcessor(size={"height": 16, "width": 16})
+
+
+def by_hand(model: nn.Module, inputs_of_row, ds: Dataset) -> np.ndarray:
+    """Logits of shape `(n, C)`, one row at a time, with no code of the package."""
+    model.eval()
+    with torch.no_grad():
+        outputs = [model(**inputs_of_row(row)) for row in ds]
+    return torch.cat([getattr(output, "logits", output) for output in outputs]).numpy()
+
+
+def check(result: Dataset, ds: Dataset, expected: np.ndarray, head: nn.Linear) -> None:
+    embedding, logits = matrix(result, "embedding"), matrix(result, "logits")
+    assert len(result) == len(ds)
+    assert embedding.dtype == logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    with torch.no_grad():
+        np.testing.assert_allclose(head(torch.from_numpy(embedding.copy())).numpy(), expected, atol=1e-5)
+    assert result["prediction"][:] == expected.argmax(1).tolist()
+    assert result.features["prediction"] == ds.features["label"]
+    assert result["label"][:] == ds["label"][:]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+def test_raw_timm_models(name):
+    model, ds = timm_model(name), images(7)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    expected = by_hand(model, lambda row: {"x": transform(row["image"].convert("RGB"))[None]}, ds)
+    check(hm.extract(ds, model, batch_size=3), ds, expected, model.get_classifier())
+
+
+def test_wrapped_timm_model_as_object_and_folder(tmp_path):
+    model, ds = wrapped(), images(7)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model.timm_model))
+    expected = by_hand(model, lambda row: {"pixel_values": transform(row["image"])[None]}, ds)
+    check(hm.extract(ds, model, batch_size=3), ds, expected, model.timm_model.fc)
+    model.save_pretrained(tmp_path)
+    check(hm.extract(ds, tmp_path, batch_size=3), ds, expected, model.timm_model.fc)
+
+
+@pytest.mark.parametrize("make", [vit, resnet])
+def test_transformers_image_classifiers_as_object_and_folder(make, tmp_path):
+    model, ds, processor = make(), images(), small_processor()
+    expected = by_hand(model, lambda row: processor(row["image"], return_tensors="pt"), ds)
+    head = model.classifier if make is vit else model.classifier[1]
+    check(hm.extract(ds, model, processor, batch_size=5), ds, expected, head)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    check(hm.extract(ds, str(tmp_path), batch_size=5), ds, expected, head)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("make", [bert, gpt2])
+def test_sequence_classifiers_with_texts_and_pairs(make, pair, tmp_path):
+    model, ds, tok = make(), texts(pair=pair), tokenizer()
+    arguments = {"truncation": True, "max_length": 12, "return_tensors": "pt"}
+    if make is gpt2:
+        tok.model_input_names = ["input_ids", "attention_mask"]
+    expected = by_hand(model, lambda row: tok(row["text"], row.get("text_pair"), **arguments), ds)
+    head = model.classifier if make is bert else model.score
+    check(hm.extract(ds, model, tok, batch_size=5), ds, expected, head)
+    model.save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    check(hm.extract(ds, tmp_path, batch_size=5), ds, expected, head)
+
+
+def test_a_callable_is_a_processor_and_a_plain_module_a_model():
+    torch.manual_seed(0)
+    model, ds = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)), images()
+
+    def corner(image: PillowImage.Image) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(image)[:2, :2].copy()).permute(2, 0, 1) / 255
+
+    expected = by_hand(model, lambda row: {"input": corner(row["image"])[None]}, ds)
+    check(hm.extract(ds, model, corner), ds, expected, model[3])
+
+
+def test_a_head_chosen_among_two_gives_its_own_logits():
+    torch.manual_seed(0)
+    model = DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL, image_size=16, patch_size=8, num_labels=3))
+    ds, processor = images(5), small_processor()
+    with pytest.raises(ValueError, match="choose one by name"):
+        hm.extract(ds, model, processor)
+    result = hm.extract(ds, model, processor, head="cls_classifier")
+    with torch.no_grad():
+        inputs = processor([image for image in ds["image"]], return_tensors="pt")
+        expected = model.eval()(**inputs).cls_logits
+    np.testing.assert_allclose(matrix(result, "logits"), expected.numpy(), atol=1e-5)
+
+
+def test_logits_that_are_not_the_heads_outputs_are_refused():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return 30 * self.fc(x.mean((2, 3)))
+
+    ds = images(3)
+    with pytest.raises(ValueError, match=r"are not the outputs of 'fc'.*head='fc'"):
+        hm.extract(ds, Scaled(), lambda image: torch.ones(3, 2, 2))
+    assert len(hm.extract(ds, Scaled(), lambda image: torch.ones(3, 2, 2), head="fc")) == 3
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_every_kind_of_dataset_comes_back_as_its_kind(on_disk, tmp_path):
+    model, ds = timm_model(), images()
+    reference = hm.extract(ds, model, batch_size=4, shard_size=10)
+    folder = {name: tmp_path / name if on_disk else None for name in ("one", "dict", "stream", "streams")}
+
+    one = hm.extract(ds, model, batch_size=4, shard_size=10, output_dir=folder["one"])
+    both = hm.extract(DatasetDict(a=ds, b=ds), model, batch_size=4, shard_size=10, output_dir=folder["dict"])
+    stream = hm.extract(ds.to_iterable_dataset(), model, batch_size=4, shard_size=10, output_dir=folder["stream"])
+    streams = IterableDatasetDict({"a": ds.to_iterable_dataset()})
+    streams = hm.extract(streams, model, batch_size=4, shard_size=10, output_dir=folder["streams"])
+
+    assert (type(one), type(both), type(stream), type(streams)) == (
+        Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+    )  # fmt: skip
+    for result in (one, both["a"], both["b"], as_table(stream), as_table(streams["a"])):
+        assert result.features == reference.features
+        for name in ("embedding", "logits"):
+            np.testing.assert_array_equal(matrix(result, name), matrix(reference, name))
+        assert result["prediction"][:] == reference["prediction"][:]
+        assert [np.asarray(x).tolist() for x in result["image"]] == [np.asarray(x).tolist() for x in ds["image"]]
+    if on_disk:
+        assert sorted(path.name for path in (tmp_path / "dict").iterdir()) == ["a", "b"]
+        assert one.cache_files
+
+
+
+
+def test_selected_rows_and_earlier_columns_are_handled(tmp_path):
+    ds, model = images(), timm_model()
+    chosen = ds.select([5, 3, 20, 3])
+    first = hm.extract(chosen, model)
+    again = hm.extract(first, model, output_dir=tmp_path)
+    assert again.column_names == first.column_names
+    np.testing.assert_array_equal(matrix(first, "logits"), matrix(again, "logits"))
+    np.testing.assert_array_equal(matrix(first, "logits")[1], matrix(first, "logits")[3])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_description_names_the_model_of_the_last_extraction(on_disk, tmp_path):
+    ds, model, other = images(6), timm_model(), timm_model()
+    ds.info.description = "Six pictures."
+    first = hm.extract(ds, other, output_dir=tmp_path / "first" if on_disk else None)
+    again = hm.extract(first, model, output_dir=tmp_path / "again" if on_disk else None)
+    assert ds.info.description == "Six pictures."
+    kept, line = again.info.description.split("\n")
+    assert kept == "Six pictures."
+    assert line == f"extract: unnamed, {model_key(model)}"
+    again.save_to_disk(tmp_path / "saved")
+    assert Dataset.load_from_disk(tmp_path / "saved").info.description == again.info.description
+
+
+def test_without_labels_predictions_carry_the_models_names():
+    model = vit()
+    model.config.id2label = {0: "x", 1: "y", 2: "z"}
+    result = hm.extract(images(4).remove_columns("label"), model, small_processor())
+    assert result.features["prediction"].names == ["x", "y", "z"]
+    assert hm.extract(images(4).remove_columns("label"), timm_model()).features["prediction"].names == ["0", "1", "2"]
+
+
+def test_low_precision_backbone_gives_float32_logits_and_leaves_the_model_alone():
+    model, ds = timm_model("test_vit"), images(6)
+    full = hm.extract(ds, model)
+    low = hm.extract(ds, model, dtype="bfloat16")
+    embedding, logits = matrix(low, "embedding"), matrix(low, "logits")
+    expected = embedding @ model.head.weight.detach().numpy().T + model.head.bias.detach().numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    assert (embedding == torch.from_numpy(embedding.copy()).bfloat16().float().numpy()).all()
+    assert not np.array_equal(logits, matrix(full, "logits"))
+    assert (logits != torch.from_numpy(logits.copy()).bfloat16().float().numpy()).any()
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_the_model_keeps_weights_buffers_modes_and_hooks():
+    model = timm_model().train()
+    model.layer1.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    hm.extract(images(), model, batch_size=4)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert not model.fc._forward_pre_hooks
+
+
+@pytest.mark.parametrize(("make", "ds"), [(timm_model, images()), (bert, texts())])
+def test_batch_size_and_workers_change_nothing_beyond_rounding(make, ds):
+    processor = tokenizer() if make is bert else None
+    one = hm.extract(ds, make(), processor, batch_size=1)
+    many = hm.extract(ds, make(), processor, batch_size=16, num_workers=2)
+    np.testing.assert_allclose(matrix(one, "logits"), matrix(many, "logits"), atol=1e-5)
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_every_row(monkeypatch):
+    model, ds = timm_model(), images()
+    expected = matrix(hm.extract(ds, model, batch_size=2), "logits")
+    forward, sizes = model.forward, []
+
+    def small_device(x):
+        sizes.append(len(x))
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(x)
+
+    monkeypatch.setattr(model, "forward", small_device)
+    result = hm.extract(ds, model, batch_size=16)
+    np.testing.assert_allclose(matrix(result, "logits"), expected, atol=1e-5)
+    assert sizes == [16, 8, 4, 4, 4, 4, 4, 3]
+
+
+def test_records_of_shards_say_which_rows_they_hold(tmp_path):
+    hm.extract(images(), timm_model(), shard_size=10, output_dir=tmp_path)
+    records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("shard-*.json"))]
+    assert [(record["first"], record["rows"]) for record in records] == [(0, 10), (10, 10), (20, 3)]
+    assert not list(tmp_path.glob("*.tmp"))

@@ -1,0 +1,338 @@
+"""Memory does not grow with the rows: columns read in blocks say what they say in memory, and peaks stay flat."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Value
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+from support.wide_rows import rows_on_disk, tied_rows
+
+import hf_midrange as hm
+from hf_midrange import columns
+from hf_midrange.association.halves import discovery_half
+from hf_midrange.curation import STRATEGIES
+from hf_midrange.head import retrain
+from hf_midrange.storage import memory, vectors
+from hf_midrange.storage.entries import Entries, by_unit
+from hf_midrange.storage.vectors import Presence, blocks, concept_table, finite_vectors, some_rows, varies
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """Every column is read in blocks of about a hundred rows, whatever its size."""
+    monkeypatch.setattr(vectors, "HELD", 0)
+    monkeypatch.setattr(vectors, "BLOCK_BYTES", 5000)
+
+
+# Columns in blocks
+
+
+@pytest.mark.usefixtures("in_blocks")
+@given(rows=st.lists(st.integers(0, 299), min_size=1, max_size=40), cut=st.integers(0, 300))
+def test_vectors_are_indexed_like_the_array_they_stand_for(rows, cut):
+    ds = tied_rows(300).select(range(300))
+    whole, found = columns.matrix(ds, "embedding"), finite_vectors(ds, "embedding")
+    assert isinstance(found, vectors.Vectors)
+    assert (found.shape, found.dtype, len(found)) == (whole.shape, whole.dtype, len(whole))
+    mask = np.zeros(300, dtype=bool)
+    mask[rows] = True
+    for index in (np.array(rows), mask, slice(cut, None), slice(None, cut), slice(None)):
+        np.testing.assert_array_equal(found[index], whole[index])
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks(found)]), whole)
+    assert [first for first, _ in blocks(found)] == list(range(0, 300, 5000 // (12 * 4)))
+
+
+@pytest.mark.usefixtures("in_blocks")
+def test_vectors_of_selected_rows_and_what_they_refuse():
+    ds = tied_rows(300)
+    chosen = np.random.default_rng(0).permutation(300)[:150]
+    np.testing.assert_array_equal(
+        finite_vectors(ds.select(chosen), "embedding")[:], columns.matrix(ds, "embedding")[chosen]
+    )
+    values = columns.matrix(ds, "embedding").copy()
+    values[[7, 250, 251], 3] = np.nan, np.inf, np.nan
+    broken = columns.with_columns(ds, {"embedding": (values, columns.vector(12))})
+    with pytest.raises(ValueError, match=r"infinite values in 3 rows \(first rows: \[7, 250, 251\]\)"):
+        finite_vectors(broken, "embedding")
+    with pytest.raises(KeyError, match="no column"):
+        finite_vectors(ds, "nothing")
+    lists = Dataset.from_dict({"v": [[1.0, 2.0]] * 200 + [[1.0]] * 200})
+    with pytest.raises(ValueError, match="values in row"):
+        finite_vectors(lists, "v")
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=20))
+def test_presence_is_the_dense_table(rows):
+    table = sparse.csr_matrix(np.array(rows, dtype=bool))
+    dense, found = table.toarray().astype(np.float64), Presence(table)
+    for index in (slice(1, 4), np.arange(len(rows))[::2], np.ones(len(rows), dtype=bool)):
+        np.testing.assert_array_equal(found[index], dense[index])
+    assert varies(found) == varies(dense) == bool(np.ptp(dense, axis=0).any())
+    np.testing.assert_array_equal(concept_table(table), dense)
+
+
+@given(
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(sum),
+    most=st.integers(1, 60),
+    seed=st.integers(0, 5),
+    weighted=st.booleans(),
+)
+def test_rows_are_drawn_from_every_stratum(counts, most, seed, weighted):
+    strata = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    shares = np.arange(1.0, len(counts) + 1) if weighted else None
+    shares = None if shares is None else shares[: strata.max() + 1]
+    rows = some_rows(strata, most, seed, shares)
+    assert len(np.unique(rows)) == len(rows)
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(rows, some_rows(strata, most, seed, shares))
+    drawn = np.bincount(strata[rows], minlength=len(counts))
+    assert ((drawn > 0) == (np.array(counts) > 0)).all()
+    assert len(rows) <= max(most, 0) + len(counts)
+    assert len(rows) >= min(most, len(strata)) - len(counts)
+    if len(strata) > most and not weighted:
+        expected = most * np.array(counts) / sum(counts)
+        assert (np.abs(drawn - expected) <= 1 + 1e-9).all()
+
+
+@given(units=st.lists(st.integers(0, 4), min_size=1, max_size=12), megabytes=st.sampled_from(["1", "400"]))
+def test_entries_are_the_columns_of_the_matrix(units, megabytes, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(memory.WORKING_SET, megabytes)
+        if megabytes == "1":
+            patch.setattr("hf_midrange.storage.entries.working_set", lambda: 4 * 2 * 300 * 2)  # two units at a time
+        ds = tied_rows(300, classes=5)
+        whole, entries = columns.matrix(ds, "logits"), Entries(ds, "logits")
+        for unit in units:
+            np.testing.assert_array_equal(entries[:, unit], whole[:, unit])
+        np.testing.assert_array_equal(entries.highest(), whole.max(axis=0))
+        for unit, values in by_unit(ds, "logits", np.unique(units)):
+            np.testing.assert_array_equal(values, whole[:, unit])
+
+
+@pytest.mark.parametrize("text", ["none", "0", "-3", "nan"])
+def test_a_working_set_is_a_positive_number(text, monkeypatch):
+    monkeypatch.setenv(memory.WORKING_SET, text)
+    with pytest.raises(ValueError, match="HF_MIDRANGE_WORKING_SET must be a number of megabytes"):
+        memory.working_set()
+    monkeypatch.setenv(memory.WORKING_SET, "2.5")
+    assert memory.working_set() == 2_500_000
+
+
+# Steps say the same
+
+
+def told(curated):
+    names = ("pseudo_group", "keep", "weight", "reason")
+    return {name: curated[name][:] for name in names}, hm.curation_report(curated)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "view", "latent", "george", "self", "confounder-head"])
+def test_curation_in_blocks_is_curation_in_memory(strategy, in_blocks, request):
+    assert strategy in STRATEGIES
+    ds = tied_rows(3000, classes=3)
+    found = told(hm.curate(ds, strategy=strategy))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "HELD", 64_000_000)
+        expected = told(hm.curate(ds, strategy=strategy))
+    assert found == expected
+
+
+def test_findings_do_not_depend_on_the_working_set(monkeypatch):
+    ds = tied_rows(2000, classes=4)
+    expected = hm.associate(ds).to_dict()
+    monkeypatch.setattr("hf_midrange.storage.entries.working_set", lambda: 2000)  # a unit at a time
+    monkeypatch.setattr("hf_midrange.bands.reading.working_set", lambda: 2000)
+    monkeypatch.setattr(columns, "ROWS_OF_LISTS", 300)
+    assert hm.associate(ds).to_dict() == expected
+
+
+def test_concepts_are_fitted_to_rows_drawn_from_every_class_and_read_from_all(monkeypatch):
+    labels = np.array([0] * 900 + [1] * 100)
+    texts = [f"{'red' if row % 3 else 'blue'} thing" for row in range(1000)]
+    ds = Dataset.from_dict({"text": texts, "label": labels})
+    ds = ds.cast_column("label", ClassLabel(names=["a", "b"]))
+    monkeypatch.setattr("hf_midrange.concepts.annotation.MOST_ROWS", 200)
+    seen, learn = [], hm.NGrams.learn
+    monkeypatch.setattr(hm.NGrams, "learn", lambda self, rows: (seen.append(rows["label"][:]), learn(self, rows))[1])
+    found = hm.annotate(ds, [hm.NGrams("text")])
+    assert [np.bincount(drawn).tolist() for drawn in seen] == [[180, 20]]
+    words = columns.vocabulary(found.features, "concepts_ngrams")
+    present = columns.presence(found, "concepts_ngrams")[:, words.index("red")].toarray()[:, 0]
+    assert present.tolist() == ["red" in text for text in texts]
+
+
+def test_clusters_look_at_rows_of_the_discovery_half_alone(monkeypatch):
+    ds = tied_rows(2000)
+    ds = hm.LogitBands().fit(ds).transform(ds)
+    half = discovery_half(columns.labels(ds), None, 0)
+    monkeypatch.setattr("hf_midrange.concepts.latent.MOST_ROWS", 600)
+    fitted = hm.LatentConcepts(k=2).fit(ds)
+    rows = np.concatenate(fitted.exemplars)
+    assert half[rows].all()
+    # an exemplar is near its centre: the numbers are those of the whole data set
+    embedding = columns.matrix(ds, "embedding")
+    standard = np.clip((embedding - np.array(fitted.mean)) / np.array(fitted.scale), -4, 4)
+    own, other = (np.linalg.norm(standard - np.array(centre), axis=1) for centre in fitted.centres)
+    assert (own[list(fitted.exemplars[0])] < other[list(fitted.exemplars[0])]).all()
+    assert own[list(fitted.exemplars[0])].max() <= np.quantile(own, 0.05)
+
+
+def weighted(count, **sizes):
+    ds = tied_rows(count, **sizes)
+    labels, contrary = columns.labels(ds), np.arange(count) % 10 == 0
+    cells = 2 * labels + contrary
+    return columns.with_columns(
+        ds,
+        {
+            "pseudo_group": (cells, ClassLabel(num_classes=int(cells.max()) + 1)),
+            "weight": (np.where(contrary, 5.0, 0.5).astype(np.float32), Value("float32")),
+        },
+    )
+
+
+def objective(head, ds, strength=0.04 / 2):
+    """Return the problem's value at a head, written down a second time."""
+    x, y = columns.matrix(ds, "embedding").astype(np.float64), columns.labels(ds)
+    w = np.asarray(ds["weight"][:], dtype=np.float64)
+    deviation = x.std(axis=0)
+    clipped = np.clip((x - x.mean(axis=0)) / deviation, -4, 4)
+    raw = head.weight.double().numpy()
+    weight = raw * deviation
+    logits = torch.as_tensor(clipped @ weight.T + head.bias.double().numpy() + raw @ x.mean(axis=0))
+    losses = torch.nn.functional.cross_entropy(logits, torch.as_tensor(y), reduction="none").numpy()
+    return float((losses * w).sum() / w.sum() + strength * np.square(weight).sum())
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+def test_a_head_solved_from_disk_is_that_solved_in_memory(penalty, monkeypatch):
+    ds = weighted(1200, width=12, classes=3)
+    given = hm.LinearHead.from_weights(np.random.default_rng(0).normal(size=(3, 12)), np.zeros(3))
+    monkeypatch.setattr(retrain, "working_set", lambda: 1000)
+    for model in (None, given):
+        found = hm.retrain_head(ds, model, penalty=penalty, max_rows=None)
+        monkeypatch.setattr(vectors, "HELD", 64_000_000)
+        expected = hm.retrain_head(ds, model, penalty=penalty)
+        monkeypatch.setattr(vectors, "HELD", 0)
+        torch.testing.assert_close(found.weight, expected.weight, atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(found.bias, expected.bias, atol=2e-4, rtol=1e-3)
+
+
+def test_rows_that_are_drawn_stand_for_all():
+    """Each pseudo-group keeps its weight, so the head drawn is near the best one, and no other rows count."""
+    ds = weighted(20_000)
+    whole = hm.retrain_head(ds)
+    best = objective(whole, ds)
+    for seed in range(3):
+        drawn = hm.retrain_head(ds, max_rows=4000, seed=seed)
+        assert not torch.equal(drawn.weight, whole.weight)
+        assert best - 1e-4 <= objective(drawn, ds) <= best + 3e-3
+    again = hm.retrain_head(ds, max_rows=4000, seed=2)
+    assert torch.equal(drawn.weight, again.weight)
+    few = hm.retrain_head(ds, max_rows=60, seed=0)
+    assert objective(few, ds) > best + 0.01  # so that the bound above can fail
+    assert torch.equal(hm.retrain_head(ds, max_rows=20_000).weight, whole.weight)
+    with pytest.raises(ValueError, match="`max_rows` must be at least 1"):
+        hm.retrain_head(ds, max_rows=0)
+
+
+def test_subsamples_are_bounded_too():
+    ds = weighted(3000)
+    smallest = np.bincount(columns.labels(ds, "pseudo_group")).min()
+    assert [len(rows) for rows in retrain._balanced_subsets(ds, 2, None, 0)] == [4 * smallest] * 2
+    assert [len(rows) for rows in retrain._balanced_subsets(ds, 2, 200, 0)] == [200, 200]
+
+
+# Memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux alone")
+def test_pages_of_files_are_given_back(tmp_path, monkeypatch):
+    ds = rows_on_disk(tmp_path / "rows.arrow", 60_000, 256, 2)  # 64 MB
+    monkeypatch.setenv(memory.WORKING_SET, "8")
+    (region,) = memory._regions([ds])
+    assert region.stop - region.start >= (tmp_path / "rows.arrow").stat().st_size
+    before = memory._resident_of_files()
+    with memory.pages_returned(ds):
+        total = sum(float(block.sum()) for _, block in blocks(finite_vectors(ds, "embedding")))
+    assert memory._resident_of_files() - before < 10e6
+    parts = (ds.select(range(first, first + 5000)) for first in range(0, 60_000, 5000))
+    untouched = sum(float(columns.matrix(part, "embedding").sum()) for part in parts)
+    assert memory._resident_of_files() - before > 40e6
+    assert total == pytest.approx(untouched, rel=1e-4)
+    assert memory._regions([tied_rows(100)]) == []
+
+
+PATH = os.pathsep.join(map(str, Path(__file__).parents[:2]))
+GROWTH = """
+import json, sys, warnings
+from importlib import import_module
+from pathlib import Path
+sys.path[:0] = sys.argv[1].split(":")
+warnings.simplefilter("ignore")
+import datasets, numpy as np, torch
+datasets.disable_progress_bars()
+import hf_midrange as hm
+from hf_midrange.publishing.dataset import Content, write_files
+from hf_midrange.reporting import report
+from support.wide_rows import rows_on_disk
+
+for name in ("curation.clusters", "curation.views", "concepts.latent", "concepts.annotation"):
+    import_module("hf_midrange." + name).MOST_ROWS = 4000  # the sample is held, of up to 100,000 rows
+
+folder, count = Path(sys.argv[2]), int(sys.argv[3])
+ds = rows_on_disk(folder / "rows.arrow", count, 1024, 2)
+peaks, made = {}, {}
+
+def step(name, make):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    made[name] = make()
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peaks[name] = int(line.split()[1]) / 1000
+
+def parity(batch):
+    return [["even" if value > 0 else "odd"] for value, *_ in batch["embedding"]]
+
+hm.retrain_head(hm.curate(ds.select(range(500))), force=True)  # libraries are loaded and warm
+step("fit", lambda: hm.LogitBands().fit(ds))
+step("transform", lambda: made["fit"].transform(ds))
+step("embedding bands", lambda: hm.LogitBands("quantile", units="embedding").fit(ds))
+step("annotate", lambda: hm.annotate(made["transform"], [parity]))
+step("clusters as concepts", lambda: hm.annotate(made["transform"], [hm.LatentConcepts(k=3)]))
+step("associate", lambda: hm.associate(made["annotate"]))
+step("curate", lambda: hm.curate(made["annotate"], made["associate"]))
+step("clusters", lambda: hm.curate(ds, strategy="latent"))
+step("retrain", lambda: hm.retrain_head(made["curate"], force=True, max_rows=2000))
+step("out of core", lambda: hm.retrain_head(made["curate"], force=True, max_rows=None, strength=10.0))
+content = Content({"train": made["curate"]}, made["associate"])
+(folder / "published").mkdir()
+step("publish", lambda: write_files(content, made["curate"].features, "me/rows", folder / "published"))
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc")
+def test_peaks_are_flat_in_the_number_of_rows(tmp_path):
+    """At 8 times the rows no step needs what the embeddings of the additional rows take, mapped pages included."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", memory.WORKING_SET: "32"}
+    counts, peaks = (8000, 64_000), []
+    for count in counts:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        command = [sys.executable, "-c", GROWTH, PATH, folder, str(count)]
+        done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stderr[-4000:]
+        peaks.append(json.loads(done.stdout.splitlines()[-1]))
+    embeddings = (counts[1] - counts[0]) * 1024 * 4 / 1e6  # 229 MB
+    growth = {name: round(peaks[1][name] - peaks[0][name]) for name in peaks[0]}
+    assert {name: more for name, more in growth.items() if more > embeddings / 2} == {}

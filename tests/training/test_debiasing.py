@@ -1,0 +1,359 @@
+"""`MidRangeTrainer.debias` against the steps called one by one, and what a second call does not do again."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict, Value, load_from_disk
+from support.trainer_parts import bert, pictures, processor, resnet, texts, tokenizer
+from support.training_rows import arguments, as_transformed, assert_same, stacked, tokenised, weights_of
+
+import hf_midrange as hm
+from hf_midrange import columns
+from hf_midrange.curation import curation_report
+from hf_midrange.training import debiasing
+
+
+ROWS = 240
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network that has learnt the tie, and the rows it was not trained on."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        args = arguments(folder, max_steps=40, per_device_train_batch_size=32, learning_rate=3e-3)
+        trainer = hm.MidRangeTrainer(resnet(), args, train_dataset=pictures(600, 0.95), processing_class=processor())
+        trainer.train()
+        yield weights_of(trainer.model), pictures(ROWS, 0.95, seed=5)
+
+
+def trainer_of(trained, folder, curation=None, model=None, **options):
+    model = model or resnet()
+    model.load_state_dict(trained[0])
+    trainer = options.pop("trainer", {})
+    return hm.MidRangeTrainer(
+        model, arguments(folder, **options), curation_dataset=curation, processing_class=processor(), **trainer
+    )
+
+
+def by_hand(model, rows, sources):
+    """The pipeline as the README writes it."""
+    ds = hm.extract(rows, model, processor())
+    ds = hm.LogitBands().fit(ds).transform(ds)
+    ds = hm.annotate(ds, sources)
+    findings = hm.associate(ds, seed=42)
+    return hm.retrain_head(hm.curate(ds, findings, seed=42), model, seed=42), findings
+
+
+def test_debias_is_the_pipeline_and_changes_the_head_alone(trained, tmp_path):
+    rows = trained[1]
+    test = pictures(200, 0.5, seed=6)
+    trainer = trainer_of(trained, tmp_path, rows, trainer={"eval_dataset": test})
+    model, before = trainer.model, weights_of(trainer.model)
+    sources = [hm.Thumbnail(), hm.ImageProperties(), hm.EarlyFeatures(trainer.model, processor()), hm.LatentConcepts()]
+    head, findings = by_hand(trainer.model, rows, sources)
+    report = trainer.debias()
+    torch.testing.assert_close(report.head.weight, head.weight, atol=1e-5, rtol=1e-4)
+    assert len(report.findings) == len(findings)
+    assert trainer.model is model
+    after = weights_of(model)
+    assert {name for name in after if not torch.equal(after[name], before[name])} == {
+        "classifier.1.weight", "classifier.1.bias",
+    }  # fmt: skip
+    torch.testing.assert_close(after["classifier.1.weight"], report.head.weight)
+    assert report.verdict == curation_report(report.curated)["verdict"] == "repaired"
+    assert report.after == pytest.approx({**report.after, **_plain(trainer.evaluate())})
+    assert report.after["worst_group_accuracy"] > report.before["worst_group_accuracy"]
+
+
+def _plain(metrics):
+    timing = ("_runtime", "_second", "_time")
+    return {name.removeprefix("eval_"): value for name, value in metrics.items()
+            if name.startswith("eval_") and not name.endswith(timing)}  # fmt: skip
+
+
+def test_the_report_is_short_to_read_and_written_as_json(trained, tmp_path):
+    trainer = trainer_of(trained, tmp_path, trained[1], trainer={"eval_dataset": pictures(60, 0.5, seed=6)})
+    report = trainer.debias(sources=[hm.Thumbnail()])
+    lines = str(report).splitlines()
+    assert lines[0].startswith("repaired: worst pseudo-group")
+    assert any(line.startswith("worst_group_accuracy: ") for line in lines)
+    assert len(lines) <= 6
+    written = json.loads((tmp_path / "debias_report.json").read_text())
+    assert written == json.loads(report.to_json())
+    assert written["rows"] == ROWS
+    with pytest.raises(AttributeError):
+        report.verdict = "other"
+
+
+@pytest.mark.parametrize("form", ["transform", "transform, new columns only", "pixel values"])
+def test_rows_that_are_inputs_already_give_the_head_of_raw_rows(form, trained, tmp_path):
+    rows = trained[1]
+    raw = trainer_of(trained, tmp_path / "raw", rows).debias(sources=[hm.Thumbnail()])
+    prepare = processor()
+
+    def mapped(batch):
+        return {"pixel_values": prepare(images=batch["image"], return_tensors="np")["pixel_values"]}
+
+    forms = {
+        "transform": lambda: as_transformed(rows),
+        "transform, new columns only": lambda: as_transformed(rows, True),
+        "pixel values": lambda: rows.map(mapped, batched=True),
+    }
+    collator = {} if form == "pixel values" else {"data_collator": stacked}
+    trainer = trainer_of(
+        trained, tmp_path / "inputs", forms[form](), remove_unused_columns=form == "pixel values", trainer=collator
+    )
+    report = trainer.debias(sources=[hm.Thumbnail()])
+    torch.testing.assert_close(report.head.weight, raw.head.weight, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("label", ["label", "labels"])
+def test_tokenised_rows_give_the_head_of_raw_texts(label, tmp_path):
+    rows = texts(ROWS)
+    encoded = tokenised(rows)
+    if label == "labels":  # as text scripts rename it; class names are then those of the model
+        encoded = encoded.rename_column("label", "labels").cast_column("labels", Value("int64"))
+    reports = []
+    for name, ds in (("raw", rows), ("encoded", encoded)):
+        trainer = hm.MidRangeTrainer(
+            bert(), arguments(tmp_path / name), curation_dataset=ds, processing_class=tokenizer()
+        )
+        reports.append(trainer.debias(sources=[hm.TextStyle(["text"])]))
+    raw, ready = reports
+    torch.testing.assert_close(raw.head.weight, ready.head.weight, atol=1e-5, rtol=1e-4)
+    raw_logits, ready_logits = (columns.matrix(report.curated, columns.LOGITS) for report in reports)
+    np.testing.assert_allclose(raw_logits, ready_logits, atol=1e-5)
+    assert ready.curated.features["label"] == rows.features["label"]
+
+
+def test_sources_can_be_named_in_the_arguments(trained, tmp_path):
+    trainer = trainer_of(trained, tmp_path, trained[1], concept_sources=["image-properties"])
+    assert set(trainer.debias().findings["source"][:]) <= {"image-properties", "image_properties"}
+
+
+# What is not done again
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often each step runs."""
+    from hf_midrange import pipeline
+    from hf_midrange.extraction.forward import Forward
+
+    counts = {}
+
+    def count(owner, name):
+        real = getattr(owner, name)
+
+        def counting(*args, **kwargs):
+            counts[name] = counts.get(name, 0) + 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    for name in ("annotate", "associate", "curate"):
+        count(pipeline, name)
+    count(debiasing, "retrain_head")
+    count(Forward, "_pass")
+    return counts
+
+
+def test_an_interrupted_debias_goes_on_where_it_stopped(trained, tmp_path, counted, monkeypatch):
+    from hf_midrange import pipeline
+
+    whole = trainer_of(trained, tmp_path / "whole", trained[1]).debias(sources=[hm.Thumbnail()])
+    passes = counted.pop("_pass")
+    counted.clear()
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    associate = pipeline.associate
+    monkeypatch.setattr(pipeline, "associate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(trained, tmp_path / "out", trained[1]).debias(sources=[hm.Thumbnail()])
+    assert counted == {"_pass": passes, "annotate": 1}
+    monkeypatch.setattr(pipeline, "associate", associate)
+    resumed = trainer_of(trained, tmp_path / "out", trained[1]).debias(sources=[hm.Thumbnail()])
+    assert counted == {"_pass": passes, "annotate": 1, "associate": 1, "curate": 1, "retrain_head": 1}
+    torch.testing.assert_close(resumed.head.weight, whole.head.weight)
+    assert resumed.curated["weight"][:] == whole.curated["weight"][:]
+
+
+def test_extraction_goes_on_in_the_middle(trained, tmp_path, counted, monkeypatch):
+    from hf_midrange.extraction.forward import Forward
+
+    monkeypatch.setattr(debiasing, "SHARD_ROWS", 64)
+    counting = Forward._pass
+    done = []
+
+    def dying(self, inputs):
+        if len(done) == 20:
+            raise KeyboardInterrupt
+        done.append(1)
+        return counting(self, inputs)
+
+    monkeypatch.setattr(Forward, "_pass", dying)
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    monkeypatch.setattr(Forward, "_pass", counting)
+    counted.clear()
+    trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    assert counted["_pass"] == ROWS // 8 - 16  # two shards of 64 rows were whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["weights", "rows", pytest.param("sources", marks=pytest.mark.slow), pytest.param("seed", marks=pytest.mark.slow)],
+)
+def test_results_of_another_model_rows_or_choice_are_never_reused(change, trained, tmp_path, counted):
+    trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    counted.clear()
+    rows = trained[1].select(range(ROWS - 40)) if change == "rows" else trained[1]
+    options = {"curation_seed": 9} if change == "seed" else {}
+    other = trainer_of(trained, tmp_path, rows, **options)
+    if change == "weights":
+        with torch.no_grad():
+            next(other.model.parameters())[0] += 1
+    report = other.debias(sources=[hm.ImageProperties() if change == "sources" else hm.Thumbnail()])
+    assert counted["annotate"] == counted["retrain_head"] == 1
+    assert counted["_pass"] > 0
+    assert len(report.curated) == len(rows)
+
+
+def test_a_finished_debias_is_read_back(trained, tmp_path, counted):
+    first = trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    counted.clear()
+    second = trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    assert counted == {}
+    torch.testing.assert_close(first.head.weight, second.head.weight, atol=0, rtol=0)
+
+
+def test_a_checkpoint_has_all_that_debias_needs(tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    train = pictures(300, 0.9)
+    options = {"curation_fraction": 0.5, "max_steps": 4, "save_strategy": "steps", "save_steps": 4}
+    trainer = hm.MidRangeTrainer(
+        resnet(), arguments(tmp_path, **options), train_dataset=train, processing_class=processor()
+    )
+    trainer.train()
+    expected = trainer.debias(sources=[hm.Thumbnail()])
+    checkpoint = tmp_path / "checkpoint-4"
+    rows = train.select(json.loads((checkpoint / "curation_rows.json").read_text())["indices"])
+    loaded = hm.MidRangeTrainer(
+        AutoModelForImageClassification.from_pretrained(checkpoint),
+        arguments(tmp_path / "again"),
+        curation_dataset=rows,
+        processing_class=type(processor()).from_pretrained(checkpoint),
+    )
+    report = loaded.debias(sources=[hm.Thumbnail()])
+    torch.testing.assert_close(report.head.weight, expected.head.weight, atol=1e-6, rtol=1e-5)
+
+
+# Curated sets
+
+
+def test_the_head_alone_is_retrained_from_a_copy_to_the_same_head(trained, tmp_path, counted):
+    trainer = trainer_of(trained, tmp_path / "a", trained[1])
+    first = trainer.debias(sources=[hm.Thumbnail()])
+    first.curated.to_parquet(tmp_path / "copy.parquet")
+    counted.clear()
+    loaded = Dataset.from_parquet(str(tmp_path / "copy.parquet"), cache_dir=str(tmp_path / "cache"))
+    again = trainer_of(trained, tmp_path / "b", trainer={"train_dataset": loaded})
+    report = again.debias()
+    assert report.findings is None
+    assert report.verdict == first.verdict
+    torch.testing.assert_close(report.head.weight, first.head.weight, atol=0, rtol=0)
+    assert counted == {"_pass": 1, "retrain_head": 1}  # the one pass sees that the embeddings are of this model
+
+
+def test_curated_rows_of_another_model_are_curated_anew(trained, tmp_path, caplog):
+    first = trainer_of(trained, tmp_path / "a", trained[1]).debias(sources=[hm.Thumbnail()])
+    other = hm.MidRangeTrainer(
+        resnet(seed=3), arguments(tmp_path / "b"), train_dataset=first.curated, processing_class=processor()
+    )
+    report = other.debias(sources=[hm.Thumbnail()])
+    assert "embeddings of another model" in caplog.text
+    there, here = (columns.matrix(rows.curated, columns.EMBEDDING) for rows in (first, report))
+    assert np.abs(there - here).max() > 0.1
+    assert report.findings is not None
+
+
+def test_training_on_a_curated_set_and_debiasing_after_it(trained, tmp_path):
+    first = trainer_of(trained, tmp_path / "a", trained[1]).debias(sources=[hm.Thumbnail()])
+    trainer = trainer_of(
+        trained, tmp_path / "b", debias_after_training=True, concept_sources=["thumbnail"],
+        trainer={"train_dataset": first.curated},
+    )  # fmt: skip
+    assert trainer.rows_used.rows == ROWS
+    trainer.train()
+    assert trainer.debias_report.findings is not None
+    torch.testing.assert_close(trainer.model.classifier[1].weight, trainer.debias_report.head.weight)
+
+
+def test_nothing_to_repair_leaves_the_model_as_it_is(trained, tmp_path):
+    trainer = trainer_of(trained, tmp_path, pictures(ROWS, 0.5, seed=5))
+    before = weights_of(trainer.model)
+    report = trainer.debias(sources=[hm.ImageProperties()])
+    assert report.verdict == "nothing to repair"
+    assert_same(weights_of(trainer.model), before)
+
+
+# Precision, refusals
+
+
+def test_mixed_precision_is_that_of_the_trainer_and_the_head_stays_exact(trained, tmp_path):
+    full = trainer_of(trained, tmp_path / "full", trained[1]).debias(sources=[hm.Thumbnail()])
+    trainer = trainer_of(trained, tmp_path / "mixed", trained[1], bf16=True)
+    mixed = trainer.debias(sources=[hm.Thumbnail()])
+    exact, rounded = (columns.matrix(report.curated, columns.EMBEDDING) for report in (full, mixed))
+    assert 0 < np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+    given = hm.LinearHead.from_model(resnet_with(trained[0]))
+    logits = columns.matrix(mixed.curated, columns.LOGITS)
+    np.testing.assert_allclose(logits, given(rounded.copy()).numpy(), atol=1e-5)
+    assert trainer.model.dtype == torch.float32
+
+
+def resnet_with(weights):
+    model = resnet()
+    model.load_state_dict(weights)
+    return model
+
+
+def test_a_model_spread_over_processes_is_refused(trained, tmp_path):
+    trainer = trainer_of(trained, tmp_path, trained[1])
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(ValueError, match="whole model in every process"):
+        trainer.debias()
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (lambda ds: ds.to_iterable_dataset(), TypeError, "datasets.Dataset, not IterableDataset"),
+        (lambda ds: DatasetDict(a=ds, b=ds), ValueError, "has the splits a, b; choose one"),
+        (lambda ds: ds.remove_columns("label"), KeyError, "need a column 'label' or 'labels'"),
+        (lambda ds: ds.remove_columns("image"), KeyError, "no column 'image'"),
+        (lambda ds: ds.cast_column("label", Value("string")), TypeError, "must hold class ids"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_refused(rows, error, message, trained, tmp_path):
+    with pytest.raises(error, match=message):
+        trainer_of(trained, tmp_path, rows(trained[1])).debias()
+
+
+def test_steps_lie_where_push_to_hub_does_not_look(trained, tmp_path):
+    report = trainer_of(trained, tmp_path, trained[1]).debias(sources=[hm.Thumbnail()])
+    assert report.curated["image"][3] == trained[1]["image"][3]
+    assert report.curated.info.description.count("extract: ") == 1
+    (folder,) = (tmp_path / "_debias").iterdir()
+    assert debiasing.STEPS.startswith("_")
+    for step in ("annotated", "curated"):
+        written = load_from_disk(folder / step)
+        assert len(written) == ROWS
+        assert "image" not in written.column_names  # the rows are there already
