@@ -5,6 +5,8 @@ One code path serves timm models, timm models wrapped by transformers, and trans
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Literal
@@ -123,6 +125,18 @@ def last_linear(model: nn.Module, name: str | None = None) -> tuple[str, nn.Line
         f"{type(model).__name__} has {len(candidates)} Linears that could give its {labels} logits: "
         f"{_listed(candidates)}; choose one by name (`head=` in `extract`)"
     )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a sha256 of a model's architecture and of every weight and buffer, whatever their precision.
+
+    Equal for equal models in any process. It reads all weights: compute it once a run.
+    """
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", f"{type(model).__qualname__} {model}").encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _is_remote(config: Any, task: str) -> bool:  # noqa: ANN401 - a config class of any model

@@ -1,5 +1,7 @@
 """Loading a classifier and finding its last linear layer."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -21,6 +23,7 @@ from transformers import (
 )
 
 from hf_midrange.classifier import (
+    fingerprint,
     head_weights,
     label_names,
     last_linear,
@@ -147,3 +150,16 @@ def test_a_model_that_is_no_classifier_is_refused(tmp_path):
     CLIPTextConfig(**SMALL).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no image or sequence classifier"):
         load_classifier(tmp_path)
+
+
+def test_a_fingerprint_tells_weights_apart_in_any_precision():
+    torch.manual_seed(0)
+    model = bert()
+    first = fingerprint(model)
+    assert fingerprint(copy.deepcopy(model)) == first
+    assert fingerprint(copy.deepcopy(model).train()) == first
+    half = copy.deepcopy(model).bfloat16()
+    assert fingerprint(half) == fingerprint(copy.deepcopy(half)) != first
+    with torch.no_grad():
+        model.classifier.bias[0] += 1e-3
+    assert fingerprint(model) != first

@@ -1,7 +1,20 @@
 """From rows to embeddings and logits: `extract` runs a classifier over a dataset."""
 
-from hf_midrange.extraction.merging import merge_shards as merge_shards
-from hf_midrange.extraction.run import extract as extract
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+
+if TYPE_CHECKING:
+    from hf_midrange.extraction.merging import merge_shards as merge_shards
+    from hf_midrange.extraction.run import extract as extract
+
+# Reading images and shards needs no torch, which takes seconds to import: each name is imported on first use.
+_HOMES = {"extract": "run", "merge_shards": "merging"}
 
 __all__ = ["extract", "merge_shards"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the attribute's own type is declared above
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,7 +5,6 @@ A row that cannot be read is named, never lost.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -17,7 +16,7 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from datasets.fingerprint import Hasher
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
@@ -26,18 +25,10 @@ from hf_midrange.classifier import Modality, modality, unwrap_timm
 from hf_midrange.columns import IMAGE, TEXT, TEXT_PAIR
 from hf_midrange.extraction.batch import Batch
 from hf_midrange.extraction.collated import Collated
+from hf_midrange.extraction.images import UNREADABLE, decode, fault, less_elongated, rgb
 
 
 Processor = BaseImageProcessor | PreTrainedTokenizerBase | Callable[[Image.Image], torch.Tensor]
-UNREADABLE = (
-    OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, MemoryError,
-    ZeroDivisionError, struct.error, Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow, transforms and tokenisers raise on input they cannot read."""
-
-
-ELONGATED = 50
-"""An image is squeezed to at most so many times its short side before it is transformed."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +99,9 @@ class Preparation:
         unreadable: dict[int, str] = {}
         for row, value in enumerate(zip(*values.values(), strict=True), start=first_row):
             try:
-                items[row] = _rgb_image(value[0]) if self.modality == "image" else _texts(value, list(values))
+                items[row] = _image(value[0]) if self.modality == "image" else _texts(value, list(values))
             except UNREADABLE as error:
-                unreadable[row] = _reason(value[0], error)
+                unreadable[row] = fault(value[0], error)
         return items, unreadable
 
     def _transform(self, items: list[Any]) -> dict[str, torch.Tensor]:
@@ -205,34 +196,8 @@ def _require_feature(features: Features, column: str, kind: type, call: str) -> 
         )
 
 
-def _rgb_image(value: Any) -> Image.Image:  # noqa: ANN401 - an undecoded cell
-    if value is None:
-        raise ValueError("the image is null")
-    return _rgb(value if isinstance(value, Image.Image) else ImageFeature().decode_example(value))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as 8-bit RGB: first frame of an animation, alpha dropped, deep greys scaled."""
-    if image.mode.startswith(("I", "F")):  # Pillow's own conversion clips 16-bit greys to white
-        grey = np.asarray(image, dtype=np.float64)
-        grey = grey * 255 if image.mode == "F" and grey.max(initial=0) <= 1 else grey
-        grey = grey / 257 if image.mode != "F" and grey.max(initial=0) > 255 else grey
-        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return _less_elongated(image.convert("RGB"))
-
-
-def _less_elongated(image: Image.Image) -> Image.Image:
-    """Return an image squeezed to at most `ELONGATED` times as long as wide.
-
-    Transforms bring the short side to a fixed size: one line of 20,000 pixels would become gigabytes.
-    """
-    short, long = sorted(image.size)
-    if long <= ELONGATED * max(short, 1):
-        return image
-    width, height = (min(side, ELONGATED * short) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BOX)
+def _image(cell: Any) -> Image.Image:  # noqa: ANN401 - an undecoded cell
+    return less_elongated(rgb(decode(cell)))
 
 
 def _texts(value: tuple[Any, ...], names: Sequence[str]) -> tuple[str, ...]:
@@ -240,8 +205,3 @@ def _texts(value: tuple[Any, ...], names: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(text, str):
             raise ValueError(f"column {name!r} is {'null' if text is None else f'of type {type(text).__name__}'}")
     return value
-
-
-def _reason(value: Any, error: BaseException) -> str:  # noqa: ANN401 - an undecoded cell
-    path = value.get("path") if isinstance(value, Mapping) else None
-    return f"{f'file {path!r}: ' if path else ''}{type(error).__name__}: {error}"

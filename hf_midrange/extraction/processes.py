@@ -15,6 +15,16 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from hf_midrange.storage.locking import only_writer
 
 
+def device() -> torch.device:
+    """Return where this process computes: its accelerator (CUDA, XPU, MPS, NPU ...), or else the CPU.
+
+    The CPU too where `ACCELERATE_USE_CPU` asks for it. Of several accelerators it is the one that torch has as its
+    current one, which is that of the process once `join_processes` was called.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None or parse_flag_from_env("ACCELERATE_USE_CPU") else found
+
+
 def join_processes() -> PartialState:
     """Return accelerate's state, set up for several CPU processes too.
 
@@ -24,8 +34,7 @@ def join_processes() -> PartialState:
         RuntimeError: if the state was set up before and does not know of the other processes: each would do all the
             work, in the same folder.
     """
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=on_cpu)
+    state = PartialState(cpu=device().type == "cpu")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != launched:
         raise RuntimeError(

@@ -13,7 +13,7 @@ from torch import nn
 
 import hf_midrange as hm
 from hf_midrange.columns import finite_matrix, matrix
-from hf_midrange.extraction.inputs import _rgb
+from hf_midrange.extraction.images import rgb
 
 
 def encoded(image: PillowImage.Image, kind: str = "PNG", **arguments) -> bytes:
@@ -185,10 +185,10 @@ def test_images_of_any_mode_become_rgb(mode):
     else:
         image = PillowImage.fromarray(grey).convert(mode)
     assert image.mode == mode
-    rgb = _rgb(image)
-    assert rgb.mode == "RGB"
+    seen = rgb(image)
+    assert seen.mode == "RGB"
     if mode != "1":
-        np.testing.assert_allclose(np.asarray(rgb)[..., 1], grey, atol=1)
+        np.testing.assert_allclose(np.asarray(seen)[..., 1], grey, atol=1)
 
 
 def test_images_of_odd_kinds_pass_through(tmp_path):

@@ -261,3 +261,12 @@ def test_processes_that_share_a_folder_have_one_leader(tmp_path, monkeypatch):
     assert leading == [True, True, False, True]
     with pytest.raises(ValueError, match="an `output_dir` of its own"):
         processes.leads_folder(tmp_path / "a", alone=True)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps", None])
+def test_the_device_is_any_accelerator_that_torch_knows_or_the_cpu(kind, monkeypatch):
+    found = kind and torch.device(kind)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
+    assert processes.device() == torch.device(kind or "cpu")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert processes.device() == torch.device("cpu")
