@@ -13,7 +13,6 @@ from datasets import Dataset
 from hf_midrange.association.details import Halves, unit_details
 from hf_midrange.association.findings import RANGE, findings_dataset
 from hf_midrange.association.grouping import same_concepts
-from hf_midrange.association.halves import discovery_half
 from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, read_inputs
 from hf_midrange.association.sides import FEW_CONCEPT
 from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, signatures
@@ -21,6 +20,7 @@ from hf_midrange.association.testing import Options, Problem, Tested, adjusted, 
 from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
 from hf_midrange.sharing import Share, share
+from hf_midrange.split_halves import discovery_half
 from hf_midrange.storage.memory import returns_pages
 
 

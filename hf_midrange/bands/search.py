@@ -59,7 +59,7 @@ def candidates_of(rule: str) -> list[tuple[float, float]]:
 
 
 def _rows(ds: Dataset, column: str, rule: str, seed: int) -> _Rows:
-    from hf_midrange.association.halves import discovery_half
+    from hf_midrange.split_halves import discovery_half
 
     labelled = isinstance(ds.features.get(columns.LABEL), ClassLabel)
     ids = columns.labels(ds) if labelled else np.zeros(len(ds), dtype=np.int64)

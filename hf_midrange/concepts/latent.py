@@ -10,10 +10,10 @@ from datasets import Dataset, Features
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.association.halves import discovery_half
 from hf_midrange.concepts.cluster_names import over_represented
 from hf_midrange.concepts.clusters import distances, fitted_centres, nearest, stable_number
 from hf_midrange.concepts.source import Batch, WordSource
+from hf_midrange.split_halves import discovery_half
 from hf_midrange.storage.vectors import JUMPS, MOST_ROWS, some_rows
 
 

@@ -11,11 +11,11 @@ from support.associations import dataset
 
 from hf_midrange import associate
 from hf_midrange.association.grouping import same_concepts
-from hf_midrange.association.halves import discovery_half
 from hf_midrange.association.ranks import Shift, label_ranks, stratified_shift
 from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, signatures
 from hf_midrange.association.testing import Options
 from hf_midrange.association.whole_range import generalised_odds
+from hf_midrange.split_halves import discovery_half
 
 
 OPTIONS = Options(alpha=0.05, method="bh", least=5, exact_below=25.0)

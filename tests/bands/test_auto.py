@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_midrange import columns
-from hf_midrange.association.halves import discovery_half
 from hf_midrange.bands import LogitBands
 from hf_midrange.bands.information import PRIOR_ROWS, Sample, information
 from hf_midrange.bands.search import FEWEST_IN_BAND, MOST_ROWS, _chosen, candidates_of
+from hf_midrange.split_halves import discovery_half
 
 
 def simulated(seed=0, n=1600, classes=2, concepts=20, window=None, dense=0):

@@ -6,10 +6,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from scipy import stats
 
 from hf_midrange import columns
-from hf_midrange.association.halves import discovery_half
 from hf_midrange.concepts import Annotations, LatentConcepts, annotate
 from hf_midrange.concepts.cluster_names import _z
 from hf_midrange.concepts.clusters import stable_number
+from hf_midrange.split_halves import discovery_half
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from support.wide_rows import rows_on_disk, tied_rows
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.association.halves import discovery_half
 from hf_midrange.curation import STRATEGIES
 from hf_midrange.head import retrain
+from hf_midrange.split_halves import discovery_half
 from hf_midrange.storage import memory, vectors
 from hf_midrange.storage.entries import Entries, by_unit
 from hf_midrange.storage.vectors import Presence, blocks, concept_table, finite_vectors, some_rows, varies
