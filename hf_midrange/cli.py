@@ -123,7 +123,7 @@ def associate(
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
     from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
-    from hf_midrange.commands.tables import print_findings
+    from hf_midrange.reporting.tables import print_findings
     from hf_midrange.storage.datafiles import one_split, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
@@ -149,7 +149,7 @@ def curate(
     """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
     from hf_midrange import curation
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.commands.tables import print_facts
+    from hf_midrange.reporting.tables import print_facts
     from hf_midrange.storage.datafiles import one_split, read_findings, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
@@ -202,7 +202,7 @@ def evaluate(
     import hf_midrange as hm
     from hf_midrange import columns
     from hf_midrange.arguments import predictions_of
-    from hf_midrange.commands.tables import print_facts
+    from hf_midrange.reporting.tables import print_facts
     from hf_midrange.storage.datafiles import one_split, read_dataset
 
     ds = one_split(read_dataset(dataset, split), dataset)
@@ -223,7 +223,6 @@ app.command()(run)
 
 @app.command()
 def demo(
-    task: Annotated[str, typer.Option(help="dominoes or sprites")] = "dominoes",
     seeds: Annotated[int, typer.Option(min=1, help="how many times, each with data of its own")] = 3,
     output: Annotated[Path, typer.Option(help="the folder to write")] = Path("outputs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="a reduced size, to see that it works")] = False,
@@ -237,7 +236,7 @@ def demo(
 
     disable_progress_bars()  # of copying and saving; the passes of the network keep theirs
     disable_progress_bar()
-    run_demo(task=task, seeds=seeds, output=output, quick=quick)
+    run_demo(seeds=seeds, output=output, quick=quick)
 
 
 app.command()(publish)

@@ -12,14 +12,12 @@ import numpy as np
 from datasets import Dataset
 from safetensors.numpy import load_file, save_file
 from sprite_draws import drawn, is_tied, rows_of, tied_set
-from sprite_training import trained
+from sprite_images import REGIONS, SHAPES, TIED_REGION
+from sprite_training import pixel_tensor, trained
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.demo.sprite_images import REGIONS, SHAPES
-from hf_midrange.demo.sprite_network import pixel_tensor
-from hf_midrange.demo.sprites import mean_logits, positions_by_band
-from hf_midrange.figures.similarity import cosines
+from hf_midrange.scoring import wilson_interval
 from hf_midrange.storage.files import write_atomically
 
 
@@ -33,6 +31,7 @@ class Size(NamedTuple):
     low_precision: bool = False
 
 
+BANDS, SIDES = ("low", "mid", "high"), ("members", "strangers")
 QUICK = Size(train=2000, test=200, held_out=1500, epochs=3)
 
 
@@ -128,6 +127,71 @@ def likeness(test: Dataset) -> dict[str, float]:
         "other shape, other region": ~same_shape & ~same_region,
     }
     return {name: float(table[pairs & kind].mean()) for name, kind in kinds.items()}
+
+
+def cosines(embedding: np.ndarray) -> np.ndarray:
+    """Return the cosine between every two rows less the mean row, of shape `(n, n)`; 0 for a row that is the mean."""
+    centred = embedding.astype(np.float64) - embedding.mean(axis=0, dtype=np.float64)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    return unit @ unit.T
+
+
+def mean_logits(rows: Dataset) -> dict[str, dict[str, float | None]]:
+    """Return each neuron's mean logit over members and strangers, in the tied region and elsewhere.
+
+    A cell without rows is None.
+    """
+    logits = columns.matrix(rows, columns.LOGITS)
+    member, tied = _members(rows), _tied(rows)
+    cells = {
+        "own class, tied position": member & tied,
+        "own class, other position": member & ~tied,
+        "other class, tied position": ~member & tied,
+        "other class, elsewhere": ~member & ~tied,
+    }
+    return {
+        shape: {name: float(logits[c[:, k], k].mean()) if c[:, k].any() else None for name, c in cells.items()}
+        for k, shape in enumerate(SHAPES)
+    }
+
+
+def positions_by_band(rows: Dataset) -> list[dict[str, Any]]:
+    """Return, per neuron, side and band, how many rows stand in each region, and the tied region's share.
+
+    `share` has a 95 % Wilson interval, `ci_low` to `ci_high`; it is None where the cell has no row.
+    """
+    band, region = columns.matrix(rows, columns.BAND), columns.labels(rows, "region")
+    member = _members(rows)
+    found = []
+    for k, shape in enumerate(SHAPES):
+        for side in SIDES:
+            for b, name in enumerate(BANDS):
+                cell = (band[:, k] == b) & (member[:, k] == (side == "members"))
+                counts = np.bincount(region[cell], minlength=len(REGIONS))
+                found.append({"neuron": shape, "side": side, "band": name, **_share(counts, TIED_REGION[k])})
+    return found
+
+
+def _share(counts: np.ndarray, tied: int) -> dict[str, Any]:
+    total, inside = int(counts.sum()), int(counts[tied])
+    low, high = wilson_interval(inside, total)
+    return {
+        "rows": total,
+        "tied_region": REGIONS[tied],
+        "share": inside / total if total else None,
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "regions": dict(zip(REGIONS, counts.tolist(), strict=True)),
+    }
+
+
+def _members(rows: Dataset) -> np.ndarray:
+    return columns.labels(rows)[:, None] == np.arange(len(SHAPES))
+
+
+def _tied(rows: Dataset) -> np.ndarray:
+    return columns.labels(rows, "region")[:, None] == np.array(TIED_REGION)
 
 
 def found(held_out: Dataset, seed: int) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
+from sprite_images import ORIENTATIONS, POSITIONS, REGIONS, SCALES, SHAPES, TIED_REGION, render
 
 from hf_midrange import columns
-from hf_midrange.demo.sprite_images import ORIENTATIONS, POSITIONS, REGIONS, SCALES, SHAPES, TIED_REGION, render
 
 
 RANGES = ((0.0, 0.3), (0.35, 0.65), (0.7, 1.0))

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from sprite_cells import Cells, tied_regions_found
-
-from hf_midrange.figures.similarity import cosines
+from sprite_cells import Cells, cosines, tied_regions_found
 
 
 PUBLISHED = dict(

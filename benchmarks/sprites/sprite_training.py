@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
+from sprite_images import SHAPES, render
 from torch import nn
-
-from hf_midrange.demo.sprite_images import SHAPES, render
 
 
 EPOCHS, BATCH, RATE, HORIZON, DROPOUT = 80, 1000, 1e-3, 100, 0.2
@@ -39,6 +39,11 @@ class PublishedNetwork(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return logits of shape `(n, 3)` for images of shape `(n, 1, 64, 64)` with values from 0 to 1."""
         return self.head(self.body(pixel_values))
+
+
+def pixel_tensor(image: Image.Image) -> torch.Tensor:
+    """Return a sprite as a tensor of shape `(1, 64, 64)`: 1 inside, 0 outside."""
+    return torch.from_numpy(np.array(image.convert("L"), dtype=np.float32) / 255)[None]
 
 
 def trained(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, Features, Image, concatenate_datasets
 from PIL import Image as PILImage
+from sprites.sprite_images import ORIENTATIONS, POSITIONS, SCALES, SHAPES, region_of, render
 
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.demo.lite0 import lite0
-from hf_midrange.demo.sprite_images import ORIENTATIONS, POSITIONS, SCALES, SHAPES, region_of, render
 from tasks.pool import SPLITS, pool_of
 
 

@@ -89,7 +89,7 @@ def run(
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source, repair, usual_sources
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.commands.tables import print_facts, print_findings
+    from hf_midrange.reporting.tables import print_facts, print_findings
     from hf_midrange.storage.datafiles import one_split
 
     shards = _shards_of(output)

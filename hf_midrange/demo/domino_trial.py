@@ -13,8 +13,8 @@ from rich.console import Console
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.commands.tables import print_table
 from hf_midrange.demo.dominoes import CLASSES, SOURCES, digits, dominoes
+from hf_midrange.reporting.tables import print_table
 
 
 if TYPE_CHECKING:
@@ -42,8 +42,19 @@ class Trial(NamedTuple):
     """The repaired head."""
 
 
-def run_dominoes(seeds: int, output: Path, quick: bool) -> dict[str, Any]:
-    """Run every seed, print the findings and the table, and write the facts, the picture, the data and the model."""
+def run_demo(seeds: int = 3, output: Path = Path("outputs/demo"), quick: bool = False) -> dict[str, Any]:
+    """Go from a pretrained network on tied digits to a repaired one; print tables, write files, and return the facts.
+
+    Args:
+        seeds: how many times, each with data of its own.
+        output: folder for facts (JSON), the picture (PNG), the curated dataset and the repaired model.
+        quick: a reduced size, to see that everything works; its figures mean little.
+
+    Raises:
+        ValueError: if `seeds` is not positive.
+    """
+    if seeds < 1:
+        raise ValueError(f"`seeds` must be at least 1, got {seeds}")
     started = time.perf_counter()
     data, sizes = digits(), QUICK_SIZES if quick else SIZES
     output.mkdir(parents=True, exist_ok=True)
@@ -140,7 +151,7 @@ def _spread(trials: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, floa
 
 def _write(trial: Trial, facts: dict[str, Any], output: Path) -> None:
     from hf_midrange.association import save_findings
-    from hf_midrange.figures import range_figure
+    from hf_midrange.demo.range_figure import range_figure
 
     (output / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
     range_figure(trial.curated).savefig(output / "middle.png", dpi=110)

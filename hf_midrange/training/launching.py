@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,7 +26,6 @@ from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
 from hf_midrange.storage.datafiles import read_dataset
 from hf_midrange.training.arguments import MidRangeArguments
-from hf_midrange.training.augmenting import augmented
 from hf_midrange.training.holdout import Holdout
 from hf_midrange.training.trainer import MidRangeTrainer
 
@@ -44,7 +43,6 @@ class ScriptArguments:
         eval_split: the split to score on; None: `test`, else `validation`, if there is one.
         curation_split: the split to debias on; None: the rows held out by `curation_fraction`, or those that the
             model's folder says were held out.
-        augment: train on random crops and flips of the images.
     """
 
     model: str = field(metadata={"help": "A folder or Hub id."})
@@ -53,7 +51,6 @@ class ScriptArguments:
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "The split to score on."})
     curation_split: str | None = field(default=None, metadata={"help": "The split to debias on."})
-    augment: bool = field(default=False, metadata={"help": "Train on random crops and flips of the images."})
 
 
 def parsed(words: Sequence[str]) -> tuple[ScriptArguments, MidRangeArguments]:
@@ -73,8 +70,18 @@ def parsed(words: Sequence[str]) -> tuple[ScriptArguments, MidRangeArguments]:
     return script, args
 
 
-def train(script: ScriptArguments, args: MidRangeArguments) -> MidRangeTrainer:
+def train(
+    script: ScriptArguments,
+    args: MidRangeArguments,
+    prepare: Callable[[Dataset, Any, MidRangeArguments], Dataset] | None = None,
+) -> MidRangeTrainer:
     """Fine-tune a classifier, score it, and save it into `output_dir`; with `debias_after_training`, debias it too.
+
+    Args:
+        script: where model and data are.
+        args: how to train.
+        prepare: makes of the training rows what is trained on, given them, the processor and `args`, for scripts that
+            augment; None: the rows as they are.
 
     Raises:
         ValueError: if a split is missing, or `optim_args` asks for a momentum that this transformers does not read.
@@ -85,8 +92,8 @@ def train(script: ScriptArguments, args: MidRangeArguments) -> MidRangeTrainer:
     rows = _split(data, script.train_split, script.dataset)
     model = _classifier_for(rows, script.model)
     curation = None if script.curation_split is None else _split(data, script.curation_split, script.dataset)
-    if script.augment:
-        rows = augmented(rows, _processor(model, script), args)
+    if prepare is not None:
+        rows = prepare(rows, _processor(model, script), args)
     trainer = _trainer(model, script, args, data, train_dataset=rows, curation_dataset=curation)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return _finished(trainer)

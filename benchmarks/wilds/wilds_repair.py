@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 from torch import nn
+from wilds_published import FIGURES
+from wilds_scores import overlapping_group_metrics
 
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.arguments import usual_sources
 from hf_midrange.classifier import load_classifier
-from hf_midrange.field.overlapping import overlapping_group_metrics
-from hf_midrange.field.published import FIGURES
 from hf_midrange.pipeline import curated_from
 
 

@@ -1,4 +1,4 @@
-"""Small benchmarks in the layouts of the authors' archives."""
+"""Small published benchmarks in the layouts of the authors' archives."""
 
 import csv
 import json

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset
+from wilds_layout import codes, file_in, grouped, hub_splits, read_csv, require, split_codes, splits_of
+from wilds_scores import IDENTITIES
 
 from hf_midrange import columns
-from hf_midrange.field.layout import codes, file_in, grouped, hub_splits, read_csv, require, split_codes, splits_of
-from hf_midrange.field.overlapping import IDENTITIES
 
 
 RELATIONS = ("contradiction", "entailment", "neutral")

@@ -1,4 +1,4 @@
-"""Readers of the field's benchmarks: their layouts in small, the refusals, and the way from files to the table."""
+"""Readers of published benchmarks: their layouts in small, the refusals, and the way from files to the table."""
 
 import json
 import runpy
@@ -10,7 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from hypothesis import given
 from hypothesis import strategies as st
-from support.field_files import (
+from support.wilds_files import (
     IDENTITIES,
     RELATIONS,
     celeba_files,
@@ -19,23 +19,18 @@ from support.field_files import (
     waterbirds_files,
     write_csv,
 )
+from wilds_images import celeba, waterbirds
+from wilds_published import FIGURES
+from wilds_repair import markdown
+from wilds_scores import overlapping_group_metrics
+from wilds_texts import civilcomments, has_negation, multinli
 
 from hf_midrange import columns
-from hf_midrange.field import (
-    FIGURES,
-    READERS,
-    celeba,
-    civilcomments,
-    has_negation,
-    markdown,
-    multinli,
-    overlapping_group_metrics,
-    waterbirds,
-)
 
 
 SPLITS = ("train", "validation", "test")
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+WILDS = Path(__file__).parents[2] / "benchmarks" / "wilds"
 
 
 def by_split(values, split, code):
@@ -211,7 +206,8 @@ def test_other_layouts_are_refused_by_what_they_hold(tmp_path):
 
 
 def test_every_benchmark_has_its_figures():
-    assert list(FIGURES) == list(READERS)
+    readers = runpy.run_path(str(WILDS / "prepare.py"))["READERS"]
+    assert list(FIGURES) == list(readers)
     assert all(figure.source and figure.groups for rows in FIGURES.values() for figure in rows)
 
 
@@ -224,15 +220,16 @@ def run_script(script, *words):
 
 def all_the_way(place, benchmark, source, model, save_processor):
     """Files -> prepared -> trained by the recipe, shortened -> repaired and compared."""
-    run_script(SCRIPTS / "field" / "prepare.py", benchmark, source, "--output", place / "data")
+    run_script(WILDS / "prepare.py", benchmark, source, "--output", place / "data")
     model.save_pretrained(place / "model")
     save_processor(place / "model")
-    recipe = SCRIPTS / "field" / f"{benchmark.split('-')[0]}.yaml"
+    recipe = WILDS / f"{benchmark.split('-')[0]}.yaml"
     words = ["--config", recipe, "--model", place / "model", "--dataset", place / "data"]
     words += ["--output_dir", place / "trained", "--max_steps", 12, "--learning_rate", 0.01, "--fp16", False]
-    run_script(SCRIPTS / "train.py", *words, "--bf16", False, "--dataloader_num_workers", 0, "--disable_tqdm", True)
+    script = WILDS / "train.py" if benchmark == "waterbirds" else SCRIPTS / "train.py"
+    run_script(script, *words, "--bf16", False, "--dataloader_num_workers", 0, "--disable_tqdm", True)
     words = ["--dataset", place / "data", "--model", place / "trained", "--output", place / "table"]
-    run_script(SCRIPTS / "field" / "compare.py", benchmark, *words)
+    run_script(WILDS / "compare.py", benchmark, *words)
     facts = json.loads((place / "table" / "scores.json").read_text())
     table = (place / "table" / "scores.md").read_text()
     assert table == markdown(facts, benchmark)
@@ -274,9 +271,9 @@ def test_texts_all_the_way(tmp_path):
 def test_crops_are_of_the_inputs_size_and_change_each_time():
     from PIL import Image as PILImage
     from transformers import ConvNextImageProcessor
+    from wilds_crops import augmented
 
     from hf_midrange.training import MidRangeArguments
-    from hf_midrange.training.augmenting import augmented
 
     rng = np.random.default_rng(0)
     images = [PILImage.fromarray(rng.integers(0, 255, (40, 30, 3)).astype(np.uint8)) for _ in range(3)]
@@ -290,7 +287,7 @@ def test_crops_are_of_the_inputs_size_and_change_each_time():
     assert not np.allclose(first["pixel_values"][0], second["pixel_values"][0])
     with pytest.raises(ValueError, match="name a --curation_split"):
         augmented(ds, processor, MidRangeArguments(output_dir="unused", curation_fraction=0.2))
-    with pytest.raises(ValueError, match="is for images"):
+    with pytest.raises(ValueError, match="crops are of images"):
         augmented(ds.remove_columns("image"), processor, MidRangeArguments(output_dir="unused"))
 
 
@@ -301,7 +298,7 @@ def test_recipes_are_the_published_ones(name, tmp_path):
 
     from hf_midrange.training.launching import parsed
 
-    file = SCRIPTS / "field" / f"{name}.yaml"
+    file = WILDS / f"{name}.yaml"
     _, args = parsed(["--config", str(file), "--output_dir", str(tmp_path), "--bf16", "False"])
     published = {"waterbirds": (100, 32, 3e-3), "celeba": (20, 100, 3e-3)}.get(name, (10, 16, 1e-5))
     assert (args.num_train_epochs, args.per_device_train_batch_size, args.learning_rate) == published
@@ -318,6 +315,6 @@ def test_a_momentum_that_would_be_lost_is_refused(tmp_path, monkeypatch):
     from hf_midrange.training.launching import parsed, train
 
     monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda *_: (None, {"lr": 0.1})))
-    words = ["--config", str(SCRIPTS / "field" / "waterbirds.yaml"), "--output_dir", str(tmp_path), "--bf16", "False"]
+    words = ["--config", str(WILDS / "waterbirds.yaml"), "--output_dir", str(tmp_path), "--bf16", "False"]
     with pytest.raises(ValueError, match=r"'momentum=0\.9', but transformers .* does not read"):
         train(*parsed(words))

@@ -1,20 +1,22 @@
-"""Repair a network trained on a benchmark of the field, and write its scores beside the published ones.
+"""Repair a network trained on a published benchmark, and write its scores beside the published ones.
 
-python scripts/field/compare.py waterbirds --dataset data/waterbirds --model outputs/waterbirds --output outputs/scores
+python benchmarks/wilds/compare.py waterbirds --dataset data/waterbirds --model outputs/waterbirds --output outputs
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from hf_midrange.field import READERS, compared, markdown
+from wilds_published import FIGURES
+from wilds_repair import compared, markdown
+
 from hf_midrange.storage.datafiles import read_dataset
 
 
 def main() -> None:
     """Extract, curate on the validation split, repair, score on the test split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=list(READERS))
+    parser.add_argument("benchmark", choices=list(FIGURES))
     parser.add_argument("--dataset", required=True, help="what prepare.py wrote")
     parser.add_argument("--model", type=Path, required=True, help="the folder that train.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="of the two files, .json and .md, and of shards")

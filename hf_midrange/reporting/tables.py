@@ -1,4 +1,4 @@
-"""Results as short tables for a terminal."""
+"""Results as short tables in a terminal."""
 
 from __future__ import annotations
 

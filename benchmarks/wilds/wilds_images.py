@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+from wilds_layout import SPLITS, codes, file_in, grouped, hub_splits, read_csv, splits_of
 
 from hf_midrange import columns
-from hf_midrange.field.layout import SPLITS, codes, file_in, grouped, hub_splits, read_csv, splits_of
 
 
 BIRDS, PLACES = ("landbird", "waterbird"), ("land", "water")

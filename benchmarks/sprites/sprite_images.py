@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, Value
-from PIL import Image as PILImage
-
-from hf_midrange import columns
 
 
 SHAPES = ("square", "ellipse", "heart")
@@ -23,8 +19,6 @@ REGIONS = ("left", "middle", "right", "between")
 TIED_REGION = (0, 1, 2)
 """Shape -> the region it is tied to: squares stand left, ellipses in the middle, hearts right."""
 PIXELS, SCALES, ORIENTATIONS, POSITIONS = 64, 6, 40, 32
-UNTIED = 10 / POSITIONS
-"""The tie that is none: every region has 10 of the 32 positions."""
 
 _CHUNK = 512  # sprites drawn at once: some 20 MB an array
 
@@ -69,59 +63,6 @@ def region_of(pos_x: np.ndarray) -> np.ndarray:
     return np.select([place < 0.3, (place >= 0.35) & (place < 0.65), place >= 0.7], [0, 1, 2], default=3)
 
 
-def sprite_dataset(n: int, tie: float, seed: int) -> Dataset:
-    """Return `n` different sprites, shapes equally likely, each in its shape's own region with probability `tie`.
-
-    The remaining sprites of a shape stand anywhere outside its region; every other factor is uniform.
-
-    Args:
-        n: number of rows.
-        tie: share of each shape in its own region, from 0 to 1; `UNTIED` makes position and shape independent.
-        seed: of the draw.
-
-    Returns:
-        A dataset with `image`, `label` (the shape), `group` (shape x region), `region`, and the integers `pos_x`,
-        `pos_y`, `scale` and `orientation`.
-
-    Raises:
-        ValueError: if `tie` is no share, or there are not so many different sprites.
-    """
-    sizes = (len(SHAPES), SCALES, ORIENTATIONS, POSITIONS, POSITIONS)
-    if not 0 <= tie <= 1:
-        raise ValueError(f"`tie` must lie between 0 and 1, got {tie}")
-    if not 1 <= n <= np.prod(sizes) // 20:
-        raise ValueError(
-            f"`n` must lie between 1 and {np.prod(sizes) // 20}, so that draws keep their shares, got {n}"
-        )
-    own = region_of(np.arange(POSITIONS)) == np.array(TIED_REGION)[:, None]  # (3, 32)
-    share = np.where(own, tie / own.sum(1, keepdims=True), (1 - tie) / (~own).sum(1, keepdims=True))
-    chance = np.broadcast_to(share[:, None, None, :, None], sizes).ravel()
-    drawn = np.random.default_rng(seed).choice(chance.size, n, replace=False, p=chance / chance.sum())
-    return _dataset(*np.unravel_index(drawn, sizes))
-
-
-def _dataset(*factors: np.ndarray) -> Dataset:
-    shape, scale, orientation, pos_x, pos_y = factors
-    region = region_of(pos_x)
-    integers = {"pos_x": pos_x, "pos_y": pos_y, "scale": scale, "orientation": orientation}
-    groups = [f"{name} {place}" for name in SHAPES for place in REGIONS]
-    features = {
-        columns.IMAGE: Image(),
-        columns.LABEL: ClassLabel(names=list(SHAPES)),
-        columns.GROUP: ClassLabel(names=groups),
-        "region": ClassLabel(names=list(REGIONS)),
-        **{name: Value("int64") for name in integers},
-    }
-    values = {
-        columns.IMAGE: [PILImage.fromarray(pixels) for pixels in render(*factors)],
-        columns.LABEL: shape,
-        columns.GROUP: shape * len(REGIONS) + region,
-        "region": region,
-        **integers,
-    }
-    return Dataset.from_dict(values, features=Features(features))
-
-
 def _draw(
     shape: np.ndarray, scale: np.ndarray, orientation: np.ndarray, pos_x: np.ndarray, pos_y: np.ndarray
 ) -> np.ndarray:
@@ -152,4 +93,4 @@ def _radius(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 @cache
 def _outline() -> dict[str, Any]:
-    return json.loads((files("hf_midrange.demo") / "sprites_outline.json").read_text(encoding="utf-8"))
+    return json.loads(Path(__file__).with_name("sprites_outline.json").read_text(encoding="utf-8"))

@@ -47,10 +47,10 @@ def augmented(rows: Dataset, processor: Any, args: MidRangeArguments) -> Dataset
         ValueError: if there are no images, rows are to be held out of them, or the processor states no size.
     """
     if IMAGE not in rows.column_names:
-        raise ValueError(f"--augment is for images; the training split has {rows.column_names}")
+        raise ValueError(f"crops are of images; the training split has {rows.column_names}")
     if args.curation_fraction:
         raise ValueError(
-            "--augment crops all training rows, and those of --curation_fraction would be debiased on crops; name a "
+            "all training rows are cropped, and those of --curation_fraction would be debiased on crops; name a "
             "--curation_split instead"
         )
     size = getattr(processor, "crop_size", None) or getattr(processor, "size", None) or {}
