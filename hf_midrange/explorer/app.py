@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from hf_midrange.explorer.cards import Cards
-from hf_midrange.explorer.export_panel import export_panel
-from hf_midrange.explorer.exporting import Exports
-from hf_midrange.explorer.index import PAGE, Choice, Having, Index
-from hf_midrange.explorer.jumps import Jump
+from hf_midrange.explorer.export import Exports
+from hf_midrange.explorer.index import PAGE, Choice, Having, Index, Jump
 from hf_midrange.explorer.marks import MARKS, UNMARKED, marks_in
-from hf_midrange.explorer.slots import Slot, slots
 from hf_midrange.publishing.escaping import visible
+from hf_midrange.reporting.rendering import render
 
 
 ANY = -1
@@ -30,8 +29,28 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """Options of every event: nothing here is an interface for programs."""
 
 
-def build(index: Index, cards: Cards, jumps: list[Jump], suspected: Mapping[int, str], exports: Exports) -> gr.Blocks:
+class Slot(NamedTuple):
+    """One place."""
+
+    box: Any
+    card: Any
+    mark: Any
+
+    @classmethod
+    def showing(cls, row: int, card: str, marks: Mapping[int, str]) -> Slot:
+        """Return what a place becomes that shows a row."""
+        mark = gr.Radio(value=marks.get(row, UNMARKED), label=f"Mark of row {row}")
+        return cls(gr.Column(visible=True), card, mark)
+
+    @classmethod
+    def empty(cls) -> Slot:
+        """Return what a place becomes that shows nothing."""
+        return cls(gr.Column(visible=False), "", gr.Radio(value=UNMARKED))
+
+
+def build(index: Index, cards: Cards, exports: Exports) -> gr.Blocks:
     """Return the app; nothing of the rows is read before a page of them is shown."""
+    jumps = index.jumps()
     start = jumps[0].choice if jumps else Choice(level=index.middle_of(0))
     with gr.Blocks(title="hf_midrange explorer", analytics_enabled=False, fill_width=True) as app:
         marks, page, shown = gr.State(marks_in(exports.ds)), gr.State(0), gr.State([])
@@ -39,9 +58,9 @@ def build(index: Index, cards: Cards, jumps: list[Jump], suspected: Mapping[int,
         with gr.Row():
             with gr.Column(scale=1, min_width=290):
                 finding = _findings(jumps)
-                filters = _filters(index, start, len(suspected))
+                filters = _filters(index, start)
                 marked = gr.HTML(elem_classes="hm")
-                export_panel(exports, marks)
+                _export_panel(exports, marks)
             with gr.Column(scale=3, min_width=320):
                 unit, level, bands = _place(index, start)
                 along = gr.HTML(elem_classes="hm", elem_id="range")
@@ -55,7 +74,7 @@ def build(index: Index, cards: Cards, jumps: list[Jump], suspected: Mapping[int,
         outputs = [along, *(heading for heading, _ in sides), shown, marked]
         outputs += [part for slot in places for part in slot]
         look = {
-            "fn": partial(_look, index, cards, suspected),
+            "fn": partial(_look, index, cards),
             "inputs": [*controls, page, marks],
             "outputs": outputs,
             **QUIET,
@@ -72,7 +91,16 @@ def build(index: Index, cards: Cards, jumps: list[Jump], suspected: Mapping[int,
 
 def _side() -> tuple[gr.HTML, list[Slot]]:
     with gr.Column(min_width=320):
-        return gr.HTML(elem_classes="hm"), slots(PAGE)
+        heading = gr.HTML(elem_classes="hm")
+        with gr.Row(elem_classes="slots"):
+            return heading, [_slot() for _ in range(PAGE)]
+
+
+def _slot() -> Slot:
+    with gr.Column(elem_classes="slot", visible=False, min_width=100) as box:
+        card = gr.HTML(elem_classes="hm")
+        mark = gr.Radio(list(MARKS), value=UNMARKED, label="Mark", container=False)
+    return Slot(box, card, mark)
 
 
 def _findings(jumps: list[Jump]) -> gr.Radio:
@@ -85,8 +113,9 @@ def _findings(jumps: list[Jump]) -> gr.Radio:
     )
 
 
-def _filters(index: Index, start: Choice, suspected: int) -> list[Any]:
-    among = [("all", ALL), (f"that may be mislabelled ({suspected})", SUSPECTED), ("marked by you", MARKED)]
+def _filters(index: Index, start: Choice) -> list[Any]:
+    suspected = (f"that may be mislabelled ({len(index.suspects)})", SUSPECTED)
+    among = [("all", ALL), suspected, ("marked by you", MARKED)]
     labels = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.classes))]
     concepts = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.concepts))]
     chosen = ANY if start.concept is None else start.concept
@@ -149,7 +178,6 @@ def _jump(index: Index, jumps: list[Jump], number: int) -> list[Any]:
 def _look(
     index: Index,
     cards: Cards,
-    suspected: Mapping[int, str],
     unit: int,
     level: float,
     label: int,
@@ -161,7 +189,7 @@ def _look(
 ) -> list[Any]:
     """Return what every output shows, given the values of the controls."""
     choice = Choice(unit, float(level), _chosen(label), _chosen(concept), having, page)
-    some = {ALL: None, SUSPECTED: suspected, MARKED: marks}[among]
+    some = {ALL: None, SUSPECTED: index.suspects, MARKED: marks}[among]
     heads, parts, rows = [], [], []
     for members in (True, False):
         found = index.side(choice, members, some)
@@ -187,3 +215,52 @@ def _mark(
     others = {each: given for each, given in marks.items() if each != row}
     changed = others if mark == UNMARKED else {**others, row: mark}
     return changed, cards.marked(changed)
+
+
+def _export_panel(exports: Exports, marks: gr.State) -> None:
+    """Add the buttons and what they say."""
+    in_space = bool(os.environ.get("SPACE_ID"))
+    options: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "export", "concurrency_limit": 1}
+    status = gr.HTML(elem_classes="hm", elem_id="status")
+    if not in_space:  # the disk of a Space is nobody's
+        write = gr.Button("Write the edited data set", variant="primary", elem_id="export")
+        write.click(lambda given: _say(lambda: exports.write(given)), marks, status, **options)
+    if not exports.publishable or (in_space and "OAUTH_CLIENT_ID" not in os.environ):
+        return  # rows that were never curated, or a Space in which nobody can sign in
+    with gr.Accordion("Publish", open=in_space):
+        if in_space:
+            gr.LoginButton("Sign in to publish with your own account")
+        repo = gr.Textbox(label="Private data set on the Hub", placeholder="me/my-images-mid", elem_id="repo")
+        push = gr.Button("Publish privately", elem_id="publish")
+    # In a Space whoever opens the page could write with the token of the Space: there, each one's own is wanted.
+    push.click(_with_login(exports) if in_space else _with_stored(exports), [marks, repo], status, **options)
+
+
+def _with_stored(exports: Exports) -> Callable:
+    def publish(given: dict[int, str], repo_id: str) -> str:
+        return _say(lambda: exports.publish(given, repo_id, None))
+
+    return publish
+
+
+def _with_login(exports: Exports) -> Callable:
+    def publish(given: dict[int, str], repo_id: str, token: gr.OAuthToken | None) -> str:
+        if token is None:
+            return _told("Sign in first: rows are published with your own account.", bad=True)
+        return _say(lambda: exports.publish(given, repo_id, token.token))
+
+    # Gradio finds out from the annotation that it must fill in the token; annotations are text in this module.
+    publish.__annotations__["token"] = gr.OAuthToken | None
+    return publish
+
+
+def _say(act: Callable[[], str]) -> str:
+    """Return what `act` says, or why it could not."""
+    try:
+        return _told(act())
+    except (OSError, ValueError) as error:
+        return _told(str(error), bad=True)
+
+
+def _told(text: str, bad: bool = False) -> str:
+    return render("status", "hf_midrange.explorer", text=text, bad=bad)

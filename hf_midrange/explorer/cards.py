@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +13,14 @@ from hf_midrange import columns
 from hf_midrange.explorer.index import PAGE, Choice, Index, Rows
 from hf_midrange.explorer.marks import told
 from hf_midrange.reporting import drawing
-from hf_midrange.reporting.marking import marked, phrase_of
-from hf_midrange.reporting.reading import TEXTS
+from hf_midrange.reporting.highlight import marked, phrase_of
+from hf_midrange.reporting.inputs import TEXTS
 from hf_midrange.reporting.rendering import render
+from hf_midrange.reporting.thumbnails import data_uri
 
 
-SIDE = 160
-"""Longest side of a picture in pixels."""
+SIDE, QUALITY = 160, 80
+"""Longest side of a picture in pixels, and how well it is kept, 0..100."""
 
 LISTED = 50
 """Marks that are listed."""
@@ -32,9 +31,9 @@ _TOLD = (*TEXTS, columns.PREDICTION, columns.KEEP, columns.WEIGHT, columns.REASO
 class Cards:
     """Rows as HTML, with everything that comes from the data escaped."""
 
-    def __init__(self, ds: Dataset, index: Index, suspected: Mapping[int, str] | None = None) -> None:
-        """Show rows of `ds`; `suspected` tells of some which class they look like."""
-        self._index, self._suspected = index, suspected or {}
+    def __init__(self, ds: Dataset, index: Index) -> None:
+        """Show rows of `ds`, which `index` was made of."""
+        self._index = index
         self._told = ds.select_columns([name for name in _TOLD if name in ds.column_names])
         self._images = ds.select_columns([columns.IMAGE]) if columns.IMAGE in ds.column_names else None
 
@@ -83,7 +82,7 @@ class Cards:
             "card",
             row=row,
             label=index.classes[index.ids[row]],
-            looks_like=self._suspected.get(row),
+            looks_like=index.suspects.get(row),
             prediction=None if said is None else index.classes[said],
             value=float(found.values[i]),
             band=index.bands[band] if band >= 0 else None,
@@ -103,13 +102,9 @@ class Cards:
             image = self._images[row][columns.IMAGE]  # type: ignore[index]
             if image is None:
                 return None
-            small = image.convert("RGB")
-            small.thumbnail((SIDE, SIDE))
+            return Markup(data_uri(image.convert("RGB"), SIDE, QUALITY))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
-        buffer = io.BytesIO()
-        small.save(buffer, "WEBP", quality=80)
-        return Markup(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
 
 
 def _render(name: str, **told: Any) -> str:  # noqa: ANN401 - whatever the template says

@@ -1,4 +1,4 @@
-"""Which rows stand where on a unit's range: answered from small columns alone, images and texts unread."""
+"""Which rows stand where on a unit's range, and where a finding shows: images and texts stay unread."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.association.reading import read_inputs
-from hf_midrange.reporting.distributions import histogram
+from hf_midrange.association.findings import RANGE
+from hf_midrange.publishing.escaping import visible
 from hf_midrange.reporting.facts import Distribution
+from hf_midrange.reporting.inputs import read, suspects_of
+from hf_midrange.reporting.rendering import figure
 
 
 PAGE = 6
 """Rows of each side shown at once."""
+MOST_FINDINGS = 200
+"""Findings listed; the surest come first."""
 
 Having = Literal["either", "with", "without", "tie"]
 _LIGHT = (columns.LABEL, columns.LOGITS, columns.QUANTILE, columns.POSITION, columns.BAND)
@@ -46,6 +50,13 @@ class Choice:
     concept: int | None = None
     having: Having = "either"
     page: int = 0
+
+
+class Jump(NamedTuple):
+    """A finding in one line, and what to look at for it."""
+
+    title: str
+    choice: Choice
 
 
 class Rows(NamedTuple):
@@ -78,36 +89,37 @@ class Index:
     A unit's values are read when it is first looked at; of the rows themselves nothing is read.
     """
 
-    def __init__(self, ds: Dataset) -> None:
-        """Read what is needed of `ds`, whose bands are fitted if it has none.
+    def __init__(self, ds: Dataset, findings: Dataset | None = None) -> None:
+        """Read what is needed of `ds`, whose bands are fitted if it has none, and of what `associate` found on it.
 
         Raises:
-            KeyError, TypeError, ValueError: if columns are missing or of another kind, or there are no rows.
+            KeyError, TypeError, ValueError: if columns are missing or of another kind, there are no rows, or the
+                findings are of other rows.
         """
         if isinstance(ds, DatasetDict):
             raise TypeError(f"one split is explored, such as ds[{next(iter(ds), 'train')!r}], not a DatasetDict")
         found = columns.concept_columns(ds.features)
         light = ds.select_columns([*(name for name in _LIGHT if name in ds.features), *found])
-        self._inputs = read_inputs(light, need_concepts=False)
-        self._problem = self._inputs.problem
-        self._present = sparse.csc_matrix(self._problem.present)
+        self._rows = read(light, findings, need_concepts=False)
+        inputs = self._rows.inputs
+        self._present = sparse.csc_matrix(inputs.problem.present)
         self.size = len(ds)
-        self.ids = self._problem.ids
-        self.classes = list(columns.class_label(ds.features).names)
-        self.units = self._inputs.unit_names
-        self.bands = self._inputs.band_names
-        named = zip(self._inputs.sources, self._inputs.names, strict=True)
-        self.concepts = [f"{source}: {name}" for source, name in named]
+        self.ids, self.classes = self._rows.ids, list(self._rows.classes)
+        self.units, self.bands = inputs.unit_names, inputs.band_names
+        self.concepts = [f"{source}: {name}" for source, name in zip(inputs.sources, inputs.names, strict=True)]
+        suspects = [] if findings is None else suspects_of(self._rows, findings)[0]
+        self.suspects = {row["row"]: self.classes[row["suggested"]] for row in suspects}
+        """The class that each row with a suspected label looks like, most suspect first; none without findings."""
         self._unit = lru_cache(maxsize=4)(self._read_unit)
 
-    @property
-    def banded(self) -> Dataset:
-        """The rows' small columns, with bands."""
-        return self._inputs.ds
+    def jumps(self) -> list[Jump]:
+        """Return the findings, shortcuts first, then what else was confirmed, then the rest."""
+        rows = sorted(self._rows.findings, key=lambda row: (not row["confounder"], not row["confirmed"]))
+        return [self._jump(row) for row in rows[:MOST_FINDINGS]]
 
     def is_class(self, unit: int) -> bool:
         """Return whether the unit stands for a class, and so has members."""
-        return self._problem.members[unit] is not None
+        return self._rows.member(unit) is not None
 
     def scale(self, unit: int) -> Scale:
         """Return the unit's range as a slider has it."""
@@ -144,7 +156,8 @@ class Index:
     def distribution(self, unit: int) -> Distribution:
         """Return the histograms of the unit's members and strangers, and its bands."""
         values, bands, member = self._unit(unit)
-        return histogram(self.units[unit], values, bands, member if self.is_class(unit) else None, self.bands)
+        own = member if self.is_class(unit) else None
+        return Distribution.of(self.units[unit], values, bands, own, self.bands)
 
     def side(self, choice: Choice, members: bool, among: Collection[int] | None = None) -> Rows:
         """Return one page of the members or the strangers; a unit without a class has strangers alone.
@@ -169,7 +182,21 @@ class Index:
         return Rows(page, values[page], bands[page], None if has is None else has[page], len(rows))
 
     def _read_unit(self, unit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        values = columns.some_units(self._inputs.ds, self._inputs.values, [unit])[:, 0].astype(np.float64)
-        own = self._problem.members[unit]
-        member = np.zeros(self.size, dtype=bool) if own is None else self.ids == own
-        return values, np.asarray(self._problem.unit_bands(unit)), member
+        member = self._rows.member(unit)
+        none = np.zeros(self.size, dtype=bool)
+        return self._rows.values(unit), np.asarray(self._rows.bands(unit)), none if member is None else member
+
+    def _jump(self, row: dict[str, Any]) -> Jump:
+        kind = "shortcut" if row["confounder"] else "confirmed" if row["confirmed"] else "not confirmed"
+        where = "whole range" if row["band"] == RANGE else f"{row['band']} band"
+        odds = f"odds ratio {figure(row['odds_ratio'])} ({figure(row['ci_low'])} to {figure(row['ci_high'])})"
+        band = None if row["band"] == RANGE else self.bands.index(row["band"])
+        return Jump(
+            visible(f"{row['concept']} — {row['unit_name']}, {where}: {kind}, {odds}"),
+            Choice(
+                unit=row["unit"],
+                level=self.middle_of(row["unit"], band),
+                concept=self.concepts.index(f"{row['source']}: {row['concept']}"),
+                having="tie" if row["confounder"] else "either",
+            ),
+        )

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import typer
 from datasets import Dataset
 
+from hf_midrange import columns
 from hf_midrange.explorer.cards import Cards
-from hf_midrange.explorer.exporting import Exports, refuse_own_folder
 from hf_midrange.explorer.index import Index
-from hf_midrange.explorer.jumps import jumps
-from hf_midrange.explorer.suspects import suspects
 
 
 if TYPE_CHECKING:
@@ -60,12 +58,14 @@ def explore(
     import gradio as gr
 
     from hf_midrange.explorer.app import build
+    from hf_midrange.explorer.export import Exports
 
-    index = Index(ds)
+    if columns.KEEP in ds.column_names:
+        columns.require(ds, columns.WEIGHT)  # marks change both
     exports = Exports(ds, findings, Path(output_dir))
-    refuse_own_folder(ds, exports.folder)
-    suspected = suspects(index, findings)
-    app = build(index, Cards(ds, index, suspected), jumps(index, findings), suspected, exports)
+    exports.refuse_own_folder()
+    index = Index(ds, findings)
+    app = build(index, Cards(ds, index), exports)
     system = ["system-ui", "sans-serif"]  # Gradio's own fonts would be asked of another machine
     app.launch(
         server_port=port,

@@ -11,7 +11,6 @@ from huggingface_hub.utils import validate_repo_id
 from hf_midrange import __version__
 from hf_midrange.association.findings import save_findings
 from hf_midrange.explorer.index import Index
-from hf_midrange.explorer.jumps import jumps
 from hf_midrange.explorer.opening import require_gradio
 from hf_midrange.publishing.escaping import front_matter
 from hf_midrange.reporting.rendering import render
@@ -41,7 +40,7 @@ def write_space(ds: Dataset, findings: Dataset | None, repo_id: str, folder: Pat
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"{repo_id!r} names no owner; a Space is called namespace/name")
-    jumps(Index(ds), findings)  # what would fail there fails here
+    Index(ds, findings)  # what would fail there fails here
     write_dataset(ds, folder / DATA)
     if findings is not None:
         save_findings(findings, folder / FINDINGS)

@@ -12,27 +12,23 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
-from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.publishing.gather import shareable, versions
 from hf_midrange.reporting import rendering
-from hf_midrange.reporting.cards import cards_of
-from hf_midrange.reporting.distributions import distributions_of
-from hf_midrange.reporting.examples import examples
-from hf_midrange.reporting.facts import Card, Curated, Example, Facts, Reason, Suspect, plain
+from hf_midrange.reporting.cards import cards_of, examples
+from hf_midrange.reporting.facts import Card, Curated, Distribution, Example, Facts, Reason, Suspect, plain
 from hf_midrange.reporting.groups import groups_of
-from hf_midrange.reporting.reading import Material, read
+from hf_midrange.reporting.inputs import Material, read, suspects_of
 from hf_midrange.reporting.thumbnails import thumbnails
 from hf_midrange.reporting.verdict import verdict_of
 from hf_midrange.storage.files import write_atomically
-from hf_midrange.storage.memory import returns_pages
 
 
 if TYPE_CHECKING:
     from hf_midrange.head import LinearHead
 
 PAGE, FACTS = "report.html", "report.json"
-SUSPECTS, REASONS = 24, 40
-"""Most suspected rows shown, and most pseudo-groups with a reason."""
+SUSPECTS, REASONS, DRAWN = 24, 40, 12
+"""Most suspected rows shown, pseudo-groups with a reason, and units drawn; those with findings come first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +63,6 @@ class Report:
         return target / PAGE
 
 
-@returns_pages
 def report(
     ds: Dataset,
     findings: Dataset,
@@ -108,7 +103,8 @@ def report(
     _check_head(evaluation if evaluation is not None else ds, head, controls or {})
     material = read(ds, findings, curated)
     cards, left_out = cards_of(material)
-    suspects, suspected, note = _suspects(material, findings)
+    found, note = suspects_of(material, findings)
+    suspects, suspected = _suspects(material, found[:SUSPECTS]), len(found)
     facts = Facts(
         verdict=verdict_of(material, cards, suspected, head is not None),
         rows=len(ds),
@@ -118,7 +114,7 @@ def report(
         confounders=sum(card.confounder for card in cards),
         cards=cards,
         cards_left_out=left_out,
-        distributions=distributions_of(material),
+        distributions=_distributions(material),
         groups=groups_of(material, head, evaluation, controls or {}, seed),
         curation=_curated(material),
         suspects=suspects,
@@ -155,20 +151,22 @@ def _check_head(ds: Dataset, head: LinearHead | None, controls: Mapping[str, Lin
             )
 
 
-def _suspects(material: Material, findings: Dataset) -> tuple[tuple[Suspect, ...], int, str | None]:
-    """Return the first suspected rows, how many there are, and why nobody looked where nobody did."""
-    try:
-        found = suspected_mislabels(material.ds, findings)
-    except (KeyError, ValueError) as error:  # bands of another kind say nothing about labels
-        return (), 0, str(error.args[0] if error.args else error)
-    first = found.select(range(min(SUSPECTS, len(found))))
+def _distributions(material: Material) -> tuple[Distribution, ...]:
+    """Return the distributions of the first units that have bands."""
+    told = list(dict.fromkeys(row["unit"] for row in material.findings))
+    units = list(dict.fromkeys([*told, *range(len(material.inputs.unit_names))]))
+    banded = [unit for unit in units if (material.bands(unit) >= 0).any()]
+    return tuple(material.distribution(unit) for unit in sorted(banded[:DRAWN]))
+
+
+def _suspects(material: Material, found: list[dict[str, Any]]) -> tuple[Suspect, ...]:
     nothing = np.zeros(len(material.ids), dtype=bool)
     suspects = []
-    for row in first.to_list():
+    for row in found:
         shown = examples(material, np.array([row["row"]]), material.values(row["label"]), "", nothing)[0]
         names = [material.classes[row[key]] for key in ("label", "suggested")]
         suspects.append(Suspect(names[0], names[1], row["score"], shown))
-    return tuple(suspects), len(found), None
+    return tuple(suspects)
 
 
 def _curated(material: Material) -> Curated | None:

@@ -145,10 +145,9 @@ def _line(frame: _Frame, side: Side, shift: float) -> Markup:
 
 def _bands(frame: _Frame, found: Distribution) -> Markup:
     drawn = []
-    for k, band in enumerate(found.bands):
+    for band in found.bands:
         x, width = frame.x(band.low), max(frame.x(band.high) - frame.x(band.low), 1.0)
-        inner = 0 < k < len(found.bands) - 1
-        if inner:
+        if band.is_middle:
             shade = '<rect class="middle" x="{}" y="{}" width="{}" height="{}"/>'
             drawn.append(Markup(shade).format(_n(x), _n(TOP), _n(width), _n(HEIGHT - TOP - BOTTOM)))
         if width > 22:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+
+
+BINS = 32
+"""Of a histogram."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ class Band:
     high: float
     members: int
     strangers: int
+    is_middle: bool
+    """Neither the lowest nor the highest of the bands that there are, with rows or without."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,32 @@ class Distribution:
     members: tuple[int, ...]
     strangers: tuple[int, ...]
     bands: tuple[Band, ...]
+
+    @classmethod
+    def of(
+        cls, unit: str, values: np.ndarray, bands: np.ndarray, member: np.ndarray | None, band_names: Sequence[str]
+    ) -> Distribution:
+        """Return the distribution over equal bins of a unit's whole range.
+
+        Args:
+            unit: its name.
+            values: of the unit, of shape `(n,)`.
+            bands: the row's band, of shape `(n,)`; -1 for none.
+            member: which rows are members, of shape `(n,)`; None for a unit without a class.
+            band_names: from the bottom up.
+        """
+        own = np.zeros(len(values), dtype=bool) if member is None else member
+        edges = np.histogram_bin_edges(values, BINS)
+        parts = []
+        for band, name in enumerate(band_names):
+            rows = bands == band
+            if rows.any():
+                low, high = float(values[rows].min()), float(values[rows].max())
+                inside, outside = int((rows & own).sum()), int((rows & ~own).sum())
+                parts.append(Band(name, low, high, inside, outside, 0 < band < len(band_names) - 1))
+        members, strangers = (np.histogram(values[side], edges)[0] for side in (own, ~own))
+        is_class = member is not None
+        return cls(unit, is_class, _floats(edges), _counts(members), _counts(strangers), tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -200,6 +234,14 @@ class Facts:
     """Why nobody looked for them, where nobody did."""
     provenance: Mapping[str, Any]
     versions: Mapping[str, str]
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _counts(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(map(int, values))
 
 
 def plain(facts: Facts) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def thumbnails(ds: Dataset, rows: Sequence[int]) -> dict[int, str]:
     largest = _sized(ds, wanted)
     uris: dict[int, str] = {}
     for side, quality in STEPS:
-        uris = {row: _uri(image, side, quality) for row, image in largest.items()}
+        uris = {row: data_uri(image, side, quality) for row, image in largest.items()}
         if sum(len(uris[row]) for row in rows) <= BUDGET:
             return uris
     return _within(uris, rows)
@@ -62,7 +62,8 @@ def _sized(ds: Dataset, rows: Sequence[int]) -> dict[int, Any]:
     return sized
 
 
-def _uri(image: Any, side: int, quality: int) -> str:  # noqa: ANN401 - a PIL image
+def data_uri(image: Any, side: int, quality: int) -> str:  # noqa: ANN401 - a PIL image
+    """Return an RGB image as a data URI, at most `side` pixels wide and high."""
     small = image.copy()
     small.thumbnail((side, side))
     buffer = io.BytesIO()

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
 from hf_midrange.reporting.facts import Card, Verdict
-from hf_midrange.reporting.reading import Material
+from hf_midrange.reporting.inputs import Material
 
 
 NAMED = 3

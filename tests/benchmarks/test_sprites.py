@@ -142,4 +142,4 @@ def test_the_tied_region_is_every_neurons_confounder(tie):
     facts, _ = measured(tie, 0, Size(train=8000, test=200, held_out=6000, epochs=20))
     assert tied_regions_found(facts) == 3
     # The network does use size: large sprites raise "square". Nothing else that is not tied is flagged.
-    assert {row["concept"].split("=")[0] for row in facts["findings"]} <= {"region", "scale"}
+    assert all("region" in row["concept"] or "scale" in row["concept"] for row in facts["findings"])

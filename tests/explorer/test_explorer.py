@@ -22,11 +22,9 @@ from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.bands import LogitBands
 from hf_midrange.explorer import MARKS, edited
 from hf_midrange.explorer.cards import Cards
-from hf_midrange.explorer.exporting import Exports, refuse_own_folder
+from hf_midrange.explorer.export import Exports
 from hf_midrange.explorer.index import PAGE, Choice, Index
-from hf_midrange.explorer.jumps import jumps
 from hf_midrange.explorer.marks import marks_in
-from hf_midrange.explorer.suspects import suspects
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +83,17 @@ def test_suspected_rows_are_those_that_associate_suspects(pictures, index):
     wrong[top] = 1
     relabelled = columns.with_columns(ds, {"label": (wrong, ds.features["label"])})
     expected = suspected_mislabels(relabelled, findings)
-    found = suspects(Index(relabelled), findings)
+    other = Index(relabelled, findings)
+    found = other.suspects
     assert list(found) == expected["row"][:]
     caught = set(top.tolist()) & set(found)
     assert len(caught) >= 3
     assert {found[row] for row in caught} == {"class_0"}
-    assert suspects(index, None) == {}
-    other = Index(relabelled)
+    assert index.suspects == {}
     shown = other.side(Choice(unit=1), True, found)
     assert set(shown.rows) <= set(found)
     assert shown.total == sum(wrong[row] == 1 for row in found)
-    card = Cards(relabelled, other, found).rows(Choice(unit=1), shown)[0]
+    card = Cards(relabelled, other).rows(Choice(unit=1), shown)[0]
     assert "may be mislabelled: looks like" in " ".join(card.split())
 
 
@@ -115,7 +113,7 @@ def test_the_middle_of_a_band_lies_in_it(pictures, index):
 
 def test_a_finding_leads_to_its_unit_band_and_concept(pictures, index):
     row = next(row for row in pictures[1].to_list() if row["confounder"])
-    first = jumps(index, pictures[1])[0]
+    first = Index(*pictures).jumps()[0]
     assert "shortcut" in first.title
     assert index.units[first.choice.unit] == row["unit_name"]
     assert index.concepts[first.choice.concept] == f"{row['source']}: {row['concept']}"
@@ -127,13 +125,13 @@ def test_a_finding_leads_to_its_unit_band_and_concept(pictures, index):
         assert set(has.tolist()) == {not members}
 
 
-def test_findings_of_other_rows_are_refused(pictures, index):
+def test_findings_of_other_rows_are_refused(pictures):
     other = pictures[1].map(lambda row: {"unit_name": "cat"})
     with pytest.raises(ValueError, match="unit 0 .*'cat'"):
-        jumps(index, other)
+        Index(pictures[0], other)
     other = pictures[1].map(lambda row: {"concept": "never seen"})
     with pytest.raises(ValueError, match="never seen"):
-        jumps(index, other)
+        Index(pictures[0], other)
 
 
 def test_rows_without_concepts_or_bands_are_explored_too():
@@ -200,7 +198,7 @@ def test_exports_replace_each_other_and_never_the_source(pictures, tmp_path):
     ds, findings = pictures
     ds.save_to_disk(tmp_path / "source")
     with pytest.raises(ValueError, match="choose another folder"):
-        refuse_own_folder(load_from_disk(tmp_path / "source"), tmp_path / "source")
+        Exports(load_from_disk(tmp_path / "source"), findings, tmp_path / "source").refuse_own_folder()
     exports = Exports(load_from_disk(tmp_path / "source"), findings, tmp_path / "out")
     exports.write({1: "drop"})
     assert "1 mislabelled" in exports.write({2: "mislabelled"})
@@ -214,7 +212,7 @@ from pathlib import Path
 from datasets import load_dataset, load_from_disk
 from huggingface_hub import HfApi
 from hf_midrange.association import load_findings
-from hf_midrange.explorer.exporting import Exports
+from hf_midrange.explorer.export import Exports
 exports = Exports(load_from_disk("rows"), load_findings("findings"), Path("out"))
 print(exports.publish({4: "drop"}, " me/edited ", None))
 made = load_dataset("me/edited", split="train")
@@ -336,7 +334,7 @@ def test_hostile_text_is_inert_in_every_card():
     assert "onerror=&#34;" in seen
     assert "\u202e" not in seen
     assert any("\u202e" in name for name in HOSTILE)
-    for jump in jumps(index, hm.associate(ds)):
+    for jump in Index(ds, hm.associate(ds)).jumps():
         assert "\u202e" not in jump.title
 
 

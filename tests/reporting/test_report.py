@@ -16,8 +16,9 @@ from hf_midrange import columns
 from hf_midrange.association import findings_table, provenance
 from hf_midrange.bands import LogitBands
 from hf_midrange.curation.report import reason_feature
-from hf_midrange.reporting import thumbnails
-from hf_midrange.reporting.marking import marked
+from hf_midrange.reporting import drawing, thumbnails
+from hf_midrange.reporting.facts import Distribution
+from hf_midrange.reporting.highlight import marked
 from hf_midrange.training import DebiasReport
 
 
@@ -158,6 +159,22 @@ def test_a_planted_mislabel_is_shown():
     suspect = next(suspect for suspect in found["suspects"] if suspect["example"]["row"] == row)
     assert (suspect["label"], suspect["suggested"]) == ("class_2", "class_1")
     assert found["suspected"] >= len(found["suspects"])
+
+
+def test_an_error_of_our_own_is_no_note(pictures, monkeypatch):
+    def broken(*_):
+        raise KeyError("a mistake in the code")
+
+    monkeypatch.setattr("hf_midrange.reporting.inputs.suspected_mislabels", broken)
+    with pytest.raises(KeyError, match="a mistake in the code"):
+        hm.report(*pictures)
+
+
+def test_the_middle_is_shaded_though_nothing_stands_at_the_top():
+    values, bands = np.arange(8.0), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    found = Distribution.of("cat", values, bands, bands == 1, ("low", "mid", "high"))
+    assert [(band.name, band.is_middle) for band in found.bands] == [("low", False), ("mid", True)]
+    assert drawing.distribution(found, 1).count('class="middle"') == 1
 
 
 def test_the_json_is_strict_and_says_the_same(made, tmp_path):

@@ -1,4 +1,4 @@
-"""All that a report is made from, checked once."""
+"""All that a report or an explorer is made from, checked once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.association.findings import RANGE, provenance
+from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.association.reading import Inputs, read_inputs
 from hf_midrange.curation.report import curation_report
+from hf_midrange.reporting.facts import Distribution
 
 
 TEXTS = (columns.TEXT, columns.TEXT_PAIR)
@@ -52,23 +54,36 @@ class Material(NamedTuple):
         table, names = self._table(source)
         return table[:, [names.index(concept)]].toarray()[:, 0]
 
+    def distribution(self, unit: int) -> Distribution:
+        """Return the histograms of a unit's members and strangers, and its bands."""
+        name, names = self.inputs.unit_names[unit], self.inputs.band_names
+        return Distribution.of(name, self.values(unit), self.bands(unit), self.member(unit), names)
+
     def _table(self, source: str) -> tuple[sparse.csc_matrix, list[str]]:
         wanted = np.flatnonzero(np.asarray(self.inputs.sources) == source)
         return self.inputs.problem.present.tocsc()[:, wanted], [self.inputs.names[j] for j in wanted]
 
 
-def read(ds: Dataset, findings: Dataset, curated: Dataset | None) -> Material:
+def read(
+    ds: Dataset, findings: Dataset | None, curated: Dataset | None = None, *, need_concepts: bool = True
+) -> Material:
     """Return the material of a report, refusing what does not belong together.
+
+    Args:
+        ds: one split; bands are fitted where it has none.
+        findings: what `associate` returned for it; None: none.
+        curated: what `curate` returned; None: `ds` itself if it was curated.
+        need_concepts: refuse rows without a column of concepts.
 
     Raises:
         KeyError: if a column is missing.
         TypeError: for a `DatasetDict`, or a label that is no `ClassLabel`.
         ValueError: if the findings speak of units or concepts that `ds` does not have.
     """
-    inputs = read_inputs(ds)
+    inputs = read_inputs(ds, need_concepts=need_concepts)
     if curated is None and columns.REASON in ds.column_names:
         curated = ds
-    rows = findings.to_list()
+    rows = [] if findings is None else findings.to_list()
     _check(rows, inputs)
     told = curated is not None and bool(getattr(curated.features.get(columns.REASON), "id", None))
     return Material(
@@ -78,10 +93,19 @@ def read(ds: Dataset, findings: Dataset, curated: Dataset | None) -> Material:
         ids=inputs.problem.ids,
         classes=tuple(columns.class_label(ds.features).names),
         findings=rows,
-        provenance=provenance(findings),
+        provenance={} if findings is None else provenance(findings),
         curated=curated,
         curation=curation_report(curated) if curated is not None and told else None,
     )
+
+
+def suspects_of(material: Material, findings: Dataset) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the rows whose label may be wrong, most suspect first, and why nobody looked where nobody did."""
+    one = material.ds.select(range(1))
+    judged = columns.POSITION in one.column_names
+    if not judged or columns.matrix(one, columns.POSITION).shape[1] != len(material.classes):
+        return [], "labels are judged by the position in the range of each class's logit, which these rows do not have"
+    return suspected_mislabels(material.ds, findings).to_list(), None
 
 
 def _shown(ds: Dataset) -> Dataset:

@@ -49,14 +49,15 @@ class Exports:
         done = publish_dataset(edited(self.ds, marks), repo_id.strip(), findings=self.findings, token=token)
         return f"Published privately: {done.commit_url}"
 
+    def refuse_own_folder(self) -> None:
+        """Raise `ValueError` if exports would overwrite the very files that the rows are read from."""
+        read_from = {Path(str(file["filename"])).resolve().parent for file in self.ds.cache_files}
+        if self.folder.resolve() in read_from:
+            raise ValueError(
+                f"{self.folder} holds the rows that are explored; choose another folder for what is exported"
+            )
+
     @property
     def publishable(self) -> bool:
         """Whether the rows were curated: others have nothing to publish."""
         return columns.REASON in self.ds.column_names
-
-
-def refuse_own_folder(ds: Dataset, folder: Path) -> None:
-    """Raise `ValueError` if exports would overwrite the very files that the rows are read from."""
-    read_from = {Path(str(file["filename"])).resolve().parent for file in ds.cache_files}
-    if folder.resolve() in read_from:
-        raise ValueError(f"{folder} holds the rows that are explored; choose another folder for what is exported")
