@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.concepts.usual import KNOWN_SOURCES as KNOWN_SOURCES
+from hf_midrange.concepts.usual import source_named as concept_source  # noqa: F401 - for the commands and the trainer
+from hf_midrange.concepts.usual import usual_sources as usual_sources
 
 
 if TYPE_CHECKING:
@@ -19,83 +22,6 @@ if TYPE_CHECKING:
     from hf_midrange.commands.outputs import NewOutput
     from hf_midrange.head import LinearHead
     from hf_midrange.pipeline import Repair
-
-OF_COLUMNS = {"annotations": "Annotations", "ngrams": "NGrams", "text-style": "TextStyle"}
-OF_IMAGES = {"image-properties": "ImageProperties", "thumbnail": "Thumbnail"}
-OF_MODELS = {"predictions": "Predictions", "early-features": "EarlyFeatures", "captions": "Captions"}
-KNOWN_SOURCES = ", ".join(
-    [
-        *(f"{kind}:COLUMN[,COLUMN]" for kind in OF_COLUMNS),
-        *(f"{kind}[:COLUMN]" for kind in OF_IMAGES),
-        "latent",
-        *(f"{kind}:MODEL" for kind in OF_MODELS),
-        "zero-shot:LIST:MODEL",
-        "FILE.json",
-    ]
-)
-
-
-def concept_source(text: str) -> Any:  # noqa: ANN401 - the sources share a protocol, not a class
-    """Return the concept source that a `--source` names: `ngrams:text`, `predictions:me/model`, a saved `ngrams.json`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the name is unknown, or its columns or model are missing.
-    """
-    if text.endswith(".json"):
-        return hm.load_source(text)
-    name, _, listed = text.partition(":")
-    if name in OF_COLUMNS or name in OF_MODELS or name == "zero-shot":
-        if not listed:
-            raise ValueError(f"--source {name} needs more: of {KNOWN_SOURCES}")
-        return _of_columns(name, listed) if name in OF_COLUMNS else _of_model(name, listed)
-    if name in OF_IMAGES:
-        return getattr(hm, OF_IMAGES[name])(*([listed] if listed else []))
-    if text == "latent":
-        return hm.LatentConcepts()
-    raise ValueError(f"--source {text!r} is none of {KNOWN_SOURCES}")
-
-
-def _of_columns(name: str, listed: str) -> Any:  # noqa: ANN401
-    return getattr(hm, OF_COLUMNS[name])([column for column in listed.split(",") if column])
-
-
-def _of_model(name: str, listed: str) -> Any:  # noqa: ANN401
-    if name in OF_MODELS:
-        return getattr(hm, OF_MODELS[name])(listed)
-    words, _, model = listed.partition(":")
-    if not model:
-        raise ValueError(
-            f"--source zero-shot:{listed} names no model; write zero-shot:LIST:MODEL, LIST being one of "
-            "imagenet, colours, scenes, people, text"
-        )
-    return hm.ZeroShot(words, model)
-
-
-def usual_sources(ds: Dataset, model: Any, processor: Any = None) -> list[Any]:  # noqa: ANN401 - as `extract` takes
-    """Return the sources that need no asking: of texts, of images and the model's own first block, and clusters.
-
-    Args:
-        ds: the rows.
-        model: the classifier, its Hub id or folder.
-        processor: what makes its inputs; None takes the model's own.
-    """
-    texts = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in ds.column_names]
-    found = [hm.TextStyle(texts), hm.NGrams(texts)] if texts else []
-    if columns.IMAGE in ds.column_names:
-        found += [hm.Thumbnail(), hm.ImageProperties(), *_early_features(model, processor)]
-    return [*found, hm.LatentConcepts()]
-
-
-def _early_features(model: Any, processor: Any) -> list[Any]:  # noqa: ANN401
-    """Return the source of the model's first block, or none with a warning where no block is found."""
-    source = hm.EarlyFeatures(model, processor)
-    try:
-        source.vocabulary  # noqa: B018 - runs the model once
-    except ValueError as error:
-        warnings.warn(f"going on without early features: {error}", stacklevel=3)
-        return []
-    return [source]
 
 
 def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:

@@ -10,9 +10,9 @@ from hf_midrange.concepts.ngrams import NGrams
 from hf_midrange.concepts.predictions import Predictions
 from hf_midrange.concepts.report import concept_report
 from hf_midrange.concepts.source import Source
-from hf_midrange.concepts.storage import load_source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
+from hf_midrange.concepts.usual import load_source
 from hf_midrange.concepts.zero_shot import ZeroShot
 
 

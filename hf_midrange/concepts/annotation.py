@@ -14,14 +14,12 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
 
 from hf_midrange import columns
-from hf_midrange.concepts import passes
-from hf_midrange.concepts.callables import Names
-from hf_midrange.concepts.disguise import disguised
-from hf_midrange.concepts.source import Batch, Source, refuse_nulls, refuse_unreadable
-from hf_midrange.concepts.unreadable import readable
+from hf_midrange.concepts.functions import Names
+from hf_midrange.concepts.label_leak import leaks_label
+from hf_midrange.concepts.map_steps import Batch, mapped, readable, resumed
+from hf_midrange.concepts.source import Measure, Read, Source, refuse_nulls, refuse_unreadable, refuse_unsafe_name
 from hf_midrange.storage.files import write_atomically
 from hf_midrange.storage.locking import only_writer
-from hf_midrange.storage.memory import returns_pages
 from hf_midrange.storage.vectors import MOST_ROWS, some_rows
 
 
@@ -29,7 +27,6 @@ Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, Iterable
 SourceLike = Source | Callable[[Batch], Sequence[Sequence[str]]]
 
 
-@returns_pages
 def annotate(
     ds: Annotated,
     sources: Sequence[SourceLike],
@@ -95,7 +92,7 @@ def annotate(
         if not source.fitted:
             refuse_unreadable(source, splits[split])
     with _writing(folder, chosen):
-        measured = {name: passes.measure(rows, chosen, batch_size, folder) for name, rows in splits.items()}
+        measured = _measured(splits, chosen, batch_size, folder)
         done = _read(measured, chosen, split, keep_disguised, folder)
     return cast(Annotated, DatasetDict(done) if isinstance(ds, DatasetDict) else done[""])
 
@@ -113,7 +110,8 @@ def _check_on_error(ds: Any, on_error: str) -> None:  # noqa: ANN401 - any datas
 def _readable(ds: Dataset, sources: Sequence[Source]) -> Dataset:
     for source in sources:
         source.check(ds.features)
-    return readable(ds, sources)
+    read = {name for source in sources if not source.reads_null for name in source.inputs}
+    return readable(ds, [name for name in ds.column_names if name in read])
 
 
 def _writing(folder: Path | None, sources: Sequence[Source]) -> AbstractContextManager[None]:
@@ -132,6 +130,28 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _measured(
+    splits: dict[str, Dataset], sources: list[Source], batch_size: int, folder: Path | None
+) -> dict[str, Dataset]:
+    """Return the splits with what the sources measure: cheap sources in one pass, costly ones each in its own.
+
+    Images are decoded once for all cheap sources together. With a `folder`, what costly sources measure is written
+    there shard by shard, and a finished shard is never computed again.
+    """
+    cheap = [source for source in sources if source.measured() and not source.costly]
+    costly = [source for source in sources if source.measured() and source.costly]
+    if cheap:
+        step = Measure.of(cheap)
+        splits = {name: mapped(rows, step, batch_size) for name, rows in splits.items()}
+    for source in costly:
+        step = Measure.of([source])
+        if folder is None:
+            splits = {name: mapped(rows, step, batch_size) for name, rows in splits.items()}
+        else:
+            splits = {name: resumed(rows, step, batch_size, folder, source.name) for name, rows in splits.items()}
+    return splits
+
+
 def _read(
     splits: dict[str, Dataset], sources: list[Source], fit_split: str, keep_disguised: bool, folder: Path | None
 ) -> dict[str, Dataset]:
@@ -143,9 +163,13 @@ def _read(
             fitted = _without_disguised(fitted, rows)
         if folder is not None and _is_first():
             _keep(fitted, folder)
-        splits = {name: passes.read(split, fitted) for name, split in splits.items()}
+        splits = {name: _with_concepts(split, fitted) for name, split in splits.items()}
     working = [name for source in sources for name in source.measured() if name not in source.kept()]
     return {name: split.remove_columns(working) for name, split in splits.items()}
+
+
+def _with_concepts(ds: Dataset, fitted: Source) -> Dataset:
+    return mapped(ds, Read(fitted), batch_size=1000)
 
 
 def _to_learn_from(ds: Dataset, source: Source) -> Dataset:
@@ -168,8 +192,8 @@ def _without_disguised(source: Source, ds: Dataset) -> Source:
     """Return `source` with the concepts left out that are the class label in disguise, and warn of them."""
     if not isinstance(ds.features.get(columns.LABEL), ClassLabel):
         return source
-    table = columns.presence(passes.read(ds, source), source.concept_column)
-    found = disguised(table, columns.labels(ds))
+    table = columns.presence(_with_concepts(ds, source), source.concept_column)
+    found = leaks_label(table, columns.labels(ds))
     names = tuple(source.vocabulary[j] for j in np.flatnonzero(found))
     if not names:
         return source
@@ -179,7 +203,7 @@ def _without_disguised(source: Source, ds: Dataset) -> Source:
         UserWarning,
         stacklevel=4,
     )
-    return cast(Source, replace(cast(Any, source), left_out=names))
+    return replace(source, left_out=names)
 
 
 def _streamed(ds: IterableDataset, sources: list[Source]) -> IterableDataset:
@@ -214,6 +238,8 @@ def _fit_split(splits: dict[str, Dataset], sources: list[Source], fit_split: str
 
 def _refuse_clashes(ds: Dataset | DatasetDict | IterableDataset | IterableDatasetDict, sources: list[Source]) -> None:
     names = [source.name for source in sources]
+    for name in names:
+        refuse_unsafe_name(name)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"several sources are called {twice}; tell them apart with `name=...`")

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from datasets import Features
 
 from hf_midrange import columns
-from hf_midrange.concepts.dense import DenseSource
-from hf_midrange.concepts.models import Classifier, ModelLike, ModelSource, classifier, evaluating
-from hf_midrange.concepts.source import IMAGE, Batch, require_feature
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, classifier, evaluating
+from hf_midrange.concepts.source import IMAGE
+from hf_midrange.concepts.view_source import ViewSource
 
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _STACK = re.compile(r"(?:^|\.)(?:layer1|blocks?|stages?|layers?|features)$")
 
 
 @dataclass(frozen=True)
-class EarlyFeatures(ModelSource, DenseSource):
+class EarlyFeatures(ModelSource, ViewSource):
     """Mean and standard deviation of every channel after the first block of an image model: `view_early_features`.
 
     Taken over positions, or over tokens in a transformer. Deeper blocks know the class and are no side view. Values
@@ -45,6 +46,9 @@ class EarlyFeatures(ModelSource, DenseSource):
         ValueError: when used, if the model is no classifier or no first block is found; the message names modules.
     """
 
+    reads: ClassVar[str] = IMAGE
+    of_network: ClassVar[bool] = True
+
     model: ModelLike
     processor: Any = None
     layer: str | None = None
@@ -62,7 +66,7 @@ class EarlyFeatures(ModelSource, DenseSource):
 
     def check(self, features: Features) -> None:
         """Raise unless the column holds images and the model reads images."""
-        require_feature(self, features, self.column, IMAGE)
+        super().check(features)
         self._classifier()
 
     def view(self, batch: Batch) -> np.ndarray:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from datasets import Dataset, Features
-from scipy import sparse
+from scipy import sparse, stats
 
 from hf_midrange import columns
-from hf_midrange.concepts.cluster_names import over_represented
-from hf_midrange.concepts.clusters import distances, fitted_centres, nearest, stable_number
-from hf_midrange.concepts.source import Batch, WordSource
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.source import Source
 from hf_midrange.split_halves import discovery_half
-from hf_midrange.storage.vectors import JUMPS, MOST_ROWS, some_rows
+from hf_midrange.storage.vectors import MOST_ROWS, some_rows
 
 
 CLIP = 4.0
 """Standardised embeddings are cut at +-4: a channel that was near dead when fitted reaches 1e5 on new data."""
-MID = 1
 EXEMPLARS = 8
+MOST_CLUSTERS = 1000
+
+NUMBERS = (4, 6, 8, 10, 12, 16)
+"""Numbers of clusters that are tried where none is given."""
+REPEATS = 5
+ROWS_PER_CLUSTER = 10
+"""Larger numbers of clusters than this allows are not tried."""
+DESCRIBED_BY = 3
+"""Most names that describe one cluster."""
 
 
 @dataclass(frozen=True)
-class LatentConcepts(WordSource):
+class LatentConcepts(Source):
     """Clusters of standardised embeddings, fitted on mid-band rows of the discovery half: `concepts_latent`.
 
     Every row of the data set has exactly one of them. They are functions of the same embedding as the logits, so they
@@ -59,8 +67,8 @@ class LatentConcepts(WordSource):
     version: int = 1
 
     def __post_init__(self) -> None:
-        if self.k != "auto" and (not isinstance(self.k, int) or self.k < 2):
-            raise ValueError(f"`k` must be a number of clusters, at least 2, or 'auto', but is {self.k!r}")
+        if self.k != "auto" and (not isinstance(self.k, int) or not 2 <= self.k <= MOST_CLUSTERS):
+            raise ValueError(f"`k` must be from 2 to {MOST_CLUSTERS} clusters, or 'auto', but is {self.k!r}")
         if self.name != "latent":
             raise ValueError(
                 f"latent concepts must be called 'latent', by which other steps know them, not {self.name!r}"
@@ -84,6 +92,11 @@ class LatentConcepts(WordSource):
         """Raise unless there are bands and labels."""
         self._require(features, columns.BAND, "LogitBands().fit(ds).transform(ds)")
         columns.class_label(features)
+        if (bands := _band_names(features)) is not None and len(bands) < 3:
+            raise ValueError(
+                f"source {self.name!r} clusters rows between the lowest and the highest band, but there are only the "
+                f"bands {list(bands)}; fit LogitBands with 3 bands or more, or leave this source out"
+            )
 
     def _require(self, features: Features, column: str, step: str) -> None:
         if column not in features:
@@ -95,14 +108,12 @@ class LatentConcepts(WordSource):
         """Return the source with clusters of the mid-band rows of the discovery half, and their descriptions."""
         rng = np.random.default_rng(self.seed)
         numbers, half = self._looked_at(ds)
-        # Rows far apart are read some at a time: each maps pages around it, which are given back in between.
-        parts = np.split(numbers, range(JUMPS, len(numbers), JUMPS)) if len(numbers) < len(ds) else [numbers]
-        embedding = np.concatenate([columns.finite_matrix(ds.select(part), columns.EMBEDDING) for part in parts])
         ds = ds if len(numbers) == len(ds) else ds.select(numbers)
+        embedding = columns.finite_matrix(ds, columns.EMBEDDING)
         mean, scale = embedding[half].mean(axis=0), embedding[half].std(axis=0)
         scale = np.where(scale > 0, scale, np.inf).astype(np.float32)
         standard = _standardised(embedding, mean, scale)
-        rows = np.flatnonzero(half & (columns.matrix(ds, columns.BAND) == MID).any(axis=1))
+        rows = np.flatnonzero(half & in_the_middle(ds))
         rows = rng.permutation(rows)[: self.max_rows]
         self._refuse_few(len(rows), len({row.tobytes() for row in standard[rows]}), ds)
         k = self.k if isinstance(self.k, int) else stable_number(standard[rows], rng)
@@ -167,3 +178,105 @@ def _exemplars(
 
 def _called(k: int, words: list[str]) -> str:
     return f"cluster {k + 1} ({', '.join(words)})" if words else f"cluster {k + 1}"
+
+
+def in_the_middle(ds: Dataset) -> np.ndarray:
+    """Return which rows lie between the lowest and the highest band of any unit, boolean of shape `(n,)`.
+
+    How many bands there are is a fact of the column; one without facts is the user's own, of low, mid and high.
+    """
+    band = columns.matrix(ds, columns.BAND)
+    top = len(_band_names(ds.features) or ("low", "mid", "high")) - 1
+    return np.asarray(((band > 0) & (band < top)).any(axis=1))
+
+
+def _band_names(features: Features) -> Sequence[str] | None:
+    return None
+
+
+def fitted_centres(points: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Return the centres of k-means, float32 of shape `(k, d)`: the best of 4 starts."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(k, n_init=4, random_state=seed).fit(points).cluster_centers_.astype(np.float32)
+
+
+def distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the squared distances of shape `(n, k)`, without the points' own squares, which are the same for all."""
+    wide = centres.astype(np.float64)
+    return (wide**2).sum(axis=1) - 2 * points.astype(np.float64) @ wide.T
+
+
+def nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the position of the nearest centre of each point, of shape `(n,)`."""
+    return distances(points, centres).argmin(axis=1)
+
+
+def stable_number(points: np.ndarray, rng: np.random.Generator) -> int:
+    """Return the largest number of clusters whose stability is within one standard error of the best.
+
+    Stability: k-means is fitted on two disjoint random halves; both assign all points; the adjusted Rand index of the
+    two assignments (Hubert and Arabie 1985), mean over repeats. (Ben-Hur, Elisseeff and Guyon 2002 use subsamples.)
+    """
+    tried = [k for k in NUMBERS if k * ROWS_PER_CLUSTER <= len(points) // 2] or [2]
+    scores = np.array([[_agreement(points, k, rng) for _ in range(REPEATS)] for k in tried])
+    means = scores.mean(axis=1)
+    best = int(means.argmax())
+    within = means >= means[best] - scores[best].std(ddof=1) / np.sqrt(REPEATS)
+    return max(k for k, good in zip(tried, within, strict=True) if good)
+
+
+def _agreement(points: np.ndarray, k: int, rng: np.random.Generator) -> float:
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    halves = np.array_split(rng.permutation(len(points)), 2)
+    seed = int(rng.integers(2**31))
+    assigned = [KMeans(k, n_init=1, random_state=seed).fit(points[half]).predict(points) for half in halves]
+    return float(adjusted_rand_score(*assigned))
+
+
+def over_represented(
+    ds: Dataset, cluster: np.ndarray, half: np.ndarray, k: int, alpha: float = 0.05
+) -> list[list[str]]:
+    """Return for each cluster the concepts most over-represented in it, at most `DESCRIBED_BY`, clearest first.
+
+    Each (cluster, concept) is one Mantel-Haenszel test with a stratum per label, one-sided towards presence, on the
+    rows of the discovery half; Benjamini-Hochberg over all of them.
+
+    Args:
+        ds: has `label` and perhaps concept columns; derived ones are passed over.
+        cluster: cluster of each row, of shape `(n,)`.
+        half: which rows are for discovery, boolean of shape `(n,)`.
+        k: number of clusters.
+        alpha: false discovery rate.
+    """
+    features = ds.features
+    found = [name for name in columns.concept_columns(features) if name != f"{columns.CONCEPTS_PREFIX}latent"]
+    if not found:
+        return [[] for _ in range(k)]
+    names = [word for name in found for word in columns.vocabulary(features, name)]
+    table = sparse.csr_matrix(sparse.hstack([columns.presence(ds, name) for name in found]))
+    labels = columns.labels(ds)
+    z = np.stack([_z(table[half], cluster[half] == j, labels[half]) for j in range(k)])
+    q = stats.false_discovery_control(stats.norm.sf(z).ravel()).reshape(z.shape)
+    return [
+        [names[j] for j in np.argsort(-row, kind="stable")[:DESCRIBED_BY] if good[j]]
+        for row, good in zip(z, q <= alpha, strict=True)
+    ]
+
+
+def _z(table: sparse.csr_matrix, inside: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the z of each concept being over-represented inside (Mantel and Haenszel 1959); 0 without variance."""
+    strata = [labels == label for label in np.unique(labels)]
+    excess, variance = np.zeros(table.shape[1]), np.zeros(table.shape[1])
+    for rows in strata:
+        n, in_cluster, with_concept = max(int(rows.sum()), 2), int((rows & inside).sum()), _count(table[rows])
+        expected = in_cluster * with_concept / n
+        excess += _count(table[rows & inside]) - expected
+        variance += expected * (n - in_cluster) * (n - with_concept) / (n * (n - 1))
+    return np.divide(excess, np.sqrt(variance), out=np.zeros_like(excess), where=variance > 0)
+
+
+def _count(table: sparse.csr_matrix) -> np.ndarray:
+    return np.asarray(table.sum(axis=0), dtype=np.float64).ravel()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value
 from scipy import sparse
 
-from hf_midrange.concepts.reading import name_table
-from hf_midrange.concepts.source import Batch, Source
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.source import Source, name_table, refuse_outside
+
+
+MOST_BINS = 1000
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Annotations(Source):
         ('place=land', 'place=water', 'night')
     """
 
+    reads_null: ClassVar[bool] = True  # a missing value is no concept
+
     columns: Sequence[str]
     bins: int = 4
     max_values: int = 1000
@@ -50,6 +55,8 @@ class Annotations(Source):
     def __post_init__(self) -> None:
         if isinstance(self.columns, str):
             raise TypeError(f"`columns` must be a list of column names; write Annotations([{self.columns!r}])")
+        super().__post_init__()
+        refuse_outside(2, MOST_BINS, bins=self.bins)
         object.__setattr__(self, "columns", tuple(self.columns))
         if self.values and (len(self.values) != len(self.columns) or not all(map(_is_known, self.values))):
             raise ValueError(f"`values` are not what `fit` learns of the columns {list(self.columns)}")
@@ -58,11 +65,6 @@ class Annotations(Source):
     def inputs(self) -> tuple[str, ...]:
         """Return the metadata columns."""
         return tuple(self.columns)
-
-    @property
-    def reads_null(self) -> bool:
-        """Return true: a missing value is no concept."""
-        return True
 
     @property
     def fitted(self) -> bool:
@@ -77,8 +79,8 @@ class Annotations(Source):
 
     def check(self, features: Features) -> None:
         """Raise unless every column is a bool, a category, a string or a number."""
-        if not self.columns or self.bins < 2:
-            raise ValueError(f"annotations need at least one column and two bins, not {self.columns} and {self.bins}")
+        if not self.columns:
+            raise ValueError("annotations need at least one column")
         for column in self.columns:
             if column not in features:
                 raise KeyError(f"source {self.name!r} reads column {column!r}, but the dataset has {list(features)}")

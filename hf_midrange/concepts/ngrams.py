@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts.reading import id_table
-from hf_midrange.concepts.source import TEXT, Batch, Source, require_feature
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.source import TEXT, Source, id_table, refuse_outside
 
 
 _TOKEN = r"(?u)\b\w+(?:['’]\w+)*\b"
 """A word with its apostrophes, so that "don't" stays one word and negation is kept."""
+
+LONGEST_PHRASE, MOST_PHRASES = 10, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class NGrams(Source):
         ('good', 'it', 'so')
     """
 
+    reads: ClassVar[str] = TEXT
+
     column: str | Sequence[str] = columns.TEXT
     longest: int = 2
     min_rows: int = 10
@@ -60,13 +64,13 @@ class NGrams(Source):
     version: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.exclude, str):
             raise TypeError(f"`exclude` must be a list of words; write exclude=[{self.exclude!r}]")
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the text columns."""
-        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
+        refuse_outside(1, LONGEST_PHRASE, longest=self.longest)
+        refuse_outside(1, MOST_PHRASES, min_rows=self.min_rows, max_phrases=self.max_phrases)
+        if not self.inputs or not 0 < self.max_share <= 1:
+            raise ValueError(f"n-grams need a column and 0 < `max_share` <= 1, not {self.inputs}, {self.max_share}")
 
     @property
     def fitted(self) -> bool:
@@ -78,16 +82,6 @@ class NGrams(Source):
         """Return the phrases, column by column, each in alphabetical order."""
         known = list(zip(self.inputs, self.phrases, strict=bool(self.phrases)))
         return tuple(_called(phrase, column, len(known)) for column, phrases in known for phrase in phrases)
-
-    def check(self, features: Features) -> None:
-        """Raise unless every column holds strings and the limits make sense."""
-        if not self.inputs or min(self.longest, self.min_rows, self.max_phrases) < 1 or not 0 < self.max_share <= 1:
-            raise ValueError(
-                "n-grams need a column, `longest`, `min_rows` and `max_phrases` >= 1 and 0 < `max_share` <= 1, "
-                f"not {self.inputs}, {self.longest}, {self.min_rows}, {self.max_phrases} and {self.max_share}"
-            )
-        for column in self.inputs:
-            require_feature(self, features, column, TEXT)
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with the phrases of `ds` within the limits."""

@@ -11,13 +11,17 @@ from datasets import Dataset, Features, List, Value
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts.models import Classifier, ModelLike, ModelSource, classifier, evaluating
-from hf_midrange.concepts.source import IMAGE, TEXT, Batch, WordSource, refuse_constant, require_feature
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, classifier, evaluating
+from hf_midrange.concepts.source import IMAGE, TEXT, refuse_constant, refuse_outside, require_feature
 from hf_midrange.concepts.vocabularies import imagenet_lemmas
 
 
+MOST_LABELS = 1_000_000
+
+
 @dataclass(frozen=True)
-class Predictions(ModelSource, WordSource):
+class Predictions(ModelSource):
     """The `top` labels that another classifier puts first: `concepts_predictions`.
 
     An ImageNet or scene network names objects and places in any photograph. Labels among the first `top` in fewer
@@ -49,6 +53,10 @@ class Predictions(ModelSource, WordSource):
     ids: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
     version: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_outside(1, MOST_LABELS, top=self.top, min_rows=self.min_rows)
 
     def check(self, features: Features) -> None:
         """Raise unless the column is what the model reads."""

@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts.disguise import disguised
+from hf_midrange.concepts.label_leak import leaks_label
 from hf_midrange.scoring import wilson_interval
 
 
@@ -88,4 +88,4 @@ def cohens_kappa(table: sparse.csr_matrix) -> np.ndarray:
 def _disguised(ds: Dataset, table: sparse.csr_matrix) -> np.ndarray:
     if not isinstance(ds.features.get(columns.LABEL), ClassLabel) or not len(ds):
         return np.zeros(table.shape[1], dtype=bool)
-    return disguised(table, columns.labels(ds))
+    return leaks_label(table, columns.labels(ds))

@@ -1,23 +1,26 @@
-"""What a concept source is: the one protocol that all sources follow, and how a fitted source is kept as JSON."""
+"""What a concept source is: measured, learnt and read in three stages, and kept as one JSON file."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, Value
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Image
 from scipy import sparse
 
 from hf_midrange import columns
+from hf_midrange.concepts.map_steps import Batch, is_text, mapped
 from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
 from hf_midrange.storage.restoring import restored
 
-
-Batch = Mapping[str, Sequence[Any]]
-"""Column name -> the values of some rows, as `datasets` hands them to a batched function."""
 
 IMAGE, TEXT = "Image()", 'Value("string")'
 """The two features that sources read, as a user would write them."""
@@ -25,8 +28,10 @@ IMAGE, TEXT = "Image()", 'Value("string")'
 FILE, REFIT = "file of a fitted source", "fit the source again and save it"
 """What `save` writes, and what to do where it is damaged."""
 
+_PLAIN_NAME = re.compile(r"\w[\w .+-]{0,79}")
 
-class Source(Protocol):
+
+class Source(ABC):
     """A place that names of concepts come from: a frozen dataclass of settings and, once fitted, of what it learnt.
 
     Work is done in three stages, so that images are decoded and models run once per row:
@@ -35,10 +40,13 @@ class Source(Protocol):
     2. `learn(ds)`: vocabulary and thresholds, from the measured rows of one split. Frozen from then on.
     3. `read(batch)`: which concepts each measured row has; cheap.
 
-    `fit` and `transform` chain these stages. A class that inherits from this protocol writes `inputs`, `fitted`,
-    `vocabulary`, `learn`, `read` and, if there is something to measure, `measured` and `measure`; every stage treats
-    rows one by one, so that their order and the batch size do not matter.
+    `fit` and `transform` chain these stages. A class that inherits from this one is a frozen dataclass with the fields
+    `name`, `left_out` and `version`. It writes `learn`, `read` and, if there is something to measure, `measured` and
+    `measure`; what it learnt it keeps in a field `words`, or it writes `fitted` and `vocabulary` too. Every stage
+    treats rows one by one, so that their order and the batch size do not matter.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     name: str
     """The source adds the column `concepts_<name>`."""
@@ -49,25 +57,36 @@ class Source(Protocol):
     version: int
     """Raised whenever `measure` or `read` compute something else, so that cached results are not reused."""
 
+    words: Sequence[str]
+    """The names met in the rows fitted on."""
+
+    reads: ClassVar[str] = ""
+    """What the columns `inputs` must be: `IMAGE` or `TEXT`."""
+
+    costly: ClassVar[bool] = False
+    """Whether measuring runs a model: such a source gets a pass, and a cache entry, of its own."""
+
+    reads_null: ClassVar[bool] = False
+    """Whether a null is a value of its own, as in metadata, and not a broken row."""
+
+    def __post_init__(self) -> None:
+        refuse_unsafe_name(self.name)
+
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Return the columns that are read."""
-        ...
+        """Return the columns that are read: those that the field `column` names, if there is one."""
+        column = getattr(self, "column", ())
+        return (column,) if isinstance(column, str) else tuple(column)
 
     @property
     def fitted(self) -> bool:
         """Return whether vocabulary and thresholds are known."""
-        ...
+        return bool(self.words)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Return the names this source can give, in the order of the columns of `read`."""
-        ...
-
-    @property
-    def costly(self) -> bool:
-        """Return whether measuring runs a model: such a source gets a pass, and a cache entry, of its own."""
-        return False
+        return tuple(self.words)
 
     @property
     def derived(self) -> bool:
@@ -77,18 +96,14 @@ class Source(Protocol):
         """
         return False
 
-    @property
-    def reads_null(self) -> bool:
-        """Return whether a null is a value of its own, as in metadata, and not a broken row."""
-        return False
-
     def identity(self) -> object:
         """Return what tells apart two sources that would measure different things, for the cache of results."""
         return self
 
     def check(self, features: Features) -> None:
         """Raise `KeyError` or `TypeError` if a column is missing or of a type that cannot be read."""
-        ...
+        for column in self.inputs:
+            require_feature(self, features, column, self.reads)
 
     def check_fit(self, features: Features) -> None:
         """Raise `KeyError` or `TypeError` if a column is missing that only fitting reads, besides `inputs`."""
@@ -102,13 +117,13 @@ class Source(Protocol):
         """Return the columns promised by `measured` for these rows."""
         return {}
 
+    @abstractmethod
     def learn(self, ds: Dataset) -> Self:
         """Return the fitted source, from a data set that has `inputs` and the measured columns."""
-        ...
 
+    @abstractmethod
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which row has which name, boolean, of shape `(rows, len(vocabulary))`."""
-        ...
 
     @property
     def concept_column(self) -> str:
@@ -134,10 +149,8 @@ class Source(Protocol):
             KeyError, TypeError: if a column is missing or of a type that cannot be read.
             ValueError: if `ds` has no rows, an image or text is null, or no name varies among its rows.
         """
-        from hf_midrange.concepts.passes import measure
-
         refuse_unreadable(self, ds)
-        return self.learn(measure(ds, [self]))
+        return self.learn(mapped(ds, Measure.of([self]), batch_size=64) if self.measured() else ds)
 
     def transform(self, batch: Batch) -> dict[str, Any]:
         """Return the columns this fitted source adds for some rows: kept measurements and `concepts_<name>`."""
@@ -155,23 +168,19 @@ class Source(Protocol):
         write_atomically(Path(path), self.to_json())
 
     def to_json(self) -> str:
-        """Return what `save` writes."""
-        return sealed({"kind": type(self).__name__, **self.settings()}, indent=1)
-
-    def settings(self) -> dict[str, Any]:
-        """Return every field as JSON values.
+        """Return what `save` writes.
 
         Raises:
             TypeError: if a field is a function or a model object, which JSON cannot hold.
         """
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(cast(Any, self))}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name, value in values.items():
             if not isinstance(value, str | int | float | tuple | list | dict | None):
                 raise TypeError(
                     f"{type(self).__name__} cannot be saved: `{name}` is a {type(value).__name__}, which JSON cannot "
                     "hold; give a model by its id or folder, and save the names a function gives as a column"
                 )
-        return values
+        return sealed({"kind": type(self).__name__, **values}, indent=1)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -186,7 +195,7 @@ class Source(Protocol):
             raise ValueError(
                 f"{path} holds a source of kind {kind!r}, not {cls.__name__!r}; `load_source` loads any kind"
             )
-        names = {field.name: field.default for field in dataclasses.fields(cast(Any, cls))}
+        names = {field.name: field.default for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(names))
         if unknown or values.get("version") != names["version"]:
             raise ValueError(
@@ -197,20 +206,100 @@ class Source(Protocol):
             return restored(cls, values)
 
 
-class WordSource(Source, Protocol):
-    """A source whose names are what was met in the rows fitted on: a class has a field `words` for them."""
+@dataclass(frozen=True)
+class Measure:
+    """The step that measures rows for some sources at once."""
 
-    words: tuple[str, ...]
+    sources: tuple[Source, ...]
+    known_by: tuple[object, ...]
+    """The identity of each source, computed once: that of a model is a hash of all its weights."""
+    version: int = 1
+
+    @classmethod
+    def of(cls, sources: Sequence[Source]) -> Self:
+        """Return the step of these sources."""
+        return cls(tuple(sources), tuple(source.identity() for source in sources))
 
     @property
-    def fitted(self) -> bool:
-        """Return whether the names are known."""
-        return bool(self.words)
+    def inputs(self) -> tuple[str, ...]:
+        """Return what the sources read; a source without `inputs`, a user's function, sees all columns."""
+        if not all(source.inputs for source in self.sources):
+            return ()
+        return tuple(name for source in self.sources for name in source.inputs)
 
     @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the names met in the rows fitted on."""
-        return self.words
+    def added(self) -> dict[str, Any]:
+        """Return the features of the measured columns."""
+        return {name: feature for source in self.sources for name, feature in source.measured().items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the cache of `Dataset.map` tells results apart by: no model is pickled."""
+        return {"sources": list(self.known_by), "version": self.version}
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        """Return the measured columns of some rows."""
+        return {name: values for source in self.sources for name, values in source.measure(batch).items()}
+
+
+@dataclass(frozen=True)
+class Read:
+    """The step that reads the concepts of one fitted source from measured rows."""
+
+    source: Source
+    version: int = 1
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the measured columns, or what the source reads where it measures nothing."""
+        return tuple(self.source.measured()) or self.source.inputs
+
+    @property
+    def added(self) -> dict[str, Any]:
+        """Return the feature of the concept column."""
+        return {self.source.concept_column: columns.concept_list(self.source.vocabulary)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the cache of `Dataset.map` tells results apart by: many names hash faster as one text."""
+        try:
+            known: object = self.source.to_json()
+        except TypeError:  # a function or a model object
+            known = self.source.identity()
+        return {"source": known, "version": self.version}
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        """Return the concept column of some rows, as an arrow list."""
+        table = self.source.present(batch)
+        return pa.table({self.source.concept_column: columns.concept_arrow(table, self.source.vocabulary)})
+
+
+def name_table(rows: Iterable[Sequence[str]], names: Sequence[str]) -> sparse.csr_matrix:
+    """Return which of `names` each row has, boolean, of shape `(rows, len(names))`; other names are passed over."""
+    ids = {name: j for j, name in enumerate(names)}
+    return id_table(({ids[name] for name in row if name in ids} for row in rows), len(names))
+
+
+def id_table(rows: Iterable[Set[int]], width: int) -> sparse.csr_matrix:
+    """Return a boolean table of shape `(rows, width)` that is true at the ids of each row."""
+    found = [sorted(row) for row in rows]
+    indptr = np.cumsum([0, *map(len, found)])
+    indices = np.fromiter(chain.from_iterable(found), np.int64, indptr[-1])
+    return sparse.csr_matrix((np.ones(len(indices), dtype=bool), indices, indptr), shape=(len(found), width))
+
+
+def refuse_unsafe_name(name: str) -> None:
+    """Raise `ValueError` unless a column and a file can be called by `name` on any system."""
+    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(
+            f"a source cannot be called {str(name)[:100]!r}: columns and files are named after it, so give it 1 to "
+            "80 letters, digits, spaces or any of _ . + -, the first a letter, digit or _"
+        )
+
+
+def refuse_outside(low: int, high: int, **numbers: object) -> None:
+    """Raise `ValueError` naming each setting that is no whole number from `low` to `high`."""
+    bad = {name: value for name, value in numbers.items() if not isinstance(value, int) or not low <= value <= high}
+    if bad:
+        raise ValueError(f"whole numbers from {low} to {high} are needed, not {bad}")
 
 
 def refuse_unreadable(source: Source, ds: Dataset) -> None:
@@ -230,9 +319,10 @@ def refuse_nulls(source: Source, ds: Dataset) -> None:
     """
     source.check(ds.features)
     for column in source.inputs:
-        if isinstance(ds.features[column], ClassLabel):
+        feature = ds.features[column]
+        if isinstance(feature, ClassLabel):
             columns.refuse_unnamed(ds, column)
-        if not (spelled(ds.features[column], TEXT) or isinstance(ds.features[column], Image)) or source.reads_null:
+        if not (is_text(feature) or isinstance(feature, Image)) or source.reads_null:
             continue
         if not ds.data.column(column).null_count:
             continue
@@ -247,22 +337,19 @@ def refuse_nulls(source: Source, ds: Dataset) -> None:
 def require_feature(source: Source, features: Features, column: str, wanted: str) -> None:
     """Raise unless `column` is there and is what `wanted` says: `IMAGE` or `TEXT`."""
     if column not in features:
-        fitting = [name for name, feature in features.items() if spelled(feature, wanted)]
+        fitting = [name for name, feature in features.items() if _is(feature, wanted)]
         hint = f"; of the right type {wanted} are {fitting}" if fitting else f"; none is of the right type {wanted}"
         raise KeyError(f"source {source.name!r} reads column {column!r}, but the dataset has {list(features)}{hint}")
     feature = features[column]
-    if not spelled(feature, wanted):
+    if not _is(feature, wanted):
         raise TypeError(
             f"source {source.name!r} reads column {column!r} as {wanted}, but it is {feature}; "
             f"`ds = ds.cast_column({column!r}, {wanted})` may make it one"
         )
 
 
-def spelled(feature: object, as_: str) -> bool:
-    """Return whether a feature is what `as_` says: `IMAGE` or `TEXT`."""
-    if as_ == IMAGE:
-        return isinstance(feature, Image)
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+def _is(feature: object, wanted: str) -> bool:
+    return isinstance(feature, Image) if wanted == IMAGE else is_text(feature)
 
 
 def refuse_constant(source: Source, varying: int) -> None:

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from datasets import Features
 
 from hf_midrange import columns
-from hf_midrange.concepts.dense import DenseSource
-from hf_midrange.concepts.source import TEXT, Batch, require_feature
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.source import TEXT
+from hf_midrange.concepts.view_source import ViewSource
 
 
 FUNCTION_WORDS = tuple(
@@ -57,7 +58,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 @dataclass(frozen=True)
-class TextStyle(DenseSource):
+class TextStyle(ViewSource):
     """Function words, punctuation, length, case and digits: `view_text_style`.
 
     Numbers per text column: log(1 + count) of each function word and each punctuation mark; log(1 + words); mean word
@@ -79,16 +80,13 @@ class TextStyle(DenseSource):
         1.099
     """
 
+    reads: ClassVar[str] = TEXT
+
     column: str | Sequence[str] = columns.TEXT
     name: str = "text_style"
     thresholds: tuple[float, ...] = ()
     left_out: tuple[str, ...] = ()
     version: int = 1
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the text columns."""
-        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -97,11 +95,6 @@ class TextStyle(DenseSource):
         if len(self.inputs) == 1:
             return tuple(names)
         return tuple(f"{name} ({column})" for column in self.inputs for name in names)
-
-    def check(self, features: Features) -> None:
-        """Raise unless every column holds strings."""
-        for column in self.inputs:
-            require_feature(self, features, column, TEXT)
 
     def view(self, batch: Batch) -> np.ndarray:
         """Return the style of each row, float32 of shape `(rows, entries per column * columns)`."""

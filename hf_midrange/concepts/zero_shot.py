@@ -1,24 +1,41 @@
-"""Words that an image-text model of the CLIP or SigLIP kind finds in images."""
+"""Words that a model of the CLIP or SigLIP kind, which encodes images and texts in one space, finds in images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import lru_cache
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from datasets import Dataset, Features
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts.dual_encoder import DualEncoder, dual_encoder
-from hf_midrange.concepts.models import ModelLike, ModelSource
-from hf_midrange.concepts.source import IMAGE, Batch, refuse_constant, require_feature
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.model_source import (
+    ModelLike,
+    ModelSource,
+    accelerator,
+    evaluating,
+    loaded_once,
+    name_of,
+    placed,
+    processor_of,
+)
+from hf_midrange.concepts.source import IMAGE, refuse_constant
 from hf_midrange.concepts.vocabularies import words_of
+from hf_midrange.extraction.images import rgb
 
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 NULL_PROMPTS = ("", "a photo", "an image", "a picture of something", "a photo of a thing", "anything")
 NULL_IMAGES = 64
+TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,8 @@ class ZeroShot(ModelSource):
         ValueError: when used, if the model has no two encoders or the vocabulary is empty.
     """
 
+    reads: ClassVar[str] = IMAGE
+
     words: str | Sequence[str]
     model: ModelLike
     processor: Any = None
@@ -60,6 +79,7 @@ class ZeroShot(ModelSource):
     version: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.share < 1 or "{}" not in self.template:
             raise ValueError(
                 f"zero-shot needs 0 < share < 1 and a template with {{}}, not {self.share}, {self.template!r}"
@@ -71,14 +91,9 @@ class ZeroShot(ModelSource):
         """Return whether the calibration is known."""
         return bool(self.null_mean)
 
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Return the words."""
-        return tuple(self.words)
-
     def check(self, features: Features) -> None:
         """Raise unless the column holds images and the model is a dual encoder."""
-        require_feature(self, features, self.column, IMAGE)
+        super().check(features)
         self._encoder()
 
     @property
@@ -122,6 +137,64 @@ class ZeroShot(ModelSource):
         pictures = encoder.images(images)
         words, nothing = encoder.texts(sentences), encoder.texts(NULL_PROMPTS)
         return (pictures @ words.T - (pictures @ nothing.T).mean(axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class DualEncoder:
+    """A model with an image and a text encoder, and its processor."""
+
+    model: PreTrainedModel
+    processor: Any
+
+    def images(self, images: Sequence[Any]) -> np.ndarray:
+        """Return unit vectors of PIL images, float64 of shape `(n, d)`."""
+        pixels = self.processor(images=[rgb(image) for image in images], return_tensors="pt")
+        return self._encoded(self.model.get_image_features, pixels)
+
+    def texts(self, texts: tuple[str, ...]) -> np.ndarray:
+        """Return unit vectors of texts, float64 of shape `(n, d)`; the same texts are encoded once."""
+        return _texts(self, texts)
+
+    def _encoded(self, encode: Any, inputs: Any) -> np.ndarray:  # noqa: ANN401 - a bound method and a BatchFeature
+        with evaluating(self.model):
+            vectors = _pooled(encode(**placed(inputs, self.model))).double().cpu().numpy()
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _pooled(output: Any) -> Tensor:  # noqa: ANN401 - a tensor, or an output with the projected vectors as pooler_output
+    return getattr(output, "pooler_output", output)
+
+
+@lru_cache(maxsize=8)
+def _texts(encoder: DualEncoder, texts: tuple[str, ...]) -> np.ndarray:
+    parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
+    # SigLIP was trained on texts padded to full length and without an attention mask.
+    padding = "max_length" if "siglip" in encoder.model.config.model_type else True
+    encode = encoder.model.get_text_features
+    options = {"padding": padding, "truncation": True, "return_tensors": "pt"}
+    return np.concatenate([encoder._encoded(encode, encoder.processor(text=list(part), **options)) for part in parts])
+
+
+def dual_encoder(model: ModelLike, processor: Any) -> DualEncoder:  # noqa: ANN401 - a processor, its id, or None
+    """Return the model of a Hub id or folder, on the accelerator if there is one, or the given model where it is.
+
+    Raises:
+        ValueError: if the model does not encode both images and texts, or has no processor.
+    """
+    return loaded_once(_dual_encoder, model, processor)
+
+
+def _dual_encoder(model: ModelLike, processor: Any) -> DualEncoder:  # noqa: ANN401 - as for `dual_encoder`
+    from transformers import AutoModel
+
+    named = isinstance(model, str | PathLike)
+    loaded = AutoModel.from_pretrained(fspath(model), trust_remote_code=False).to(accelerator()) if named else model
+    if not (hasattr(loaded, "get_image_features") and hasattr(loaded, "get_text_features")):
+        raise ValueError(
+            f"{name_of(model) or type(loaded).__name__!r} is a {type(loaded).__name__}, which does not encode both "
+            "images and texts; give a CLIP or SigLIP type of model, such as 'openai/clip-vit-base-patch32'"
+        )
+    return DualEncoder(loaded, processor_of(model, processor))
 
 
 def null_images(size: int = 64, seed: int = 0) -> list[Any]:

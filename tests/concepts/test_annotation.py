@@ -25,8 +25,8 @@ import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.cli import app
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
-from hf_midrange.concepts.callables import Names
-from hf_midrange.concepts.storage import _KINDS
+from hf_midrange.concepts.functions import Names
+from hf_midrange.concepts.usual import KINDS
 
 
 WORDS = "the a good bad film not never cat dog ! ? 7 WOW isn't".split()
@@ -254,7 +254,7 @@ def test_the_command_line_keeps_the_fitted_sources(ds, tmp_path):
         same(annotate(splits["test"], [fitted])[column], out["test"][column])
 
 
-@pytest.mark.parametrize("kind", [*_KINDS, Names], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*KINDS.values(), Names], ids=lambda kind: kind.__name__)
 def test_every_source_says_where_it_fails(kind):
     assert "\n    Fails " in kind.__doc__
 

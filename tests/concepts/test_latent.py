@@ -7,8 +7,7 @@ from scipy import stats
 
 from hf_midrange import columns
 from hf_midrange.concepts import Annotations, LatentConcepts, annotate
-from hf_midrange.concepts.cluster_names import _z
-from hf_midrange.concepts.clusters import stable_number
+from hf_midrange.concepts.latent import _z, stable_number
 from hf_midrange.split_halves import discovery_half
 
 
@@ -130,7 +129,7 @@ def test_what_is_missing_is_named(planted):
         annotate(
             columns.with_columns(planted, {"embedding": (alike, planted.features["embedding"])}), [LatentConcepts()]
         )
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ValueError, match="from 2 to 1000 clusters, or 'auto', but is 1"):
         LatentConcepts(k=1)
     with pytest.raises(ValueError, match="must be called 'latent'"):
         LatentConcepts(name="clusters")

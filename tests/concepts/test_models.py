@@ -79,7 +79,7 @@ def test_batches_shards_and_streams_agree_and_json_brings_the_source_back(ds, fo
 
 
 def test_a_finished_shard_is_not_computed_again(ds, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_midrange.concepts.passes.SHARD_ROWS", 10)
+    monkeypatch.setattr("hf_midrange.concepts.map_steps.SHARD_ROWS", 10)
     calls = []
     view = EarlyFeatures.view
     monkeypatch.setattr(

@@ -23,16 +23,16 @@ import sys
 sys.path[:0] = sys.argv[4].split(":")
 import datasets, torch
 from accelerate import PartialState
-from hf_midrange.concepts import annotate, passes
-from hf_midrange.concepts.passes import _Measure
+from hf_midrange.concepts import annotate, map_steps
+from hf_midrange.concepts.source import Measure
 from test_processes import BATCH, SHARD, sources
 
 data, models, out = sys.argv[1:4]
 torch.set_num_threads(1)
-passes.SHARD_ROWS = SHARD
+map_steps.SHARD_ROWS = SHARD
 measured = []
-compute = _Measure.__call__
-_Measure.__call__ = lambda self, batch: measured.append(len(batch["image"])) or compute(self, batch)
+compute = Measure.__call__
+Measure.__call__ = lambda self, batch: measured.append(len(batch["image"])) or compute(self, batch)
 ds = annotate(datasets.load_from_disk(data), sources(models), batch_size=BATCH, output_dir=f"{out}/shared")
 state = PartialState()
 ds.save_to_disk(f"{out}/rows-{state.process_index}")
@@ -96,7 +96,7 @@ def test_two_processes_share_the_work_and_give_the_rows_of_one(data, models, tmp
     done = subprocess.run([*launch, *arguments], env=ONE_THREAD, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[:6000]
 
-    monkeypatch.setattr("hf_midrange.concepts.passes.SHARD_ROWS", SHARD)
+    monkeypatch.setattr("hf_midrange.concepts.map_steps.SHARD_ROWS", SHARD)
     chosen = sources(models)
     alone = annotate(load_from_disk(data), chosen, batch_size=BATCH, output_dir=tmp_path / "alone")
     costly = sum(source.costly for source in chosen)

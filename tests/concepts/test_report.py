@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from hf_midrange import columns
 from hf_midrange.concepts import concept_report
-from hf_midrange.concepts.disguise import disguised
+from hf_midrange.concepts.label_leak import leaks_label
 from hf_midrange.concepts.report import cohens_kappa
 
 
@@ -50,7 +50,7 @@ def test_a_concept_is_disguised_up_to_half_a_percent_of_contrary_rows(contrary):
     labels = np.repeat([0, 1], 1000)
     concept = labels == 1
     concept[:contrary] = True
-    assert disguised(sparse.csr_matrix(concept[:, None]), labels)[0] == (contrary <= 5)
+    assert leaks_label(sparse.csr_matrix(concept[:, None]), labels)[0] == (contrary <= 5)
 
 
 def test_without_concepts_there_is_no_report():

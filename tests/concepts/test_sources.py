@@ -13,8 +13,8 @@ from hf_midrange import columns
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
 from hf_midrange.concepts.image_properties import otsu_threshold
 from hf_midrange.concepts.ngrams import _vectorizer, phrase_table
-from hf_midrange.concepts.pictures import rgb
-from hf_midrange.concepts.reading import halving_thresholds
+from hf_midrange.concepts.view_source import halving_thresholds
+from hf_midrange.extraction.images import rgb
 
 
 def images(pictures):
@@ -80,9 +80,9 @@ def test_alpha_is_dropped_and_deep_greys_are_scaled():
     assert rgb(pillow.fromarray(np.full((2, 2), 1.0, dtype=np.float32))).getpixel((0, 0)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("settings", [{"mode": "HSV"}, {"size": 0}])
+@pytest.mark.parametrize("settings", [{"mode": "HSV"}, {"size": 0}, {"size": 10**9}, {"size": 2.5}])
 def test_a_thumbnail_that_cannot_be_is_refused(settings):
-    with pytest.raises(ValueError, match="a thumbnail needs"):
+    with pytest.raises(ValueError, match=str(*settings.values())):
         Thumbnail(**settings)
 
 
@@ -182,10 +182,14 @@ def test_phrases_are_found_as_scikit_learn_finds_them(texts, longest):
         np.testing.assert_array_equal(phrase_table(texts, chosen).toarray(), wanted)
 
 
-@pytest.mark.parametrize("settings", [{"min_rows": 0}, {"longest": 0}, {"max_share": 0}, {"max_phrases": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"min_rows": 0}, {"longest": 0}, {"longest": 10**9}, {"max_share": 0}, {"max_phrases": 0},
+     {"max_phrases": 10**12}, {"column": []}],
+)  # fmt: skip
 def test_limits_that_cannot_be_are_refused(settings):
-    with pytest.raises(ValueError, match="n-grams need a column"):
-        NGrams(**settings).fit(Dataset.from_dict({"text": ["a b", "a"]}))
+    with pytest.raises(ValueError, match="are needed, not|n-grams need a column"):
+        NGrams(**settings)
 
 
 def test_no_phrase_at_all_is_an_error():

@@ -21,7 +21,7 @@ from transformers import (
 
 from hf_midrange import columns
 from hf_midrange.concepts import Captions, ZeroShot, annotate
-from hf_midrange.concepts.captioner import plain
+from hf_midrange.concepts.captions import plain
 from hf_midrange.concepts.vocabularies import words_of
 from hf_midrange.concepts.zero_shot import null_images
 

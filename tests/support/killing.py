@@ -92,12 +92,12 @@ def _run(words: list[str], log: str) -> None:
     import torch
 
     from hf_midrange.cli import main
-    from hf_midrange.concepts import passes
+    from hf_midrange.concepts import map_steps
 
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
-    passes.SHARD_ROWS = 8
+    map_steps.SHARD_ROWS = 8
     main(words)

@@ -109,9 +109,9 @@ def test_skipping_finishes_and_lists_what_was_skipped():
 def test_a_broken_picture_in_a_later_shard_is_named_by_its_row_in_the_data_set(tmp_path, monkeypatch):
     from support.concept_models import save_vit
 
-    from hf_midrange.concepts import passes
+    from hf_midrange.concepts import map_steps
 
-    monkeypatch.setattr(passes, "SHARD_ROWS", 3)
+    monkeypatch.setattr(map_steps, "SHARD_ROWS", 3)
     (tmp_path / "vit").mkdir()
     save_vit(tmp_path / "vit")
     ds = pictures({**dict(list(PLAIN.items())[:7]), "html": BROKEN["html"]})

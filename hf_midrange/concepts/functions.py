@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from scipy import sparse
 
-from hf_midrange.concepts.reading import name_table
-from hf_midrange.concepts.source import Batch, WordSource, refuse_constant
+from hf_midrange.concepts.map_steps import Batch
+from hf_midrange.concepts.source import Source, name_table, refuse_constant
 
 
 @dataclass(frozen=True)
-class Names(WordSource):
+class Names(Source):
     """The names that a function gives: `function(batch)` returns a list of names per row.
 
-    The vocabulary is every name met in the rows fitted on; other names met later are not reported. A function cannot
-    be saved as JSON.
+    It sees all columns: only the function knows what it reads. The vocabulary is every name met in the rows fitted on;
+    other names met later are not reported. A function cannot be saved as JSON.
 
     Fails as the function does: if it gives other names for the same row when called again, or reads the label.
 
@@ -47,14 +47,6 @@ class Names(WordSource):
         if not name.isidentifier():
             raise ValueError(f"{function!r} has no name to call its column by; define it with `def name(batch)`")
         return cls(function, name)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return nothing: the function sees all columns."""
-        return ()
-
-    def check(self, features: Features) -> None:
-        """Accept any columns: only the function knows what it reads."""
 
     def measured(self) -> dict[str, Any]:
         """Return the working column of names."""

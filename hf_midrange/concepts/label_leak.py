@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 
-def disguised(table: sparse.csr_matrix, labels: np.ndarray, tolerance: float = 0.005) -> np.ndarray:
+def leaks_label(table: sparse.csr_matrix, labels: np.ndarray, tolerance: float = 0.005) -> np.ndarray:
     """Return which concepts the label decides in all but a share `tolerance` of the rows of every class.
 
     Such a concept has a prevalence of at most `tolerance` or at least `1 - tolerance` within every class, and both
@@ -22,7 +22,7 @@ def disguised(table: sparse.csr_matrix, labels: np.ndarray, tolerance: float = 0
         Booleans of shape `(concepts,)`.
 
     Examples:
-        >>> disguised(sparse.csr_matrix([[1, 1], [1, 0], [0, 1], [0, 0]]), np.array([0, 0, 1, 1]))
+        >>> leaks_label(sparse.csr_matrix([[1, 1], [1, 0], [0, 1], [0, 0]]), np.array([0, 0, 1, 1]))
         array([ True, False])
     """
     classes = np.unique(labels)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from datasets.fingerprint import Hasher
 
@@ -24,27 +23,21 @@ if TYPE_CHECKING:
 ModelLike = Any
 """A model object, a Hub id, or a folder written by `save_pretrained`."""
 
+Loaded = TypeVar("Loaded")
 
-class ModelSource(Source, Protocol):
+
+class ModelSource(Source):
     """A source that runs a model on one column: a class has fields `model`, `processor` and `column`."""
+
+    costly: ClassVar[bool] = True
 
     model: ModelLike
     processor: Any
     column: str
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the column the model reads."""
-        return (self.column,)
-
-    @property
-    def costly(self) -> bool:
-        """Return true: a model runs."""
-        return True
-
     def identity(self) -> object:
         """Return the settings with a digest of the model's weights."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(cast(Any, self))}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values |= {"model": _told_apart(self.model), "processor": _told_apart(self.processor)}
         return (type(self).__name__, *sorted(values.items()))
 
@@ -76,17 +69,30 @@ def classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 
     Raises:
         ValueError: if the weights belong to no image or sequence classifier, or there is no processor for it.
     """
-    if isinstance(model, str | PathLike):
-        return _by_name(fspath(model), processor, model_identity(model))
-    return _ready(model, processor)
+    named = isinstance(model, str | PathLike)
+    return loaded_once(_classifier, model, processor) if named else _classifier(model, processor)
 
 
-@lru_cache(maxsize=2)
-def _by_name(model: str, processor: Any, identity: str) -> Classifier:  # noqa: ANN401 - as for `classifier`
-    return _ready(model, processor)
+def loaded_once(
+    load: Callable[[ModelLike, Any], Loaded],
+    model: ModelLike,
+    processor: Any,  # noqa: ANN401 - a processor, its id, or None
+) -> Loaded:
+    """Return `load(model, processor)`, which is kept until others are asked for or the files of the model change."""
+    return _kept(load, model, processor, _files(model) if isinstance(model, str | PathLike) else "")
 
 
-def _ready(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
+@lru_cache(maxsize=4)
+def _kept(
+    load: Callable[[ModelLike, Any], Loaded],
+    model: ModelLike,
+    processor: Any,  # noqa: ANN401 - as for `loaded_once`
+    files: str,
+) -> Loaded:
+    return load(model, processor)
+
+
+def _classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
     from hf_midrange.classifier import load_classifier
     from hf_midrange.extraction.inputs import Preparation, preparation
 
@@ -132,7 +138,7 @@ def processor_of(model: ModelLike, processor: Any) -> Any:  # noqa: ANN401 - pro
     name = name_of(model) if processor is None else fspath(processor)
     if not name:
         raise ValueError("the model object does not say where it came from; pass `processor=` too")
-    return AutoProcessor.from_pretrained(name)
+    return AutoProcessor.from_pretrained(name, trust_remote_code=False)
 
 
 @contextmanager
@@ -150,21 +156,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def model_identity(model: ModelLike) -> str:
-    """Return a text that differs between models with different weights: for a Hub id, the id itself."""
-    if isinstance(model, str | PathLike):
-        folder = Path(model)
-        files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
-        return f"{fspath(model)} {[(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]}"
-    digest = hashlib.sha256(f"{type(model).__qualname__} {model}".encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
-
-
 def _told_apart(held: Any) -> str:  # noqa: ANN401 - a model, a processor, an id, or None
-    if isinstance(held, str | PathLike) or hasattr(held, "state_dict"):
-        return model_identity(held)
+    """Return a text that differs between models with different weights: for a Hub id, the id itself."""
+    if isinstance(held, str | PathLike):
+        return f"{fspath(held)} {_files(held)}"
+    if hasattr(held, "state_dict"):
+        from hf_midrange.classifier import fingerprint
+
+        return fingerprint(held)
     shown = repr(held)
     return shown if " at 0x" not in shown else Hasher.hash(held)  # an address is another in every process
+
+
+def _files(model: str | PathLike[str]) -> str:
+    """Return names, sizes and times of the files in a folder; of a Hub id nothing."""
+    folder = Path(model)
+    files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+    return str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])

@@ -1,0 +1,120 @@
+"""Which sources there are: by a saved file, by the words of a command line, and those that need no asking."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from hf_midrange import columns
+from hf_midrange.concepts.captions import Captions
+from hf_midrange.concepts.early_features import EarlyFeatures
+from hf_midrange.concepts.image_properties import ImageProperties
+from hf_midrange.concepts.latent import LatentConcepts
+from hf_midrange.concepts.metadata import Annotations
+from hf_midrange.concepts.model_source import ModelLike
+from hf_midrange.concepts.ngrams import NGrams
+from hf_midrange.concepts.predictions import Predictions
+from hf_midrange.concepts.source import FILE, REFIT, Source
+from hf_midrange.concepts.text_style import TextStyle
+from hf_midrange.concepts.thumbnail import Thumbnail
+from hf_midrange.concepts.zero_shot import ZeroShot
+from hf_midrange.storage.files import read_json
+
+
+KINDS: dict[str, type[Source]] = {
+    kind.__name__: kind
+    for kind in (
+        Annotations, Captions, EarlyFeatures, ImageProperties, LatentConcepts, NGrams, Predictions, TextStyle,
+        Thumbnail, ZeroShot,
+    )
+}  # fmt: skip
+
+OF_COLUMNS = {"annotations": Annotations, "ngrams": NGrams, "text-style": TextStyle}
+OF_IMAGES = {"image-properties": ImageProperties, "thumbnail": Thumbnail}
+OF_MODELS = {"predictions": Predictions, "early-features": EarlyFeatures, "captions": Captions}
+KNOWN_SOURCES = ", ".join(
+    [
+        *(f"{kind}:COLUMN[,COLUMN]" for kind in OF_COLUMNS),
+        *(f"{kind}[:COLUMN]" for kind in OF_IMAGES),
+        "latent",
+        *(f"{kind}:MODEL" for kind in OF_MODELS),
+        "zero-shot:LIST:MODEL",
+        "FILE.json",
+    ]
+)
+
+
+def load_source(path: str | Path) -> Source:
+    """Return the fitted source that `save`, or `annotate(..., output_dir=...)`, wrote to a JSON file.
+
+    Raises:
+        ValueError: if the file holds no source of this package, one of another version, or not what was written.
+    """
+    kind = read_json(Path(path), FILE, REFIT).get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"{path} holds a source of kind {kind!r}, which is none of {sorted(KINDS)}")
+    return KINDS[kind].load(path)
+
+
+def source_named(text: str) -> Source:
+    """Return the source that words stand for: `ngrams:text`, `predictions:me/model`, a saved `ngrams.json`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the name is unknown, or its columns or model are missing.
+    """
+    if text.endswith(".json"):
+        return load_source(text)
+    name, _, listed = text.partition(":")
+    if (name in OF_COLUMNS or name in OF_MODELS or name == "zero-shot") and not listed:
+        raise ValueError(f"--source {name} needs more: of {KNOWN_SOURCES}")
+    if name in OF_COLUMNS:
+        return OF_COLUMNS[name]([column for column in listed.split(",") if column])
+    if name in OF_IMAGES:
+        return OF_IMAGES[name](*([listed] if listed else []))
+    if name in OF_MODELS:
+        return OF_MODELS[name](listed)
+    if name == "zero-shot":
+        return _zero_shot(listed)
+    if text == "latent":
+        return LatentConcepts()
+    raise ValueError(f"--source {text!r} is none of {KNOWN_SOURCES}")
+
+
+def _zero_shot(listed: str) -> Source:
+    words, _, model = listed.partition(":")
+    if not model:
+        raise ValueError(
+            f"--source zero-shot:{listed} names no model; write zero-shot:LIST:MODEL, LIST being one of "
+            "imagenet, colours, scenes, people, text"
+        )
+    return ZeroShot(words, model)
+
+
+def usual_sources(ds: Dataset, model: ModelLike, processor: Any = None) -> list[Source]:  # noqa: ANN401
+    """Return the sources that need no asking: of texts, of images and the model's own first block, and clusters.
+
+    Args:
+        ds: the rows.
+        model: the classifier, its Hub id or folder.
+        processor: what makes its inputs; None takes the model's own.
+    """
+    texts = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in ds.column_names]
+    found: list[Source] = [TextStyle(texts), NGrams(texts)] if texts else []
+    if columns.IMAGE in ds.column_names:
+        found += [Thumbnail(), ImageProperties(), *_early_features(model, processor)]
+    return [*found, LatentConcepts()]
+
+
+def _early_features(model: ModelLike, processor: Any) -> list[Source]:  # noqa: ANN401
+    """Return the source of the model's first block, or none with a warning where no block is found."""
+    source = EarlyFeatures(model, processor)
+    try:
+        source.vocabulary  # noqa: B018 - runs the model once
+    except ValueError as error:
+        warnings.warn(f"going on without early features: {error}", stacklevel=3)
+        return []
+    return [source]
