@@ -1,0 +1,135 @@
+"""What a source is: a user's own class or function, what it may be called, and how it is kept."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, List, Value
+from scipy import sparse
+
+from hf_midrange import columns
+from hf_midrange.concepts import Annotations, EarlyFeatures, LatentConcepts, NGrams, Source, Thumbnail, annotate
+
+
+@pytest.fixture(scope="module")
+def ds():
+    return Dataset.from_dict({"text": ["a", "bb", "cccc", "dddddd"] * 5, "night": [True, False] * 10})
+
+
+@dataclass(frozen=True)
+class Long(Source):
+    """Inherits what a source shares; the threshold is learnt."""
+
+    column: str = "text"
+    name: str = "long"
+    words: tuple[str, ...] = ()
+    cut: float = 0.0
+    left_out: tuple[str, ...] = ()
+    version: int = 1
+    reads = 'Value("string")'
+
+    def learn(self, ds):
+        return replace(self, words=("long",), cut=float(np.median([len(text) for text in ds["text"]])))
+
+    def read(self, batch):
+        return sparse.csr_matrix(np.array([[len(text) > self.cut] for text in batch["text"]]))
+
+
+class Duck:
+    """Shares no code with the package: what a class had to write before there was anything to inherit from."""
+
+    name, left_out, version, derived, costly, reads_null = "duck", (), 1, False, False, False
+    inputs = ("text",)
+    concept_column = "concepts_duck"
+    vocabulary = ("short",)
+
+    def __init__(self, cut=None):
+        self.cut = cut
+
+    @property
+    def fitted(self):
+        return self.cut is not None
+
+    def identity(self):
+        return self.cut
+
+    def check(self, features):
+        assert "text" in features
+
+    def check_fit(self, features):
+        pass
+
+    def measured(self):
+        return {"_length": Value("int64")}
+
+    def kept(self):
+        return {}
+
+    def measure(self, batch):
+        return {"_length": [len(text) for text in batch["text"]]}
+
+    def learn(self, ds):
+        return Duck(float(np.median(ds["_length"][:])))
+
+    def read(self, batch):
+        return sparse.csr_matrix(np.array(batch["_length"])[:, None] <= self.cut)
+
+    def present(self, batch):
+        return self.read(batch)
+
+    def transform(self, batch):
+        raise AssertionError("only streams are transformed")
+
+    def to_json(self):
+        raise TypeError("not kept")
+
+
+def test_a_class_of_the_users_own_is_a_source(ds):
+    out = annotate(ds, [Long(), Duck()])
+    assert [bool(row) for row in out["concepts_long"]] == [len(text) > 3 for text in ds["text"]]
+    assert [bool(row) for row in out["concepts_duck"]] == [len(text) <= 3 for text in ds["text"]]
+    assert out.column_names == [*ds.column_names, "concepts_long", "concepts_duck"]
+
+
+def test_a_source_without_its_stages_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        type("Empty", (Source,), {"name": "empty"})()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../escaped", "/abs/escaped", "a/b", "a\\b", "", ".hidden", "a\nb", "a\u202eb", "x" * 81, "a\x00b", 3]
+)
+def test_a_name_that_is_no_plain_file_name_is_refused(ds, name, tmp_path):
+    for make in (Thumbnail, NGrams, EarlyFeatures, Annotations):
+        needed = [["night"]] if make is Annotations else []
+        needed = ["no model"] if make is EarlyFeatures else needed
+        with pytest.raises(ValueError, match="cannot be called"):
+            make(*needed, name=name)
+    duck = Duck()
+    duck.name = name
+    with pytest.raises(ValueError, match="cannot be called"):
+        annotate(ds, [duck], output_dir=tmp_path / "out")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["two words", "Größe", "v1.2-b+c", "_x"])
+def test_plain_names_name_column_and_file(ds, name, tmp_path):
+    out = annotate(ds, [Annotations(["night"], name=name)], output_dir=tmp_path)
+    assert f"concepts_{name}" in out.column_names
+    assert (tmp_path / f"{name}.json").is_file()
+
+
+def test_sizes_without_bound_are_refused():
+    for make in (
+        lambda: Annotations(["night"], bins=10**9),
+        lambda: LatentConcepts(k=10**9),
+        lambda: Thumbnail(size=10**9),
+        lambda: NGrams(longest=10**9),
+    ):
+        with pytest.raises(ValueError, match="1000000000"):
+            make()
+
+
+def test_measured_columns_keep_their_features_where_there_are_no_rows(ds):
+    out = annotate(ds.select([]), [Duck(cut=3)])
+    assert out.features == Features({**ds.features, "concepts_duck": List(columns.concept_list(["short"]).feature)})
