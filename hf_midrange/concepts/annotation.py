@@ -26,6 +26,9 @@ from hf_midrange.storage.vectors import MOST_ROWS, some_rows
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 SourceLike = Source | Callable[[Batch], Sequence[Sequence[str]]]
 
+READ_AT_ONCE = 1000
+"""Rows whose concepts are read at once, which takes little memory."""
+
 
 def annotate(
     ds: Annotated,
@@ -163,13 +166,10 @@ def _read(
             fitted = _without_disguised(fitted, rows)
         if folder is not None and _is_first():
             _keep(fitted, folder)
-        splits = {name: _with_concepts(split, fitted) for name, split in splits.items()}
+        step = Read.of(fitted)
+        splits = {name: mapped(split, step, READ_AT_ONCE) for name, split in splits.items()}
     working = [name for source in sources for name in source.measured() if name not in source.kept()]
     return {name: split.remove_columns(working) for name, split in splits.items()}
-
-
-def _with_concepts(ds: Dataset, fitted: Source) -> Dataset:
-    return mapped(ds, Read(fitted), batch_size=1000)
 
 
 def _to_learn_from(ds: Dataset, source: Source) -> Dataset:
@@ -192,7 +192,7 @@ def _without_disguised(source: Source, ds: Dataset) -> Source:
     """Return `source` with the concepts left out that are the class label in disguise, and warn of them."""
     if not isinstance(ds.features.get(columns.LABEL), ClassLabel):
         return source
-    table = columns.presence(_with_concepts(ds, source), source.concept_column)
+    table = columns.presence(mapped(ds, Read.of(source), READ_AT_ONCE), source.concept_column)
     found = leaks_label(table, columns.labels(ds))
     names = tuple(source.vocabulary[j] for j in np.flatnonzero(found))
     if not names:

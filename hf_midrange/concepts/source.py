@@ -246,7 +246,17 @@ class Read:
     """The step that reads the concepts of one fitted source from measured rows."""
 
     source: Source
+    known_by: object
+    """Settings and what was learnt: as one text, which hashes faster than many names, or the source's identity."""
     version: int = 1
+
+    @classmethod
+    def of(cls, source: Source) -> Self:
+        """Return the step of a fitted source."""
+        try:
+            return cls(source, source.to_json())
+        except TypeError:  # a function or a model object
+            return cls(source, source.identity())
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -259,12 +269,8 @@ class Read:
         return {self.source.concept_column: columns.concept_list(self.source.vocabulary)}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what the cache of `Dataset.map` tells results apart by: many names hash faster as one text."""
-        try:
-            known: object = self.source.to_json()
-        except TypeError:  # a function or a model object
-            known = self.source.identity()
-        return {"source": known, "version": self.version}
+        """Return what the cache of `Dataset.map` tells results apart by."""
+        return {"source": self.known_by, "version": self.version}
 
     def __call__(self, batch: Batch) -> pa.Table:
         """Return the concept column of some rows, as an arrow list."""

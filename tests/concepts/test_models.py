@@ -174,3 +174,23 @@ def test_imagenet_has_a_thousand_lemmas():
     lemmas = imagenet_lemmas()
     assert len(lemmas) == 1000
     assert lemmas[:2] == ["tench", "goldfish"]
+
+
+def test_a_model_in_half_precision_is_known_again(ds, tmp_path):
+    model = timm.create_model("test_resnet", num_classes=4).to(torch.bfloat16)
+    with pytest.warns(UserWarning, match="cannot be saved: `model`"):
+        out = annotate(ds, [EarlyFeatures(model)], output_dir=tmp_path)
+    assert np.isfinite(columns.matrix(out, "view_early_features")).all()
+    (folder,) = tmp_path.glob("early_features-*/")
+    with pytest.warns(UserWarning, match="cannot be saved: `model`"):
+        annotate(ds, [EarlyFeatures(model)], output_dir=tmp_path)
+    assert list(tmp_path.glob("early_features-*/")) == [folder]
+
+
+def test_the_weights_are_hashed_once_for_all_splits(ds, monkeypatch):
+    from hf_midrange import classifier
+
+    model, calls, real = timm.create_model("test_resnet", num_classes=4), [], classifier.fingerprint
+    monkeypatch.setattr(classifier, "fingerprint", lambda held: calls.append(held) or real(held))
+    EarlyFeatures(model).fit(ds)
+    assert len(calls) == 1
