@@ -125,13 +125,13 @@ def peak_megabytes() -> float:
 
 
 def load(folder: Path):
-    from hf_midrange.storage.datafiles import read_dataset
+    from hf_midrange.io.datasets import read_dataset
 
     return read_dataset(str(folder))
 
 
 def save(ds, folder: Path) -> None:
-    from hf_midrange.storage.datafiles import write_dataset
+    from hf_midrange.io.datasets import write_dataset
 
     write_dataset(ds, folder)
 

@@ -30,7 +30,7 @@ def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
         return columns.labels(ds, columns.PREDICTION)
     import numpy as np
 
-    from hf_midrange.storage.vectors import blocks, finite_vectors
+    from hf_midrange.io.blocks import blocks, finite_vectors
 
     found = [head(rows).argmax(dim=1).numpy() for _, rows in blocks(finite_vectors(ds, columns.EMBEDDING))]
     return np.concatenate(found)
@@ -65,8 +65,8 @@ def repair(extracted: Dataset, model: str, sources: Sequence[Any], new: NewOutpu
     from datasets.fingerprint import Hasher
 
     from hf_midrange.commands.outputs import KeptSteps
+    from hf_midrange.io.datasets import write_dataset
     from hf_midrange.pipeline import curated_from
-    from hf_midrange.storage.datafiles import write_dataset
 
     made_from = [extracted._fingerprint, [Hasher.hash(source) for source in sources], seed, hm.__version__]
     steps = KeptSteps(new.work / Hasher.hash(made_from))

@@ -64,7 +64,7 @@ def bands(
     """Add quantile, position and band of every unit; the fitted bands are saved in OUTPUT/bands."""
     import hf_midrange as hm
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.storage.datafiles import one_split, pick_split, write_dataset
+    from hf_midrange.io.datasets import one_split, pick_split, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         ds = new.read(dataset)
@@ -92,7 +92,7 @@ def annotate(
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source
     from hf_midrange.commands.outputs import is_main, new_output
-    from hf_midrange.storage.datafiles import write_dataset
+    from hf_midrange.io.datasets import write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         sources = [concept_source(text) for text in source]
@@ -123,8 +123,8 @@ def associate(
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
     from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
+    from hf_midrange.io.datasets import one_split, write_dataset
     from hf_midrange.reporting.tables import print_findings
-    from hf_midrange.storage.datafiles import one_split, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         ds = one_split(new.read(dataset, split), dataset)
@@ -148,9 +148,10 @@ def curate(
 ) -> None:
     """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
     from hf_midrange import curation
+    from hf_midrange.association.findings import read_findings
     from hf_midrange.commands.outputs import new_output
+    from hf_midrange.io.datasets import one_split, write_dataset
     from hf_midrange.reporting.tables import print_facts
-    from hf_midrange.storage.datafiles import one_split, read_findings, write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         ds = one_split(new.read(dataset, split), dataset)
@@ -176,7 +177,7 @@ def retrain(
     import hf_midrange as hm
     from hf_midrange.arguments import named_classifier, save_repaired
     from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
-    from hf_midrange.storage.datafiles import one_split
+    from hf_midrange.io.datasets import one_split
 
     with new_output(output, curated, overwrite) as new:
         classifier = named_classifier(model)
@@ -202,8 +203,8 @@ def evaluate(
     import hf_midrange as hm
     from hf_midrange import columns
     from hf_midrange.arguments import predictions_of
+    from hf_midrange.io.datasets import one_split, read_dataset
     from hf_midrange.reporting.tables import print_facts
-    from hf_midrange.storage.datafiles import one_split, read_dataset
 
     ds = one_split(read_dataset(dataset, split), dataset)
     by = columns.GROUP if columns.GROUP in ds.column_names else columns.LABEL

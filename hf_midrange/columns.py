@@ -6,7 +6,10 @@ columns are called and stored, so that a user can enter at any step with columns
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,14 +21,13 @@ from datasets import (
     DatasetInfo,
     Features,
     IterableDataset,
+    LargeList,
     List,
     Value,
     concatenate_datasets,
 )
 from datasets.table import InMemoryTable
 from scipy import sparse
-
-from hf_midrange.storage.memory import give_back
 
 
 IMAGE, TEXT, TEXT_PAIR, LABEL, GROUP = "image", "text", "text_pair", "label", "group"
@@ -55,6 +57,39 @@ def vector(length: int, dtype: str = "float32") -> List:
 def concept_list(vocabulary: Sequence[str]) -> List:
     """Return the feature of a sparse list of concepts: which words of `vocabulary` a row has."""
     return List(ClassLabel(names=list(vocabulary)))
+
+
+def with_facts(feature: Any, **facts: Any) -> Any:  # noqa: ANN401 - any feature; facts are JSON values
+    """Return a feature that also holds facts about its column, added to those it holds already.
+
+    They go with the column wherever `datasets` takes it: `save_to_disk`, parquet, the Hub.
+
+    Example:
+        >>> band = with_facts(vector(3, "int8"), bands=["low", "mid", "high"])
+        >>> facts({"band": band}, "band")
+        {'bands': ['low', 'mid', 'high']}
+    """
+    if isinstance(feature, List | LargeList):  # the id of a list itself is lost on the way
+        return replace(feature, feature=with_facts(feature.feature, **facts))
+    text = json.dumps({**_facts_of(feature), **facts}, ensure_ascii=True)
+    changed = copy(feature)
+    changed.id = text
+    return changed
+
+
+def facts(features: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """Return what `with_facts` noted of a column; nothing if it is missing or holds no facts."""
+    return _facts_of(features[column]) if column in features else {}
+
+
+def _facts_of(feature: Any) -> dict[str, Any]:  # noqa: ANN401 - any feature
+    while isinstance(feature, List | LargeList):
+        feature = feature.feature
+    try:
+        found = json.loads(getattr(feature, "id", None) or "{}")
+    except ValueError:  # an id of someone else's
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def require(ds: Dataset, *names: str) -> None:
@@ -144,7 +179,7 @@ def matrix(ds: Dataset, column: str) -> np.ndarray:
         raise ValueError(f"column {column!r} is null in row {int(np.flatnonzero(values.is_null())[0])}")
     if not pa.types.is_fixed_size_list(values.type):
         lengths = values.value_lengths().to_numpy(zero_copy_only=False)
-        odd = np.flatnonzero(lengths != lengths[0])
+        odd = np.flatnonzero(lengths != lengths[:1])
         if odd.size:
             first = odd[0]
             raise ValueError(f"column {column!r} has {lengths[0]} values in row 0 but {lengths[first]} in row {first}")
@@ -293,7 +328,6 @@ def over_splits(ds: Splits, step: Callable[[Dataset], Dataset]) -> Splits:
 
 def _arrow(ds: Dataset, column: str) -> pa.Array:
     require(ds, column)
-    give_back()  # pages that were read before
     chunked = ds.with_format("arrow")[:][column] if ds._indices is not None else ds.data.column(column)
     combined = chunked.combine_chunks()
     return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

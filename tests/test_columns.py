@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value, load_dataset, load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -66,3 +66,42 @@ def test_nan_is_refused_by_row(ds):
     ds = columns.with_columns(ds, {"logits": (values, columns.vector(2))})
     with pytest.raises(ValueError, match=r"rows: \[2\]"):
         columns.finite_matrix(ds, "logits")
+
+
+def read_back(ds, how, folder):
+    if how == "save_to_disk":
+        ds.save_to_disk(folder / "saved")
+        return load_from_disk(folder / "saved")
+    if how == "parquet":
+        ds.to_parquet(folder / "rows.parquet")
+        return load_dataset("parquet", data_files=str(folder / "rows.parquet"), split="train", cache_dir=str(folder))
+    return ds.cast(Features._from_yaml_list(ds.features._to_yaml_list()))  # what a card of the Hub holds
+
+
+@pytest.mark.parametrize("how", ["save_to_disk", "parquet", "card"])
+def test_facts_go_where_the_column_goes(how, tmp_path):
+    kinds = {
+        "band": (columns.vector(2, "int8"), [[0, 1]]),
+        "concepts_x": (columns.concept_list(["a: b", "c"]), [[1]]),
+        "pseudo_group": (ClassLabel(names=["a"]), [0]),
+        "number": (Value("int64"), [3]),
+    }
+    noted = {"bands": ["low", "mid\n", "\u00e9"], "derived": True}
+    features = Features({name: columns.with_facts(feature, **noted) for name, (feature, _) in kinds.items()})
+    ds = Dataset.from_dict({name: values for name, (_, values) in kinds.items()}, features=features)
+    found = read_back(ds, how, tmp_path)
+    assert {name: columns.facts(found.features, name) for name in kinds} == dict.fromkeys(kinds, noted)
+    assert columns.facts(found.map(lambda row: row, batched=True).select([0]).features, "band") == noted
+    assert found[0] == ds[0]
+
+
+def test_facts_are_added_and_missing_ones_are_none():
+    feature = columns.with_facts(columns.with_facts(Value("string"), a=1, b=2), b=3)
+    features = Features({"one": feature, "other": Value("string", id="someone's"), "plain": Value("string")})
+    assert columns.facts(features, "one") == {"a": 1, "b": 3}
+    assert [columns.facts(features, name) for name in ("other", "plain", "absent")] == [{}, {}, {}]
+
+
+def test_a_column_of_lists_without_rows_is_an_empty_matrix():
+    ds = Dataset.from_dict({"v": []}, features=Features({"v": List(Value("float32"))}))
+    assert columns.matrix(ds, "v").shape == (0, 0)

@@ -17,8 +17,8 @@ from sprite_training import pixel_tensor, trained
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.io.files import write_atomically
 from hf_midrange.scoring import wilson_interval
-from hf_midrange.storage.files import write_atomically
 
 
 class Size(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from wilds_published import FIGURES
 from wilds_repair import compared, markdown
 
-from hf_midrange.storage.datafiles import read_dataset
+from hf_midrange.io.datasets import read_dataset
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from datasets import DatasetDict
 from wilds_images import celeba, waterbirds
 from wilds_texts import civilcomments, multinli
 
-from hf_midrange.storage.datafiles import write_dataset
+from hf_midrange.io.datasets import write_dataset
 
 
 READERS: dict[str, Callable[[str], DatasetDict]] = {

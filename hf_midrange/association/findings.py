@@ -10,7 +10,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features, List, Value
 
-from hf_midrange.storage.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
+from hf_midrange.io.datasets import one_split, read_dataset
+from hf_midrange.io.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
 
 
 _TABLE, _FACTS = "findings.parquet", "provenance.json"
@@ -184,3 +185,10 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if row["q_confirm"] is None else f"{row['q_confirm']:.2g}",
         ", ".join(reading) or "not confirmed",
     )
+
+
+def read_findings(folder: Path) -> Dataset:
+    """Return the findings in a folder, as `associate` on the command line or `save_findings` wrote them."""
+    if (folder / "findings.parquet").is_file():
+        return load_findings(folder)
+    return one_split(read_dataset(str(folder)), str(folder))

@@ -13,7 +13,7 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.association.testing import Problem
 from hf_midrange.bands import LogitBands
-from hf_midrange.storage.entries import Entries, by_unit
+from hf_midrange.io.blocks import Entries, by_unit
 
 
 DERIVED_COLUMNS = ("concepts_latent",)

@@ -19,12 +19,10 @@ from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, 
 from hf_midrange.association.testing import Options, Problem, Tested, adjusted, test_all
 from hf_midrange.association.whole_range import range_details, range_p_values
 from hf_midrange.columns import CONCEPTS_PREFIX
-from hf_midrange.sharing import Share, share
+from hf_midrange.processes import Share, share
 from hf_midrange.split_halves import discovery_half
-from hf_midrange.storage.memory import returns_pages
 
 
-@returns_pages
 def associate(
     ds: Dataset,
     *,

@@ -13,7 +13,7 @@ from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.screening import Margins, margins, unit_sides
 from hf_midrange.association.sides import FEW_BAND, FEW_CONCEPT, orient, testable_sides
 from hf_midrange.association.stratified import Tables, chi_square_p, moments
-from hf_midrange.storage.entries import Entries
+from hf_midrange.io.blocks import Entries
 
 
 class Problem(NamedTuple):

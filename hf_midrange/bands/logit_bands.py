@@ -20,7 +20,6 @@ from hf_midrange.bands.sketch import BandSketch
 from hf_midrange.bands.transform import BandColumns, add_columns
 from hf_midrange.bands.unit import UnitBands
 from hf_midrange.bands.warning import Separation, report_units_without_bands, warn_if_memorised
-from hf_midrange.storage.memory import returns_pages
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,6 @@ class LogitBands:
         """How rule `auto` chose, by unit name; empty under other rules."""
         return {unit.name: unit.search for unit in self.fitted if unit.search is not None}
 
-    @returns_pages
     def fit(
         self, ds: Dataset | IterableDataset | str | Path, *, training_split: bool | None = None, seed: int = 0
     ) -> LogitBands:
@@ -148,7 +146,6 @@ class LogitBands:
         """
         return self._finished(*self._from_sketch(sketch), training_split)
 
-    @returns_pages
     def transform(self, ds: Any) -> Any:  # noqa: ANN401 - any kind of dataset; the same comes back
         """Return `ds` with `quantile`, `position` and `band` added, each a vector with one entry per unit.
 

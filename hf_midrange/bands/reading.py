@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List
 from datasets.table import InMemoryTable
 
 from hf_midrange import columns
-from hf_midrange.storage.memory import working_set
+from hf_midrange.io.blocks import working_set
 
 
 BLOCK_VALUES = 100_000_000

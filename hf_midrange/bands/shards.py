@@ -8,8 +8,8 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_midrange import columns
-from hf_midrange.storage.files import intact, read_sealed
-from hf_midrange.storage.shard_records import AGAIN, mapped, verified
+from hf_midrange.io.files import intact, read_sealed
+from hf_midrange.io.shard_records import AGAIN, mapped, verified
 
 
 def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hf_midrange.bands.sketch import KEPT, BandSketch
-from hf_midrange.storage.files import intact
+from hf_midrange.io.files import intact
 
 
 FORMAT = 2

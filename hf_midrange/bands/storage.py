@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_midrange.bands.unit import UnitBands
-from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
-from hf_midrange.storage.restoring import restored
+from hf_midrange.io.files import from_json, intact, read_sealed, sealed, write_atomically
 
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _bands(cls: type[LogitBands], saved: Mapping[str, Any], path: Path) -> Logit
         saved.pop("column")
     elif saved.get("format") != FORMAT:
         raise ValueError(f"{path} has format {saved.get('format')!r}; this version reads formats 1 and {FORMAT}")
-    bands = restored(cls, {name: value for name, value in saved.items() if name != "format"})
+    bands = from_json(cls, {name: value for name, value in saved.items() if name != "format"})
     for unit in bands.fitted:
         _refuse_other_cuts(unit, len(bands.names) - 1)
     if not bands.fitted:

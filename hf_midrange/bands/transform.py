@@ -12,7 +12,6 @@ from datasets import Dataset, Features, IterableDataset
 from hf_midrange import columns
 from hf_midrange.bands.reading import batch_rows
 from hf_midrange.bands.unit import UnitBands
-from hf_midrange.storage.memory import give_back
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class BandColumns:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return `table` with the band columns added or replaced, or the band columns alone."""
-        give_back()
         values = self._values(table)
         by_unit = np.ascontiguousarray(values.T)
         added = {

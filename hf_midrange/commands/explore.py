@@ -29,8 +29,9 @@ def explore(
 
     DATASET is best what `curate` wrote. Needs the extra: pip install 'hf-midrange[explore]'.
     """
+    from hf_midrange.association.findings import read_findings
     from hf_midrange.explorer.opening import require_gradio
-    from hf_midrange.storage.datafiles import one_split, read_dataset, read_findings
+    from hf_midrange.io.datasets import one_split, read_dataset
 
     try:
         require_gradio()
@@ -53,7 +54,7 @@ def _write_space(
 ) -> None:
     from hf_midrange.commands.outputs import new_output
     from hf_midrange.explorer.space import write_space
-    from hf_midrange.storage.datafiles import one_split
+    from hf_midrange.io.datasets import one_split
 
     with new_output(output, dataset, overwrite) as new:
         write_space(one_split(new.read(dataset, split), dataset), findings, space, new.folder)

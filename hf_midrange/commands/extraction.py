@@ -44,7 +44,7 @@ def extract(
 
     import hf_midrange as hm
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.storage.datafiles import write_dataset
+    from hf_midrange.io.datasets import write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         extracted = hm.extract(
@@ -89,8 +89,8 @@ def run(
     import hf_midrange as hm
     from hf_midrange.arguments import concept_source, repair, usual_sources
     from hf_midrange.commands.outputs import new_output
+    from hf_midrange.io.datasets import one_split
     from hf_midrange.reporting.tables import print_facts, print_findings
-    from hf_midrange.storage.datafiles import one_split
 
     shards = _shards_of(output)
     with new_output(output, dataset, overwrite) as new:

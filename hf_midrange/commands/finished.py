@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from hf_midrange.storage.datafiles import CHECKSUMS
-from hf_midrange.storage.files import sha256_of, write_atomically
+from hf_midrange.io.datasets import CHECKSUMS
+from hf_midrange.io.files import sha256_of, write_atomically
 
 
 FINISHED = ".finished.json"

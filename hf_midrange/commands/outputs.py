@@ -16,10 +16,9 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 
 from hf_midrange.commands.finished import FINISHED, AlreadyFinishedError, mark_finished, refuse_finished
-from hf_midrange.storage.datafiles import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
-from hf_midrange.storage.files import explained, write_atomically
-from hf_midrange.storage.locking import LOCK, only_writer
-from hf_midrange.storage.scratch import scratch_folder
+from hf_midrange.io.datasets import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
+from hf_midrange.io.files import explained, write_atomically
+from hf_midrange.io.folders import LOCK, only_writer, scratch_folder
 
 
 UNFINISHED = ".unfinished"

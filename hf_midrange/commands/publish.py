@@ -35,7 +35,7 @@ def publish(
 
     The token is the one of `hf auth login` or of the environment variable HF_TOKEN; it needs write access.
     """
-    from hf_midrange.storage.datafiles import read_findings
+    from hf_midrange.association.findings import read_findings
 
     if dataset is None and model is None:
         raise typer.BadParameter("give --dataset, --model, or both")
@@ -58,7 +58,7 @@ def _publish_dataset(
     repo_id: str, dataset: Path, bands: Path | None, source: str | None, common: dict[str, Any]
 ) -> str:
     import hf_midrange as hm
-    from hf_midrange.storage.datafiles import read_dataset
+    from hf_midrange.io.datasets import read_dataset
 
     fitted = None if bands is None else hm.LogitBands.from_pretrained(bands)
     done = hm.publish_dataset(read_dataset(str(dataset)), repo_id, bands=fitted, source=source, **common)

@@ -27,8 +27,9 @@ def report(
     DATASET is what `associate` or, better, `curate` was given or wrote: with bands, concepts, and images or texts.
     """
     import hf_midrange as hm
+    from hf_midrange.association.findings import read_findings
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.storage.datafiles import one_split, read_findings
+    from hf_midrange.io.datasets import one_split
 
     with new_output(output, dataset, overwrite) as new:
         made = hm.report(

@@ -18,9 +18,9 @@ from hf_midrange.concepts.functions import Names
 from hf_midrange.concepts.label_leak import leaks_label
 from hf_midrange.concepts.map_steps import Batch, mapped, readable, resumed
 from hf_midrange.concepts.source import Measure, Read, Source, refuse_nulls, refuse_unreadable, refuse_unsafe_name
-from hf_midrange.storage.files import write_atomically
-from hf_midrange.storage.locking import only_writer
-from hf_midrange.storage.vectors import MOST_ROWS, some_rows
+from hf_midrange.io.blocks import MOST_ROWS, some_rows
+from hf_midrange.io.files import write_atomically
+from hf_midrange.io.folders import only_writer
 
 
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
@@ -122,7 +122,7 @@ def _writing(folder: Path | None, sources: Sequence[Source]) -> AbstractContextM
     if folder is None:
         return nullcontext()
     if any(source.costly for source in sources):
-        from hf_midrange.extraction.processes import writing_together
+        from hf_midrange.processes import writing_together
 
         return writing_together(folder)
     return only_writer(folder) if _is_first() else nullcontext()

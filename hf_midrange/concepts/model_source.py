@@ -106,7 +106,7 @@ def _classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401
 
 def accelerator() -> Any:  # noqa: ANN401 - a torch.device
     """Return the device of this process, which may be one of several that a launcher started."""
-    from hf_midrange.extraction.processes import join_processes
+    from hf_midrange.processes import join_processes
 
     return join_processes().device
 

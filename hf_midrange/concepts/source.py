@@ -18,8 +18,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch, is_text, mapped
-from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
-from hf_midrange.storage.restoring import restored
+from hf_midrange.io.files import from_json, intact, read_sealed, sealed, write_atomically
 
 
 IMAGE, TEXT = "Image()", 'Value("string")'
@@ -203,7 +202,7 @@ class Source(ABC):
                 f"{names['version']}; unknown fields {unknown}); fit the source again"
             )
         with intact(path, FILE, REFIT):
-            return restored(cls, values)
+            return from_json(cls, values)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hf_midrange.concepts.source import FILE, REFIT, Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.zero_shot import ZeroShot
-from hf_midrange.storage.files import read_json
+from hf_midrange.io.files import read_json
 
 
 KINDS: dict[str, type[Source]] = {

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from hf_midrange.curation.ridge import moments, scaled
-from hf_midrange.storage.vectors import MOST_ROWS, Matrix, blocks, some_rows
+from hf_midrange.io.blocks import MOST_ROWS, Matrix, blocks, some_rows
 
 
 class Space(NamedTuple):

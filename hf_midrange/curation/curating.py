@@ -21,14 +21,12 @@ from hf_midrange.curation.strategies import STRATEGIES, named_presence
 from hf_midrange.curation.trial import cell_table
 from hf_midrange.curation.verdict import judge
 from hf_midrange.curation.views import confirmed
-from hf_midrange.storage.memory import returns_pages
 
 
 SENTENCES = 10_000
 """Reasons that are Python strings at once."""
 
 
-@returns_pages
 def curate(
     ds: Splits,
     findings: Dataset | None = None,

@@ -13,7 +13,7 @@ from hf_midrange.curation.ridge import sampled
 from hf_midrange.curation.scores import ROWS, embedding_scores, margins, own_position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.curation.views import View, gather
-from hf_midrange.storage.vectors import Matrix, finite_vectors
+from hf_midrange.io.blocks import Matrix, finite_vectors
 
 
 SATURATION = 4.0

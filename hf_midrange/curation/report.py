@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Value
 
 from hf_midrange import columns
-from hf_midrange.storage.files import intact
+from hf_midrange.io.files import intact
 
 
 REPAIRED = "repaired"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import blas, cho_solve, lapack
 
-from hf_midrange.storage.vectors import Matrix
+from hf_midrange.io.blocks import Matrix
 
 
 CLIP = 4.0

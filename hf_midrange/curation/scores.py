@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from hf_midrange.curation.ridge import Fit, left_out_scores
-from hf_midrange.storage.vectors import Matrix
+from hf_midrange.io.blocks import Matrix
 
 
 LATE, EARLY = 0.001, 0.3

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from hf_midrange.curation.evidence import Evidence
 from hf_midrange.curation.ridge import FITTED_ROWS
 from hf_midrange.curation.selection import Selection
-from hf_midrange.storage.vectors import blocks
+from hf_midrange.io.blocks import blocks
 
 
 FOLDS = 5

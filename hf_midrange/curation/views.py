@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.scores import auc_of, skew_of, view_scores
-from hf_midrange.storage.vectors import Matrix, blocks, concept_table, finite_vectors, varies
+from hf_midrange.io.blocks import Matrix, blocks, concept_table, finite_vectors, varies
 
 
 IMAGE_RIDGE, TEXT_RIDGE = 0.01, 0.02

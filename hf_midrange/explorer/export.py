@@ -11,7 +11,7 @@ from datasets import Dataset
 from hf_midrange import columns
 from hf_midrange.commands.outputs import new_output
 from hf_midrange.explorer.marks import edited, told
-from hf_midrange.storage.datafiles import write_dataset
+from hf_midrange.io.datasets import write_dataset
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from hf_midrange import __version__
 from hf_midrange.association.findings import save_findings
 from hf_midrange.explorer.index import Index
 from hf_midrange.explorer.opening import require_gradio
+from hf_midrange.io.datasets import write_dataset
 from hf_midrange.publishing.escaping import front_matter
 from hf_midrange.reporting.rendering import render
-from hf_midrange.storage.datafiles import write_dataset
 
 
 DATA, FINDINGS = "rows", "findings"

@@ -27,10 +27,10 @@ from hf_midrange.extraction.forward import Forward, prepared
 from hf_midrange.extraction.inputs import Preparation
 from hf_midrange.extraction.manifest import MANIFEST, claim, data_key, model_key
 from hf_midrange.extraction.positions import START, Position, Positions
-from hf_midrange.extraction.processes import is_mine, leads_folder, writing_together
 from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
 from hf_midrange.extraction.shards import Shard, ShardFolder, computed, output_features
-from hf_midrange.storage.shard_records import mapped, read_record, shard_paths
+from hf_midrange.io.shard_records import mapped, read_record, shard_paths
+from hf_midrange.processes import is_mine, leads_folder, writing_together
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.io.files import intact, read_sealed, sealed, write_atomically
 
 
 MANIFEST = "manifest.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_midrange.extraction.manifest import MANIFEST, differences, read_key
-from hf_midrange.storage.files import DamagedFileError
-from hf_midrange.storage.locking import only_writer
-from hf_midrange.storage.shard_records import shard_paths, verified
+from hf_midrange.io.files import DamagedFileError
+from hf_midrange.io.folders import only_writer
+from hf_midrange.io.shard_records import shard_paths, verified
 
 
 def merge_shards(folders: Sequence[str | PathLike[str]], output_dir: str | PathLike[str]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from datasets import IterableDataset
 
 from hf_midrange.extraction.shards import ShardFolder
-from hf_midrange.storage.files import read_sealed, sealed, write_atomically
+from hf_midrange.io.files import read_sealed, sealed, write_atomically
 
 
 class Position(NamedTuple):

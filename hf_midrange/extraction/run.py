@@ -16,7 +16,7 @@ from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.engine import Extraction, Options
 from hf_midrange.extraction.inputs import Processor, preparation
 from hf_midrange.extraction.manifest import model_key
-from hf_midrange.extraction.processes import join_processes
+from hf_midrange.processes import join_processes
 
 
 Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)

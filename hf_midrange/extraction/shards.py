@@ -20,8 +20,8 @@ from torch import nn
 from hf_midrange.columns import EMBEDDING, LOGITS, PREDICTION, vector, vector_arrow
 from hf_midrange.extraction.batch import Batch
 from hf_midrange.extraction.forward import Forward
-from hf_midrange.storage.files import DamagedFileError, sealed, write_atomically
-from hf_midrange.storage.shard_records import AGAIN, TABLE, mapped, read_record, shard_paths, verified
+from hf_midrange.io.files import DamagedFileError, sealed, write_atomically
+from hf_midrange.io.shard_records import AGAIN, TABLE, mapped, read_record, shard_paths, verified
 
 
 class Shard(NamedTuple):

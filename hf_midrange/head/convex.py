@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import fmin_l_bfgs_b
 
 from hf_midrange.head.streamed import Embeddings
-from hf_midrange.sharing import ALONE, Share
+from hf_midrange.processes import ALONE, Share
 
 
 Penalty = Literal["l2", "l1"]

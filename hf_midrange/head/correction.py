@@ -11,7 +11,7 @@ import torch
 from hf_midrange.head.convex import Correction, Penalty, Problem, solve, solve_together
 from hf_midrange.head.linear_head import LinearHead
 from hf_midrange.head.streamed import Embeddings, Streamed
-from hf_midrange.sharing import ALONE, Share
+from hf_midrange.processes import ALONE, Share
 
 
 CLIP = 4.0

@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from hf_midrange.storage.files import DamagedFileError, intact, read_sealed, sealed, write_atomically
-from hf_midrange.storage.restoring import value_of
+from hf_midrange.io.files import DamagedFileError, from_json, intact, read_sealed, sealed, write_atomically
 
 
 WEIGHTS_FILE, CONFIG_FILE = "head.safetensors", "head.json"
@@ -158,7 +157,7 @@ def _read(cls: type[LinearHead], folder: Path) -> LinearHead:
             raise ValueError(error) from error
         head = cls(tensors["weight"].float(), tensors["bias"].float())
     with intact(folder / CONFIG_FILE, "description of a head", _SAVE_AGAIN):
-        names = value_of(tuple[str, ...] | None, facts["class_names"], "class_names") or None
+        names = from_json(tuple[str, ...] | None, facts["class_names"], "class_names") or None
         if names is not None and len(names) != head.num_classes:
             raise ValueError(f"it names {len(names)} classes, and the weights are of {head.num_classes}")
     return replace(head, class_names=names)

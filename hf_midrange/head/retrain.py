@@ -14,12 +14,10 @@ from hf_midrange.head.convex import Penalty
 from hf_midrange.head.correction import fit_head
 from hf_midrange.head.linear_head import LinearHead
 from hf_midrange.head.streamed import Embeddings, Streamed
-from hf_midrange.sharing import Share, share
-from hf_midrange.storage.memory import returns_pages, working_set
-from hf_midrange.storage.vectors import MOST_ROWS, Matrix, finite_vectors, some_rows
+from hf_midrange.io.blocks import MOST_ROWS, Matrix, finite_vectors, some_rows, working_set
+from hf_midrange.processes import Share, share
 
 
-@returns_pages
 def retrain_head(
     curated: Dataset,
     model: torch.nn.Module | LinearHead | None = None,

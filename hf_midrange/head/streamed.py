@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_midrange.storage.vectors import Matrix
+from hf_midrange.io.blocks import Matrix
 
 
 BLOCK = 1024

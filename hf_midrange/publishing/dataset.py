@@ -16,6 +16,7 @@ from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
 from hf_midrange.association.findings import provenance
+from hf_midrange.io.folders import scratch_folder
 from hf_midrange.publishing import gather
 from hf_midrange.publishing.cards import dataset_card
 from hf_midrange.publishing.commit import commit, files_in
@@ -26,8 +27,6 @@ from hf_midrange.publishing.parquet import batches, write_shards
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.splits import common_features, recoded
 from hf_midrange.publishing.target import State, Target, open_target
-from hf_midrange.storage.memory import pages_returned
-from hf_midrange.storage.scratch import scratch_folder
 
 
 if TYPE_CHECKING:
@@ -107,11 +106,10 @@ def publish_dataset(
 
 def write_files(content: Content, features: Features, repo_id: str, folder: Path) -> DatasetFacts:
     """Write everything that a data set's repository holds into `folder`; return the facts of its card."""
-    with pages_returned(*content.splits.values()):
-        configs = [
-            _write_config("default", _default_tables(content, features), features, content, folder),
-            _write_config("long", _long_tables(content, features), long_features(features), content, folder),
-        ]
+    configs = [
+        _write_config("default", _default_tables(content, features), features, content, folder),
+        _write_config("long", _long_tables(content, features), long_features(features), content, folder),
+    ]
     if content.findings is not None and len(content.findings):  # `load_dataset` refuses a split without rows
         found = {"train": batches(content.findings)}
         configs.append(_write_config("findings", found, content.findings.features, content, folder))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo, HfApi, hf_hub_download
 
+from hf_midrange.io.files import sealed
+from hf_midrange.io.folders import scratch_folder
 from hf_midrange.publishing import metadata
 from hf_midrange.publishing.cards import model_card
 from hf_midrange.publishing.commit import commit, files_in
@@ -18,8 +20,6 @@ from hf_midrange.publishing.facts import ModelFacts
 from hf_midrange.publishing.model import model_facts, refuse_non_id
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.target import State, Target, open_target
-from hf_midrange.storage.files import sealed
-from hf_midrange.storage.scratch import scratch_folder
 
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
 from hf_midrange.curation.report import NOTHING
+from hf_midrange.io.folders import scratch_folder
 from hf_midrange.publishing import gather, metadata
 from hf_midrange.publishing.cards import model_card
 from hf_midrange.publishing.commit import commit, files_in
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score
 from hf_midrange.publishing.patience import PublishError
 from hf_midrange.publishing.target import State, Target, open_target
-from hf_midrange.storage.scratch import scratch_folder
 
 
 if TYPE_CHECKING:

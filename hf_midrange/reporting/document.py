@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
+from hf_midrange.io.files import write_atomically
 from hf_midrange.publishing.gather import shareable, versions
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of, examples
@@ -20,7 +21,6 @@ from hf_midrange.reporting.groups import groups_of
 from hf_midrange.reporting.inputs import Material, read, suspects_of
 from hf_midrange.reporting.thumbnails import thumbnails
 from hf_midrange.reporting.verdict import verdict_of
-from hf_midrange.storage.files import write_atomically
 
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from hf_midrange.curation.evidence import read
 from hf_midrange.curation.report import NOTHING
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.trial import held_out_predictions
+from hf_midrange.io.blocks import blocks, finite_vectors
 from hf_midrange.reporting.facts import Groups, Scored
 from hf_midrange.reporting.inputs import Material
 from hf_midrange.scoring import group_metrics
-from hf_midrange.storage.vectors import blocks, finite_vectors
 
 
 if TYPE_CHECKING:

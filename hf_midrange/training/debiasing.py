@@ -29,9 +29,9 @@ from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Processor
 from hf_midrange.extraction.manifest import model_key
 from hf_midrange.head import LinearHead, retrain_head
+from hf_midrange.io.datasets import one_split, read_dataset, write_dataset
+from hf_midrange.io.files import write_atomically
 from hf_midrange.pipeline import curated_from
-from hf_midrange.storage.datafiles import one_split, read_dataset, write_dataset
-from hf_midrange.storage.files import write_atomically
 from hf_midrange.training.batches import LABEL_COLUMNS
 
 

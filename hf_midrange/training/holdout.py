@@ -13,8 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_midrange.columns import SOURCE_ID
-from hf_midrange.storage.files import intact, read_sealed, sealed, write_atomically
-from hf_midrange.storage.restoring import restored
+from hf_midrange.io.files import from_json, intact, read_sealed, sealed, write_atomically
 from hf_midrange.training.batches import LABEL_COLUMNS
 from hf_midrange.training.reading import column_names, has_own_transform
 
@@ -56,7 +55,7 @@ class Holdout:
         remedy = "give the rows to curate yourself, as `curation_dataset` or --curation_split"
         saved = read_sealed(path, what, remedy)
         with intact(path, what, remedy):
-            read = restored(cls, saved)
+            read = from_json(cls, saved)
             if not read.indices or not 0 <= min(read.indices) <= max(read.indices) < read.rows:
                 raise ValueError(f"its rows are not among 0..{read.rows - 1}")
             return read

@@ -24,7 +24,7 @@ from transformers.training_args import OptimizerNames
 
 from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
-from hf_midrange.storage.datafiles import read_dataset
+from hf_midrange.io.datasets import read_dataset
 from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.holdout import Holdout
 from hf_midrange.training.trainer import MidRangeTrainer

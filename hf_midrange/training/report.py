@@ -13,7 +13,7 @@ from datasets import Dataset
 from hf_midrange import columns
 from hf_midrange.curation.report import REPAIRED, curation_report
 from hf_midrange.head import LinearHead
-from hf_midrange.storage.files import write_atomically
+from hf_midrange.io.files import write_atomically
 
 
 SHOWN = ("accuracy", "worst_group_accuracy", "worst_pseudo_group_accuracy", "loss")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hf_midrange import cli, columns
 from hf_midrange.arguments import concept_source
-from hf_midrange.storage.datafiles import read_dataset, write_dataset
+from hf_midrange.io.datasets import read_dataset, write_dataset
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

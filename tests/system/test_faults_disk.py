@@ -14,8 +14,8 @@ from support.told import told
 import hf_midrange as hm
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.columns import matrix
-from hf_midrange.storage.datafiles import read_dataset, write_dataset
-from hf_midrange.storage.files import DamagedFileError
+from hf_midrange.io.datasets import read_dataset, write_dataset
+from hf_midrange.io.files import DamagedFileError
 
 
 pytestmark = pytest.mark.timeout(90)

@@ -18,7 +18,7 @@ from support.told import told
 import hf_midrange as hm
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.columns import matrix
-from hf_midrange.storage.locking import LOCK, only_writer
+from hf_midrange.io.folders import LOCK, only_writer
 
 
 pytestmark = pytest.mark.timeout(120)

@@ -24,9 +24,9 @@ from hf_midrange.bands.sketch import BandSketch
 from hf_midrange.cli import app
 from hf_midrange.curation.report import curation_report
 from hf_midrange.extraction.manifest import claim
-from hf_midrange.storage.datafiles import read_dataset, write_dataset
-from hf_midrange.storage.files import DamagedFileError, sealed
-from hf_midrange.storage.shard_records import shard_paths
+from hf_midrange.io.datasets import read_dataset, write_dataset
+from hf_midrange.io.files import DamagedFileError, sealed
+from hf_midrange.io.shard_records import shard_paths
 from hf_midrange.training.holdout import Holdout
 
 

@@ -146,7 +146,7 @@ def test_null_texts_are_dropped_on_request():
 
 
 def test_half_characters_in_a_file_are_one_line(tmp_path):
-    from hf_midrange.storage.datafiles import read_dataset
+    from hf_midrange.io.datasets import read_dataset
 
     (tmp_path / "rows.jsonl").write_text('{"text": "\\ud800", "label": "a"}\n')
     (tmp_path / "rows.csv").write_bytes(b"text,label\n\xff\xfe,a\n")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from support.streams import FEATURES, network, picture, pixels
 
 import hf_midrange as hm
+from hf_midrange import processes
 from hf_midrange.association import provenance
 from hf_midrange.columns import matrix
-from hf_midrange.extraction import processes
-from hf_midrange.sharing import Share
+from hf_midrange.processes import Share
 
 
 BATCH, SHARD = 2, 3
@@ -253,7 +253,7 @@ def test_processes_that_share_a_folder_have_one_leader(tmp_path, monkeypatch):
         num_processes, process_index = 4, 0
 
     monkeypatch.setattr(processes, "join_processes", lambda: State)
-    monkeypatch.setattr(processes, "gather_object", lambda _: places)
+    monkeypatch.setattr(processes, "gathered", lambda _: places)
     monkeypatch.setattr(processes.socket, "gethostname", lambda: "host")
     leading = []
     for State.process_index, (_, folder) in enumerate(places):

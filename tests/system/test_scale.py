@@ -13,23 +13,22 @@ from datasets import ClassLabel, Dataset, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
-from support.wide_rows import rows_on_disk, tied_rows
+from support.wide_rows import tied_rows
 
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.curation import STRATEGIES
 from hf_midrange.head import retrain
+from hf_midrange.io import blocks as reading
+from hf_midrange.io.blocks import Entries, Presence, blocks, by_unit, concept_table, finite_vectors, some_rows, varies
 from hf_midrange.split_halves import discovery_half
-from hf_midrange.storage import memory, vectors
-from hf_midrange.storage.entries import Entries, by_unit
-from hf_midrange.storage.vectors import Presence, blocks, concept_table, finite_vectors, some_rows, varies
 
 
 @pytest.fixture
 def in_blocks(monkeypatch):
     """Every column is read in blocks of about a hundred rows, whatever its size."""
-    monkeypatch.setattr(vectors, "HELD", 0)
-    monkeypatch.setattr(vectors, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(reading, "HELD", 0)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 5000)
 
 
 # Columns in blocks
@@ -40,7 +39,7 @@ def in_blocks(monkeypatch):
 def test_vectors_are_indexed_like_the_array_they_stand_for(rows, cut):
     ds = tied_rows(300).select(range(300))
     whole, found = columns.matrix(ds, "embedding"), finite_vectors(ds, "embedding")
-    assert isinstance(found, vectors.Vectors)
+    assert isinstance(found, reading.Vectors)
     assert (found.shape, found.dtype, len(found)) == (whole.shape, whole.dtype, len(whole))
     mask = np.zeros(300, dtype=bool)
     mask[rows] = True
@@ -105,9 +104,9 @@ def test_rows_are_drawn_from_every_stratum(counts, most, seed, weighted):
 @given(units=st.lists(st.integers(0, 4), min_size=1, max_size=12), megabytes=st.sampled_from(["1", "400"]))
 def test_entries_are_the_columns_of_the_matrix(units, megabytes, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(memory.WORKING_SET, megabytes)
+        patch.setenv(reading.WORKING_SET, megabytes)
         if megabytes == "1":
-            patch.setattr("hf_midrange.storage.entries.working_set", lambda: 4 * 2 * 300 * 2)  # two units at a time
+            patch.setattr("hf_midrange.io.blocks.working_set", lambda: 4 * 2 * 300 * 2)  # two units at a time
         ds = tied_rows(300, classes=5)
         whole, entries = columns.matrix(ds, "logits"), Entries(ds, "logits")
         for unit in units:
@@ -119,11 +118,11 @@ def test_entries_are_the_columns_of_the_matrix(units, megabytes, tmp_path_factor
 
 @pytest.mark.parametrize("text", ["none", "0", "-3", "nan"])
 def test_a_working_set_is_a_positive_number(text, monkeypatch):
-    monkeypatch.setenv(memory.WORKING_SET, text)
+    monkeypatch.setenv(reading.WORKING_SET, text)
     with pytest.raises(ValueError, match="HF_MIDRANGE_WORKING_SET must be a number of megabytes"):
-        memory.working_set()
-    monkeypatch.setenv(memory.WORKING_SET, "2.5")
-    assert memory.working_set() == 2_500_000
+        reading.working_set()
+    monkeypatch.setenv(reading.WORKING_SET, "2.5")
+    assert reading.working_set() == 2_500_000
 
 
 # Steps say the same
@@ -140,7 +139,7 @@ def test_curation_in_blocks_is_curation_in_memory(strategy, in_blocks, request):
     ds = tied_rows(3000, classes=3)
     found = told(hm.curate(ds, strategy=strategy))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "HELD", 64_000_000)
+        patch.setattr(reading, "HELD", 64_000_000)
         expected = told(hm.curate(ds, strategy=strategy))
     assert found == expected
 
@@ -148,7 +147,7 @@ def test_curation_in_blocks_is_curation_in_memory(strategy, in_blocks, request):
 def test_findings_do_not_depend_on_the_working_set(monkeypatch):
     ds = tied_rows(2000, classes=4)
     expected = hm.associate(ds).to_dict()
-    monkeypatch.setattr("hf_midrange.storage.entries.working_set", lambda: 2000)  # a unit at a time
+    monkeypatch.setattr("hf_midrange.io.blocks.working_set", lambda: 2000)  # a unit at a time
     monkeypatch.setattr("hf_midrange.bands.reading.working_set", lambda: 2000)
     monkeypatch.setattr(columns, "ROWS_OF_LISTS", 300)
     assert hm.associate(ds).to_dict() == expected
@@ -219,9 +218,9 @@ def test_a_head_solved_from_disk_is_that_solved_in_memory(penalty, monkeypatch):
     monkeypatch.setattr(retrain, "working_set", lambda: 1000)
     for model in (None, given):
         found = hm.retrain_head(ds, model, penalty=penalty, max_rows=None)
-        monkeypatch.setattr(vectors, "HELD", 64_000_000)
+        monkeypatch.setattr(reading, "HELD", 64_000_000)
         expected = hm.retrain_head(ds, model, penalty=penalty)
-        monkeypatch.setattr(vectors, "HELD", 0)
+        monkeypatch.setattr(reading, "HELD", 0)
         torch.testing.assert_close(found.weight, expected.weight, atol=2e-4, rtol=1e-3)
         torch.testing.assert_close(found.bias, expected.bias, atol=2e-4, rtol=1e-3)
 
@@ -254,26 +253,9 @@ def test_subsamples_are_bounded_too():
 # Memory
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux alone")
-def test_pages_of_files_are_given_back(tmp_path, monkeypatch):
-    ds = rows_on_disk(tmp_path / "rows.arrow", 60_000, 256, 2)  # 64 MB
-    monkeypatch.setenv(memory.WORKING_SET, "8")
-    (region,) = memory._regions([ds])
-    assert region.stop - region.start >= (tmp_path / "rows.arrow").stat().st_size
-    before = memory._resident_of_files()
-    with memory.pages_returned(ds):
-        total = sum(float(block.sum()) for _, block in blocks(finite_vectors(ds, "embedding")))
-    assert memory._resident_of_files() - before < 10e6
-    parts = (ds.select(range(first, first + 5000)) for first in range(0, 60_000, 5000))
-    untouched = sum(float(columns.matrix(part, "embedding").sum()) for part in parts)
-    assert memory._resident_of_files() - before > 40e6
-    assert total == pytest.approx(untouched, rel=1e-4)
-    assert memory._regions([tied_rows(100)]) == []
-
-
 PATH = os.pathsep.join(map(str, Path(__file__).parents[:2]))
 GROWTH = """
-import json, sys, warnings
+import json, sys, threading, warnings
 from importlib import import_module
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
@@ -292,11 +274,21 @@ folder, count = Path(sys.argv[2]), int(sys.argv[3])
 ds = rows_on_disk(folder / "rows.arrow", count, 1024, 2)
 peaks, made = {}, {}
 
+def private():  # of this process alone, in MB: pages of mapped files are the system's, which drops them at need
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1000
+
 def step(name, make):
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    done = threading.Event()
+    peaks[name] = private()
+    def watch():
+        while not done.wait(0.005):
+            peaks[name] = max(peaks[name], private())
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     made[name] = make()
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    peaks[name] = int(line.split()[1]) / 1000
+    done.set()
+    watcher.join()
 
 def parity(batch):
     return [["even" if value > 0 else "odd"] for value, *_ in batch["embedding"]]
@@ -321,10 +313,10 @@ print(json.dumps(peaks))
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 def test_peaks_are_flat_in_the_number_of_rows(tmp_path):
-    """At 8 times the rows no step needs what the embeddings of the additional rows take, mapped pages included."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", memory.WORKING_SET: "32"}
+    """At 8 times the rows no step needs what the embeddings of the additional rows take."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", reading.WORKING_SET: "32"}
     counts, peaks = (8000, 64_000), []
     for count in counts:
         folder = tmp_path / str(count)

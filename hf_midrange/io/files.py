@@ -8,9 +8,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+
+Made = TypeVar("Made")
 
 SEAL = "checksum"
 """Key under which a JSON file holds the sha256 of everything else in it."""
@@ -148,3 +154,35 @@ def _has_seal(facts: Mapping[str, Any]) -> bool:
 def _checksum(facts: Mapping[str, Any]) -> str:
     plain = json.loads(json.dumps(facts))  # tuples and keys as a reader finds them
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def from_json(kind: type[Made], plain: object, name: str = "") -> Made:
+    """Return the object of a class or annotation that JSON gave `plain` for; every value is checked against its type.
+
+    It takes what `dataclasses.asdict` and JSON make of a dataclass; lists become tuples where a tuple is declared.
+
+    Args:
+        kind: a dataclass, or any annotation, such as `tuple[str, ...] | None`.
+        plain: JSON values.
+        name: what the value is called in messages, where it is not a dataclass.
+
+    Raises:
+        ValueError: if a value is of another type than declared, missing or unknown, or the class refuses it; the
+            message names the field.
+    """
+    if is_dataclass(kind) and isinstance(plain, Mapping):
+        unknown = sorted(set(plain) - {field.name for field in fields(kind)})
+        if unknown:
+            raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}")
+    try:
+        return _adapter(kind).validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or name
+        told = f"{where!r}: {first['msg']}" if where else first["msg"]
+        raise ValueError(f"{told} (it is {str(first['input'])[:50]!r})") from error
+
+
+@lru_cache
+def _adapter(kind: type[Made]) -> TypeAdapter[Made]:
+    return TypeAdapter(kind)

@@ -6,14 +6,14 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 
 from hf_midrange import columns
-from hf_midrange.storage import vectors
-from hf_midrange.storage.vectors import finite_vectors
+from hf_midrange.io import blocks
+from hf_midrange.io.blocks import finite_vectors
 
 
 @pytest.fixture(autouse=True)
 def in_blocks(monkeypatch):
-    monkeypatch.setattr(vectors, "HELD", 0)
-    monkeypatch.setattr(vectors, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(blocks, "HELD", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
 
 
 def numbered(first, last):

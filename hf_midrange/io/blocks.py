@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,8 +13,12 @@ from datasets import Dataset
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.storage.memory import give_back
 
+
+WORKING_SET = "HF_MIDRANGE_WORKING_SET"
+"""Environment variable: megabytes of a data set's columns that a step holds at once; 400 where it is not set."""
+
+_DEFAULT_MEGABYTES = 400
 
 HELD = 64_000_000
 """Bytes up to which a column is simply read into memory."""
@@ -24,6 +30,22 @@ JUMPS = 256
 
 MOST_ROWS = 100_000
 """Rows that anything is fitted to at most, drawn at random from every class; all other rows are scored by that fit."""
+
+
+def working_set() -> int:
+    """Return how many bytes of a data set's columns a step may hold at once.
+
+    Raises:
+        ValueError: if the environment variable is not a positive number.
+    """
+    text = os.environ.get(WORKING_SET, str(_DEFAULT_MEGABYTES))
+    try:
+        megabytes = float(text)
+    except ValueError:
+        megabytes = 0.0
+    if not 1 <= megabytes < math.inf:
+        raise ValueError(f"{WORKING_SET} must be a number of megabytes, at least 1, but is {text!r}")
+    return int(megabytes * 1e6)
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,6 @@ class Vectors:
         """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
         if self.stored is None:
             return columns.matrix(self.ds.select(range(first, last)), self.column)
-        give_back()
         parts = [
             part.flatten().to_numpy(zero_copy_only=False) for part in self.stored.slice(first, last - first).chunks
         ]
@@ -193,3 +214,45 @@ def _sizes(counts: np.ndarray, shares: np.ndarray, most: int) -> np.ndarray:
             break
         sizes[open_] = np.minimum(counts[open_], sizes[open_] + left * shares[open_] / shares[open_].sum())
     return np.where((counts > 0) & (shares > 0), np.maximum(np.floor(sizes), 1), 0).astype(np.int64)
+
+
+class Entries:
+    """A vector column; `entries[:, unit]` is one unit's value in every row.
+
+    Units are read in blocks of half the working set, so walking through them in order reads the column a few times.
+    """
+
+    def __init__(self, ds: Dataset, column: str) -> None:
+        columns.require(ds, column)
+        first = columns.matrix(ds.select(range(1)), column)
+        self.ds, self.column = ds.select_columns([column]), column
+        self.shape = (len(ds), first.shape[1])
+        self.size = max(1, working_set() // 2 // (len(ds) * first.itemsize))
+        self.block, self.start = np.empty((0, 0), dtype=first.dtype), 0
+
+    def __getitem__(self, place: tuple[slice, int]) -> np.ndarray:
+        """Return one unit's values, of shape `(n,)`."""
+        _, unit = place
+        if not self.start <= unit < self.start + len(self.block):
+            self.start = unit // self.size * self.size
+            stop = min(self.start + self.size, self.shape[1])
+            self.block = np.empty((0, 0), dtype=self.block.dtype)  # the old block need not be held beside the new
+            self.block = columns.some_units(self.ds, self.column, range(self.start, stop)).T
+        return self.block[unit - self.start]
+
+    def highest(self) -> np.ndarray:
+        """Return each unit's largest value, of shape `(U,)`."""
+        rows = max(1, 16_000_000 // self.shape[1])
+        parts = (self.ds.select(range(a, min(a + rows, len(self.ds)))) for a in range(0, len(self.ds), rows))
+        return np.max([columns.matrix(part, self.column).max(axis=0) for part in parts], axis=0)
+
+
+def by_unit(ds: Dataset, column: str, units: np.ndarray, most: int = 64) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield some units of a column with their values over all rows, `(n,)`, holding at most `most` of them."""
+    width = 4 * max(len(ds), 1)
+    step = min(most, max(1, working_set() // 2 // width))
+    for start in range(0, len(units), step):
+        some = units[start : start + step].tolist()
+        table = columns.some_units(ds, column, some)
+        yield from ((unit, table[:, j]) for j, unit in enumerate(some))
+        del table

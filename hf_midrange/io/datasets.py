@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_d
 from datasets.exceptions import DatasetGenerationError
 
 from hf_midrange import columns
-from hf_midrange.storage.files import (
+from hf_midrange.io.files import (
     DamagedFileError,
     explained,
     intact,
@@ -20,7 +20,6 @@ from hf_midrange.storage.files import (
     sha256_of,
     write_atomically,
 )
-from hf_midrange.storage.memory import returns_pages
 
 
 READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -74,16 +73,6 @@ def one_split(ds: Dataset | DatasetDict, path: str) -> Dataset:
     raise ValueError(f"{path} has the splits {', '.join(ds)}; choose one with --split")
 
 
-def read_findings(folder: Path) -> Dataset:
-    """Return the findings in a folder, as `associate` on the command line or `save_findings` wrote them."""
-    from hf_midrange.association import load_findings
-
-    if (folder / "findings.parquet").is_file():
-        return load_findings(folder)
-    return one_split(read_dataset(str(folder)), str(folder))
-
-
-@returns_pages
 def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
     """Save `ds` in the folder `output`, so that `read_dataset` gives it back; nothing else there is deleted."""
     for marker in (*DATASET_MARKERS, CHECKSUMS):  # of an earlier dataset: both at once could not be told apart

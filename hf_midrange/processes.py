@@ -1,18 +1,24 @@
-"""Which process this is among those that a launcher started."""
+"""Which process this is among those that a launcher started, and how work is divided among them."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+import numpy as np
 
-from hf_midrange.storage.locking import only_writer
+from hf_midrange.io.folders import only_writer
+
+
+if TYPE_CHECKING:  # accelerate imports torch, which the steps after extraction do without
+    import torch
+    from accelerate import PartialState
+
+T = TypeVar("T")
 
 
 def device() -> torch.device:
@@ -21,6 +27,9 @@ def device() -> torch.device:
     The CPU too where `ACCELERATE_USE_CPU` asks for it. Of several accelerators it is the one that torch has as its
     current one, which is that of the process once `join_processes` was called.
     """
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
     found = torch.accelerator.current_accelerator(check_available=True)
     return torch.device("cpu") if found is None or parse_flag_from_env("ACCELERATE_USE_CPU") else found
 
@@ -34,6 +43,8 @@ def join_processes() -> PartialState:
         RuntimeError: if the state was set up before and does not know of the other processes: each would do all the
             work, in the same folder.
     """
+    from accelerate import PartialState
+
     state = PartialState(cpu=device().type == "cpu")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != launched:
@@ -44,8 +55,17 @@ def join_processes() -> PartialState:
     return state
 
 
+def gathered(values: list[T]) -> list[T]:
+    """Return the values of all processes in their order. All must call this, or none returns."""
+    from accelerate.utils import gather_object
+
+    return gather_object(values)
+
+
 def is_mine(number: int) -> bool:
     """Whether this process is to compute the shard of that number."""
+    from accelerate import PartialState
+
     state = PartialState()
     return number % state.num_processes == state.process_index
 
@@ -78,7 +98,7 @@ def on_leaders(action: Callable[[], object], leads: bool | None = None) -> None:
         except (OSError, ValueError) as error:
             failed = [error]
     if state.num_processes > 1:
-        failed = gather_object(failed)
+        failed = gathered(failed)
     first = next((error for error in failed if error is not None), None)
     if first is not None:
         raise first
@@ -98,10 +118,53 @@ def leads_folder(folder: Path, alone: bool) -> bool:
     if state.num_processes == 1:
         return True
     mine = (socket.gethostname(), str(folder.resolve()))
-    places = gather_object([mine])
+    places = gathered([mine])
     if alone and len(set(places)) < len(places):
         raise ValueError(
             f"each process reads a part of the stream of its own and needs an `output_dir` of its own, but several "
             f"are given {folder}; put the rank into its name"
         )
     return places.index(mine) == state.process_index
+
+
+class Share(NamedTuple):
+    """Which part of some work is this process's."""
+
+    number: int = 0
+    processes: int = 1
+
+    def part(self, items: Sequence[T] | np.ndarray) -> list[T]:
+        """Return this process's items: consecutive ones, as many as any other process has, or one more."""
+        first, stop = (len(items) * k // self.processes for k in (self.number, self.number + 1))
+        return list(items[first:stop])
+
+    def gathered(self, value: T) -> list[T]:
+        """Return what every process found, in their order. All must call this, or none returns."""
+        if self.processes == 1:
+            return [value]
+        return gathered([value])
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of what every process has, of the same shape in all. All must call this, or none returns."""
+        if self.processes == 1:
+            return values
+        import torch
+        from accelerate import PartialState
+        from accelerate.utils import reduce
+
+        return reduce(torch.as_tensor(values, device=PartialState().device), reduction="sum").cpu().numpy()
+
+
+ALONE = Share()
+
+
+def share(distributed: bool) -> Share:
+    """Return this process's share of work that all launched processes do together, or else all of it.
+
+    Raises:
+        RuntimeError: if accelerate's state does not know of the other processes; see `join_processes`.
+    """
+    if not distributed:
+        return ALONE
+    state = join_processes()
+    return Share(state.process_index, state.num_processes)

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
-from hf_midrange.storage.files import DamagedFileError, intact, read_sealed, sha256_of
+from hf_midrange.io.files import DamagedFileError, intact, read_sealed, sha256_of
 
 
 AGAIN = "run the extraction again with the same arguments: it computes what is missing and nothing else"
