@@ -21,6 +21,7 @@ from hf_midrange.concepts.source import Measure, Read, Source, refuse_nulls, ref
 from hf_midrange.io.blocks import MOST_ROWS, some_rows
 from hf_midrange.io.files import write_atomically
 from hf_midrange.io.folders import only_writer
+from hf_midrange.processes import writing_together
 
 
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
@@ -122,8 +123,6 @@ def _writing(folder: Path | None, sources: Sequence[Source]) -> AbstractContextM
     if folder is None:
         return nullcontext()
     if any(source.costly for source in sources):
-        from hf_midrange.processes import writing_together
-
         return writing_together(folder)
     return only_writer(folder) if _is_first() else nullcontext()
 

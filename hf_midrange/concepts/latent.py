@@ -191,7 +191,7 @@ def in_the_middle(ds: Dataset) -> np.ndarray:
 
 
 def _band_names(features: Features) -> Sequence[str] | None:
-    return None
+    return columns.facts(features, columns.BAND).get("bands")
 
 
 def fitted_centres(points: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -252,7 +252,7 @@ def over_represented(
         alpha: false discovery rate.
     """
     features = ds.features
-    found = [name for name in columns.concept_columns(features) if name != f"{columns.CONCEPTS_PREFIX}latent"]
+    found = [name for name in columns.concept_columns(features) if not columns.facts(features, name).get("derived")]
     if not found:
         return [[] for _ in range(k)]
     names = [word for name in found for word in columns.vocabulary(features, name)]

@@ -16,6 +16,7 @@ from datasets.fingerprint import Hasher
 from hf_midrange import columns
 from hf_midrange.extraction.images import UNREADABLE, decode, fault, rgb
 from hf_midrange.io.files import sha256_of, write_atomically
+from hf_midrange.processes import is_mine, join_processes
 
 
 Batch = Mapping[str, Sequence[Any]]
@@ -76,8 +77,6 @@ def resumed(ds: Dataset, step: Step, batch_size: int, folder: Path, name: str) -
     rows from 2048 on is the one file `rows-000002048-<checksum>.arrow`, written whole or not at all; where its content
     has another checksum, it is computed again.
     """
-    from hf_midrange.processes import is_mine, join_processes
-
     state = join_processes()
     shards = folder / f"{name}-{Hasher.hash((ds._fingerprint, step))}"
     firsts = range(0, len(ds), SHARD_ROWS)

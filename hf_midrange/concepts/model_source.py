@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from datasets.fingerprint import Hasher
 
 from hf_midrange.concepts.source import Source
+from hf_midrange.processes import join_processes
 
 
 if TYPE_CHECKING:
@@ -106,8 +107,6 @@ def _classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401
 
 def accelerator() -> Any:  # noqa: ANN401 - a torch.device
     """Return the device of this process, which may be one of several that a launcher started."""
-    from hf_midrange.processes import join_processes
-
     return join_processes().device
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,10 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch, is_text, mapped
 from hf_midrange.io.files import from_json, intact, read_sealed, sealed, write_atomically
+from hf_midrange.io.hub import HubSaved
 
+
+Made = TypeVar("Made", bound="Source")
 
 IMAGE, TEXT = "Image()", 'Value("string")'
 """The two features that sources read, as a user would write them."""
@@ -30,7 +33,7 @@ FILE, REFIT = "file of a fitted source", "fit the source again and save it"
 _PLAIN_NAME = re.compile(r"\w[\w .+-]{0,79}")
 
 
-class Source(ABC):
+class Source(HubSaved, ABC):
     """A place that names of concepts come from: a frozen dataclass of settings and, once fitted, of what it learnt.
 
     Work is done in three stages, so that images are decoded and models run once per row:
@@ -44,6 +47,9 @@ class Source(ABC):
     `measure`; what it learnt it keeps in a field `words`, or it writes `fitted` and `vocabulary` too. Every stage
     treats rows one by one, so that their order and the batch size do not matter.
     """
+
+    FILES: ClassVar[tuple[str, ...]] = ("source.json",)
+    REPO_TYPES: ClassVar[tuple[str, ...]] = ("dataset", "model")
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -160,7 +166,7 @@ class Source(ABC):
 
     def outputs(self) -> dict[str, Any]:
         """Return the features of the columns that `transform` adds."""
-        return {**self.kept(), self.concept_column: columns.concept_list(self.vocabulary)}
+        return {**self.kept(), self.concept_column: concept_feature(self)}
 
     def save(self, path: str | Path) -> None:
         """Write settings and what was learnt to a JSON file; floats come back bit for bit."""
@@ -183,18 +189,18 @@ class Source(ABC):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Return the source that `save` wrote to `path`.
+        """Return the source that `save` wrote to `path`; `Source.load` loads any kind.
 
         Raises:
             ValueError: if the file holds another kind of source or one fitted by another version of its arithmetic.
         """
         values = read_sealed(Path(path), FILE, REFIT)
-        kind = values.pop("kind", None)
-        if kind != cls.__name__:
+        kind, kinds = values.pop("kind", None), _kinds(cls)
+        if not isinstance(kind, str) or kind not in kinds:
             raise ValueError(
-                f"{path} holds a source of kind {kind!r}, not {cls.__name__!r}; `load_source` loads any kind"
+                f"{path} holds a source of kind {kind!r}, not one of {sorted(kinds)}; `load_source` loads any kind"
             )
-        names = {field.name: field.default for field in dataclasses.fields(cls)}
+        names = {field.name: field.default for field in dataclasses.fields(kinds[kind])}
         unknown = sorted(set(values) - set(names))
         if unknown or values.get("version") != names["version"]:
             raise ValueError(
@@ -202,7 +208,24 @@ class Source(ABC):
                 f"{names['version']}; unknown fields {unknown}); fit the source again"
             )
         with intact(path, FILE, REFIT):
-            return from_json(cls, values)
+            made = from_json(kinds[kind], values)
+        lists = {name: tuple(value) for name, value in vars(made).items() if isinstance(value, list)}
+        return dataclasses.replace(made, **lists)  # JSON knows no tuples
+
+    def _write(self, folder: Path) -> None:
+        self.save(folder / self.FILES[0])
+
+    @classmethod
+    def _read(cls, *files: Path) -> Self:
+        return cls.load(files[0])
+
+
+def _kinds(cls: type[Made]) -> dict[str, type[Made]]:
+    """Return the classes that can be loaded as a `cls`, by name: itself, and what inherits from it."""
+    found = {cls.__name__: cls} if dataclasses.is_dataclass(cls) else {}
+    for kind in cls.__subclasses__():
+        found |= _kinds(kind)
+    return found
 
 
 @dataclass(frozen=True)
@@ -265,7 +288,7 @@ class Read:
     @property
     def added(self) -> dict[str, Any]:
         """Return the feature of the concept column."""
-        return {self.source.concept_column: columns.concept_list(self.source.vocabulary)}
+        return {self.source.concept_column: concept_feature(self.source)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what the cache of `Dataset.map` tells results apart by."""
@@ -275,6 +298,12 @@ class Read:
         """Return the concept column of some rows, as an arrow list."""
         table = self.source.present(batch)
         return pa.table({self.source.concept_column: columns.concept_arrow(table, self.source.vocabulary)})
+
+
+def concept_feature(source: Source) -> Any:  # noqa: ANN401 - a datasets feature
+    """Return the feature of a fitted source's concept column, which says whether its concepts are derived."""
+    feature = columns.concept_list(source.vocabulary)
+    return columns.with_facts(feature, derived=True) if source.derived else feature
 
 
 def name_table(rows: Iterable[Sequence[str]], names: Sequence[str]) -> sparse.csr_matrix:

@@ -17,20 +17,11 @@ from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.model_source import ModelLike
 from hf_midrange.concepts.ngrams import NGrams
 from hf_midrange.concepts.predictions import Predictions
-from hf_midrange.concepts.source import FILE, REFIT, Source
+from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.zero_shot import ZeroShot
-from hf_midrange.io.files import read_json
 
-
-KINDS: dict[str, type[Source]] = {
-    kind.__name__: kind
-    for kind in (
-        Annotations, Captions, EarlyFeatures, ImageProperties, LatentConcepts, NGrams, Predictions, TextStyle,
-        Thumbnail, ZeroShot,
-    )
-}  # fmt: skip
 
 OF_COLUMNS = {"annotations": Annotations, "ngrams": NGrams, "text-style": TextStyle}
 OF_IMAGES = {"image-properties": ImageProperties, "thumbnail": Thumbnail}
@@ -53,10 +44,7 @@ def load_source(path: str | Path) -> Source:
     Raises:
         ValueError: if the file holds no source of this package, one of another version, or not what was written.
     """
-    kind = read_json(Path(path), FILE, REFIT).get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"{path} holds a source of kind {kind!r}, which is none of {sorted(KINDS)}")
-    return KINDS[kind].load(path)
+    return Source.load(path)
 
 
 def source_named(text: str) -> Source:

@@ -42,8 +42,9 @@ class ViewSource(Source):
         return bool(self.thresholds)
 
     def measured(self) -> dict[str, Any]:
-        """Return the feature of the view, which is kept."""
-        return {self.view_column: columns.vector(len(self.vocabulary))}
+        """Return the feature of the view, which is kept and says whether a network made it."""
+        feature = columns.vector(len(self.vocabulary))
+        return {self.view_column: columns.with_facts(feature, of_network=self.of_network)}
 
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the view."""

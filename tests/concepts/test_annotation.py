@@ -22,11 +22,10 @@ from PIL import Image as pillow
 from typer.testing import CliRunner
 
 import hf_midrange as hm
-from hf_midrange import columns
+from hf_midrange import columns, concepts
 from hf_midrange.cli import app
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
 from hf_midrange.concepts.functions import Names
-from hf_midrange.concepts.usual import KINDS
 
 
 WORDS = "the a good bad film not never cat dog ! ? 7 WOW isn't".split()
@@ -63,6 +62,8 @@ def ds():
 def long_rows(batch):
     return [["long"] if len(text) > 25 else [] for text in batch["text"]]
 
+
+PUBLIC = [kind for kind in vars(concepts).values() if isinstance(kind, type) and kind is not concepts.Source]
 
 SOURCES = [
     Annotations(["night", "place", "age"]),
@@ -254,7 +255,7 @@ def test_the_command_line_keeps_the_fitted_sources(ds, tmp_path):
         same(annotate(splits["test"], [fitted])[column], out["test"][column])
 
 
-@pytest.mark.parametrize("kind", [*KINDS.values(), Names], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*PUBLIC, Names], ids=lambda kind: kind.__name__)
 def test_every_source_says_where_it_fails(kind):
     assert "\n    Fails " in kind.__doc__
 

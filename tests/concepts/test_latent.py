@@ -7,7 +7,7 @@ from scipy import stats
 
 from hf_midrange import columns
 from hf_midrange.concepts import Annotations, LatentConcepts, annotate
-from hf_midrange.concepts.latent import _z, stable_number
+from hf_midrange.concepts.latent import _z, in_the_middle, stable_number
 from hf_midrange.split_halves import discovery_half
 
 
@@ -133,3 +133,31 @@ def test_what_is_missing_is_named(planted):
         LatentConcepts(k=1)
     with pytest.raises(ValueError, match="must be called 'latent'"):
         LatentConcepts(name="clusters")
+
+
+def in_bands(ds, count):
+    """Return the rows with bands 0 to `count - 1` at random, as `LogitBands` writes them."""
+    band = np.random.default_rng(0).integers(0, count, (len(ds), 2)).astype(np.int8)
+    feature = columns.with_facts(columns.vector(2, "int8"), bands=[f"band {k}" for k in range(count)])
+    return columns.with_columns(ds, {"band": (band, feature)})
+
+
+def test_the_middle_is_every_band_but_the_lowest_and_the_highest(planted):
+    ds = in_bands(planted, 10)
+    band = columns.matrix(ds, "band")
+    np.testing.assert_array_equal(in_the_middle(ds), ((band > 0) & (band < 9)).any(axis=1))
+    few = ds.select(np.flatnonzero(np.isin(band, (0, 8, 9)).all(axis=1)))  # none of them is in band 1
+    assert len(LatentConcepts(k=2).fit(few).centres) == 2
+
+
+def test_two_bands_have_no_middle(planted):
+    with pytest.raises(ValueError, match=r"only the bands \['band 0', 'band 1'\]; fit LogitBands with 3 bands"):
+        annotate(in_bands(planted, 2), [LatentConcepts(k=2)])
+
+
+def test_clusters_are_marked_as_derived(planted, tmp_path):
+    out = annotate(planted, [LatentConcepts(k=4), Annotations(["night"])])
+    out.save_to_disk(tmp_path)
+    kept = Dataset.load_from_disk(tmp_path)
+    assert columns.facts(kept.features, "concepts_latent") == {"derived": True}
+    assert columns.facts(kept.features, "concepts_annotations") == {}

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from hf_midrange import columns
-from hf_midrange.concepts import EarlyFeatures, Predictions, annotate, load_source
+from hf_midrange.concepts import EarlyFeatures, Predictions, Thumbnail, annotate, load_source
 from hf_midrange.concepts.early_features import first_block
 from hf_midrange.concepts.vocabularies import imagenet_lemmas
 
@@ -194,3 +194,12 @@ def test_the_weights_are_hashed_once_for_all_splits(ds, monkeypatch):
     monkeypatch.setattr(classifier, "fingerprint", lambda held: calls.append(held) or real(held))
     EarlyFeatures(model).fit(ds)
     assert len(calls) == 1
+
+
+def test_a_view_says_whether_a_network_made_it_whatever_it_is_called(ds, folder, tmp_path):
+    out = annotate(ds, [EarlyFeatures(folder, name="block1"), Thumbnail(name="early_features")])
+    out.save_to_disk(tmp_path / "disk")
+    out.to_parquet(tmp_path / "rows.parquet")
+    for kept in (out, Dataset.load_from_disk(tmp_path / "disk"), Dataset.from_parquet(str(tmp_path / "rows.parquet"))):
+        assert columns.facts(kept.features, "view_block1")["of_network"] is True
+        assert columns.facts(kept.features, "view_early_features")["of_network"] is False

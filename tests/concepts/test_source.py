@@ -8,7 +8,16 @@ from datasets import Dataset, Features, List, Value
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts import Annotations, EarlyFeatures, LatentConcepts, NGrams, Source, Thumbnail, annotate
+from hf_midrange.concepts import (
+    Annotations,
+    EarlyFeatures,
+    LatentConcepts,
+    NGrams,
+    Source,
+    Thumbnail,
+    annotate,
+    load_source,
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +142,16 @@ def test_sizes_without_bound_are_refused():
 def test_measured_columns_keep_their_features_where_there_are_no_rows(ds):
     out = annotate(ds.select([]), [Duck(cut=3)])
     assert out.features == Features({**ds.features, "concepts_duck": List(columns.concept_list(["short"]).feature)})
+
+
+def test_a_source_goes_to_a_folder_and_comes_back_by_any_of_its_names(ds, tmp_path):
+    fitted = NGrams(min_rows=1, exclude=("a",)).fit(ds)
+    fitted.save_pretrained(tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["source.json"]
+    assert NGrams.from_pretrained(tmp_path / "kept") == fitted
+    assert Source.from_pretrained(tmp_path / "kept") == fitted
+    assert load_source(tmp_path / "kept" / "source.json") == fitted
+    with pytest.raises(ValueError, match="kind 'NGrams', not one of .'Thumbnail'"):
+        Thumbnail.from_pretrained(tmp_path / "kept")
+    with pytest.raises(FileNotFoundError, match=r"no source\.json"):
+        NGrams.from_pretrained(tmp_path)
