@@ -90,10 +90,9 @@ def step_publish(folder: Path):
     """Write all files of a publication; the upload is the Hub's business."""
     from hf_midrange.publishing.dataset import Content, write_files
 
-    curated = load(folder / "curated")
-    content = Content({"train": curated}, load(folder / "findings"))
+    content = Content.of(load(folder / "curated"), findings=load(folder / "findings"))
     (folder / "published").mkdir()
-    write_files(content, curated.features, "me/rows", folder / "published")
+    write_files(content, "me/rows", folder / "published")
 
 
 def step_logits(folder: Path):

@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from hf_midrange.io.files import from_json
 from hf_midrange.publishing import DatasetFacts, ModelFacts, Score, dataset_card, model_card
-from hf_midrange.publishing.facts import from_plain
 
 
 HERE = Path(__file__).parent
@@ -26,8 +26,8 @@ def rendered(folder: Path = HERE) -> dict[str, str]:
     data = json.loads((folder / "dataset_card.json").read_text(encoding="utf-8"))
     model = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
     return {
-        "dataset_card.md": dataset_card(from_plain(DatasetFacts, data)),
-        "model_card.md": model_card(from_plain(ModelFacts, model)),
+        "dataset_card.md": dataset_card(from_json(DatasetFacts, data)),
+        "model_card.md": model_card(from_json(ModelFacts, model)),
     }
 
 
@@ -38,17 +38,16 @@ def renew_facts(demo: Path) -> None:
 
     import hf_midrange as hm
     from hf_midrange.association import load_findings
-    from hf_midrange.publishing.dataset import Content, common_features, write_files
-    from hf_midrange.publishing.model import model_facts
+    from hf_midrange.publishing.dataset import Content, write_files
+    from hf_midrange.publishing.model import Background, model_facts
 
     curated, findings = load_from_disk(demo / "curated"), load_findings(demo / "findings")
-    splits = {"train": curated}
     with tempfile.TemporaryDirectory() as folder:
-        content = Content(splits, findings, hm.LogitBands().fit(curated))
-        of_data = write_files(content, common_features(splits), DATASET, Path(folder))
+        content = Content.of(curated, findings=findings, bands=hm.LogitBands().fit(curated))
+        of_data = write_files(content, DATASET, Path(folder))
     model = AutoModelForImageClassification.from_pretrained(demo / "model")
     head = hm.LinearHead.from_pretrained(demo / "head")
-    of_model = model_facts(model, MODEL, head=head, curated=curated, findings=findings, curated_id=DATASET)
+    of_model = model_facts(model, MODEL, Background(head, curated, findings, curated_id=DATASET))
     measured = json.loads((demo / "facts.json").read_text(encoding="utf-8"))
     scores = {name: Score.of(name, metrics) for name, metrics in measured["methods"].items()}
     of_model = replace(

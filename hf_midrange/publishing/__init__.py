@@ -2,13 +2,14 @@
 
 from hf_midrange.publishing.cards import dataset_card, model_card
 from hf_midrange.publishing.dataset import publish_dataset
-from hf_midrange.publishing.delta import apply_head, publish_head
 from hf_midrange.publishing.facts import DatasetFacts, ModelFacts, Score
-from hf_midrange.publishing.model import model_facts, publish_model
-from hf_midrange.publishing.patience import PublishError
+from hf_midrange.publishing.head_repository import apply_head, publish_head
+from hf_midrange.publishing.model import Background, model_facts, publish_model
+from hf_midrange.publishing.retry import PublishError
 
 
 __all__ = [
+    "Background",
     "DatasetFacts",
     "ModelFacts",
     "PublishError",

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import yaml
-from datasets import Dataset, DatasetDict, Features
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets.features.features import require_storage_embed
+from datasets.table import InMemoryTable, embed_table_storage
 from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
 from hf_midrange.association.findings import provenance
+from hf_midrange.curation.report import curation_report
 from hf_midrange.io.folders import scratch_folder
-from hf_midrange.publishing import gather
+from hf_midrange.publishing import card_facts
 from hf_midrange.publishing.cards import dataset_card
-from hf_midrange.publishing.commit import commit, files_in
 from hf_midrange.publishing.facts import ConfigFacts, DatasetFacts, SplitFacts
-from hf_midrange.publishing.long_form import BANDS, long_features, long_tables, units_that_matter
+from hf_midrange.publishing.long_form import BANDS, LongForm
 from hf_midrange.publishing.metadata import LIBRARY_TAG
-from hf_midrange.publishing.parquet import batches, write_shards
-from hf_midrange.publishing.patience import PublishError
-from hf_midrange.publishing.splits import common_features, recoded
-from hf_midrange.publishing.target import State, Target, open_target
+from hf_midrange.publishing.repository import Repository, State, open_repository, refuse_non_id
+from hf_midrange.publishing.retry import PublishError
 
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ PROVENANCE = "findings.json"
 MAX_SHARD_BYTES = 500_000_000
 _BY_CURATE = (columns.PSEUDO_GROUP, columns.KEEP, columns.WEIGHT, columns.CONFOUNDERS, columns.REASON)
 _NEEDED = (columns.LABEL, columns.LOGITS, *_BY_CURATE)
+_OF_THEIR_SPLIT = (columns.PSEUDO_GROUP, columns.CONFOUNDERS, columns.REASON)
+"""Columns of `curate` whose features depend on the rows, so that splits differ in them."""
+_FILES_AT_ONCE = 100
+"""Rows whose image files are read into memory together."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,26 @@ class Content:
     source: str | None = None
     license: str | None = None
     max_shard_bytes: int = MAX_SHARD_BYTES
+    same: Mapping[str, Dataset] = field(default_factory=dict)
+    """The splits with one set of features, which name no local folder."""
+
+    @classmethod
+    def of(cls, curated: Dataset | DatasetDict, **facts: Any) -> Content:  # noqa: ANN401 - the other fields
+        """Return the content of a publication, all splits with the same features.
+
+        Raises:
+            TypeError: if `curated` is neither a Dataset nor a DatasetDict.
+            PublishError: if it cannot be published.
+        """
+        content = cls(_named(curated), **facts)
+        _refuse_unfit(content)
+        same = {name: _without_folders(split) for name, split in with_common_features(content.splits).items()}
+        return replace(content, same=same)
+
+    @property
+    def features(self) -> Features:
+        """Of all splits, as they are published."""
+        return next(iter(self.same.values())).features
 
 
 def publish_dataset(
@@ -80,69 +104,114 @@ def publish_dataset(
         private: whether a new repository is private. An existing public one is then refused.
         token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
         revision: branch to publish to, made if need be.
-        max_shard_bytes: a parquet file is closed once it is this large.
+        max_shard_bytes: of the rows in one parquet file, before they are compressed.
 
     Raises:
-        PublishError: bad input, found before anything is uploaded: columns missing, an invalid id, no token or one
-            that may not write, an existing public repository, another data set there. Also when the Hub stays
+        PublishError: bad input, found before anything is uploaded: columns missing, an invalid id, no token, an
+            existing public repository, another data set there. Also when the Hub refuses the token, or stays
             unreachable.
     """
-    content = Content(_named(curated), findings, bands, source, license, max_shard_bytes)
-    features = _checked(content)
-    target = open_target(repo_id, "dataset", private=private, token=token, revision=revision)
-    state = target.ask("look at", target.state)
-    if state is not None:
-        target.ask("read", lambda: _refuse_other(target, state, features))
+    content = Content.of(
+        curated, findings=findings, bands=bands, source=source, license=license, max_shard_bytes=max_shard_bytes
+    )
+    repository = open_repository(repo_id, "dataset", private=private, token=token, revision=revision)
+
+    def refuse_other(state: State) -> None:
+        _refuse_other(repository, state, content.features)
+
+    repository.refuse(refuse_other)
     with scratch_folder() as folder:
-        write_files(content, features, target.repo_id, folder)
-        return commit(
-            target,
-            files_in(folder),
-            message="Publish curated data set",
-            stale=_is_ours,
-            refuse_other=lambda state: _refuse_other(target, state, features),
+        write_files(content, repository.repo_id, folder)
+        return repository.commit(
+            folder, message="Publish curated data set", is_stale=_is_ours, refuse_other=refuse_other
         )
 
 
-def write_files(content: Content, features: Features, repo_id: str, folder: Path) -> DatasetFacts:
+def write_files(content: Content, repo_id: str, folder: Path) -> DatasetFacts:
     """Write everything that a data set's repository holds into `folder`; return the facts of its card."""
-    configs = [
-        _write_config("default", _default_tables(content, features), features, content, folder),
-        _write_config("long", _long_tables(content, features), long_features(features), content, folder),
-    ]
+    configs = [_write_config("default", content.same, content, folder), _write_long_form(content, folder)]
     if content.findings is not None and len(content.findings):  # `load_dataset` refuses a split without rows
-        found = {"train": batches(content.findings)}
-        configs.append(_write_config("findings", found, content.findings.features, content, folder))
-        text = json.dumps(gather.shareable(provenance(content.findings)), indent=2) + "\n"
+        configs.append(_write_config("findings", {"train": content.findings}, content, folder))
+        text = json.dumps(card_facts.shareable(provenance(content.findings)), indent=2) + "\n"
         (folder / PROVENANCE).write_text(text, encoding="utf-8")
     if content.bands is not None:
         content.bands.save_pretrained(folder)
-    facts = dataset_facts(content, features, repo_id, tuple(configs))
+    facts = _dataset_facts(content, repo_id, tuple(configs))
     (folder / "README.md").write_text(dataset_card(facts), encoding="utf-8")
     return facts
 
 
-def dataset_facts(
-    content: Content, features: Features, repo_id: str, configs: tuple[ConfigFacts, ...] = ()
-) -> DatasetFacts:
+def write_split(ds: Dataset, folder: Path, split: str, max_bytes: int) -> SplitFacts:
+    """Write `folder`/`split`-00000-of-0000N.parquet, with the files that rows name, such as images, inside.
+
+    Args:
+        ds: the rows; a split without rows still gets one file, so that its features are kept.
+        folder: made if it is missing.
+        split: its name.
+        max_bytes: of the rows in one file, before they are compressed; a file has at least one row.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = max(1, min(len(ds), -(-ds._estimate_nbytes() // max_bytes)))
+    files = [folder / f"{split}-{k:05d}-of-{count:05d}.parquet" for k in range(count)]
+    for k, file in enumerate(files):
+        _with_files(ds.shard(count, k, contiguous=True) if count > 1 else ds).to_parquet(file)
+    return SplitFacts(split, len(ds), sum(file.stat().st_size for file in files))
+
+
+def with_common_features(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Return the splits with one set of features: names of pseudo-groups joined, and every split's report kept.
+
+    A configuration on the Hub has a single set of features.
+
+    Raises:
+        PublishError: if the splits have different columns, or a column has different features.
+    """
+    if len(splits) == 1:
+        return dict(splits)
+    _refuse_different(splits)
+    groups = _joined(columns.class_label(split.features, columns.PSEUDO_GROUP).names for split in splits.values())
+    confounders = _joined(columns.vocabulary(split.features, columns.CONFOUNDERS) for split in splits.values())
+    reports = {name: curation_report(split) for name, split in splits.items()}
+    reason = Value("string", id=json.dumps({"splits": reports}, separators=(",", ":")))
+    made = {}
+    for name, split in splits.items():
+        old = columns.class_label(split.features, columns.PSEUDO_GROUP).names
+        ids = np.array([groups.index(group) for group in old])[columns.labels(split, columns.PSEUDO_GROUP)]
+        has = columns.presence(split, columns.CONFOUNDERS).toarray()
+        places = [confounders.index(word) for word in columns.vocabulary(split.features, columns.CONFOUNDERS)]
+        table = np.zeros((len(split), len(confounders)), dtype=bool)
+        table[:, places] = has
+        recoded = columns.with_columns(
+            split,
+            {
+                columns.PSEUDO_GROUP: (ids, ClassLabel(names=groups)),
+                columns.CONFOUNDERS: (columns.concept_arrow(table, confounders), columns.concept_list(confounders)),
+                columns.REASON: (split[columns.REASON][:], reason),
+            },
+        )
+        made[name] = recoded.select_columns(list(next(iter(splits.values())).features))
+    return made
+
+
+def _dataset_facts(content: Content, repo_id: str, configs: tuple[ConfigFacts, ...]) -> DatasetFacts:
     """Return everything that the card of a data set says."""
-    info = next(iter(content.splits.values())).info
+    first, features = next(iter(content.splits.values())), content.features
     return DatasetFacts(
         repo_id=repo_id,
         task="image-classification" if columns.IMAGE in features else "text-classification",
         configs=configs,
-        columns=gather.column_facts(features),
-        curation=tuple(gather.curation_facts(split, name) for name, split in content.splits.items()),
-        versions=gather.versions(),
-        groups=tuple(group for name, split in content.splits.items() for group in gather.group_facts(split, name)),
-        **gather.finding_facts(content.findings),
-        bands=gather.band_facts(content.bands),
+        columns=card_facts.column_facts(features),
+        curation=tuple(card_facts.curation_facts(split, name) for name, split in content.splits.items()),
+        versions=card_facts.versions(),
+        groups=tuple(fact for name, split in content.splits.items() for fact in card_facts.group_facts(split, name)),
+        **card_facts.finding_facts(content.findings),
+        bands=card_facts.band_facts(content.bands),
         sources=(content.source,) if content.source else (),
-        source_note=gather.note_in(info.description or ""),
-        classifier=gather.classifier_in(info.description or ""),
-        homepage=info.homepage or None,
-        citation=info.citation or None,
-        licence=content.license or info.license or None,
+        source_note=card_facts.note_in(first.info.description),
+        classifier=card_facts.classifier_of(first),
+        homepage=first.info.homepage or None,
+        citation=first.info.citation or None,
+        licence=content.license or first.info.license or None,
         classes=tuple(columns.class_label(features).names),
     )
 
@@ -157,10 +226,10 @@ def _named(curated: Dataset | DatasetDict) -> dict[str, Dataset]:
     raise TypeError(f"publish_dataset takes a Dataset or DatasetDict that `curate` returned, not {kind}")
 
 
-def _checked(content: Content) -> Features:
-    """Return the features of all splits, after refusing what cannot be published."""
+def _refuse_unfit(content: Content) -> None:
+    """Refuse what cannot be published, apart from splits that differ."""
     if not content.splits:
-        raise PublishError("there is no split to publish; `curate(ds)` gives what is wanted")
+        raise PublishError("there is no split to publish; `curate(ds)` makes one")
     for name, split in content.splits.items():
         missing = [column for column in _NEEDED if column not in split.column_names]
         if missing:
@@ -171,50 +240,72 @@ def _checked(content: Content) -> Features:
         if not len(split):
             raise PublishError(f"split {name!r} has no rows; leave it out")
         columns.labels(split)
-        gather.curation_facts(split, name)
+        curation_report(split)
     if content.bands is not None and not content.bands.fitted:
         raise PublishError("these bands are not fitted; `bands = bands.fit(held_out_split)` fits them")
     if content.max_shard_bytes < 1:
         raise PublishError(f"`max_shard_bytes` must be positive, but is {content.max_shard_bytes}")
-    _refuse_reserved(content)
-    return common_features(content.splits)
-
-
-def _refuse_reserved(content: Content) -> None:
     if content.findings is not None and "unit_name" not in content.findings.column_names:
         raise PublishError(
             f"`findings` must be what `associate` returned, but has the columns {content.findings.column_names}"
         )
-    if content.source is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", content.source):
-        raise PublishError(
-            f"`source` must be the Hub id of a data set, such as 'me/waterbirds', but is {content.source!r}"
-        )
+    refuse_non_id("source", content.source)
 
 
-def _default_tables(content: Content, features: Features) -> dict[str, Iterator[pa.Table]]:
-    return {name: _recoded(split, features) for name, split in content.splits.items()}
+def _refuse_different(splits: Mapping[str, Dataset]) -> None:
+    """Refuse splits that differ in more than what `curate` names by their rows."""
+    (first_name, first), *others = splits.items()
+    for name, split in others:
+        if set(split.column_names) != set(first.column_names):
+            odd = sorted(set(split.column_names) ^ set(first.column_names))
+            raise PublishError(f"splits {first_name!r} and {name!r} differ in the columns {odd}; give both the same")
+        for column, feature in split.features.items():
+            if column not in _OF_THEIR_SPLIT and feature != first.features[column]:
+                raise PublishError(
+                    f"column {column!r} is {first.features[column]} in split {first_name!r} but {feature} in "
+                    f"{name!r}; `ds.cast_column` makes them one"
+                )
 
 
-def _long_tables(content: Content, features: Features) -> dict[str, Iterator[pa.Table]]:
+def _without_folders(split: Dataset) -> Dataset:
+    """Return a split whose columns say which model made them, but not in which folder it lay."""
+    features = Features(split.features)
+    for name in features:
+        said = {} if name == columns.REASON else columns.facts(features, name)
+        features[name] = columns.with_facts(features[name], **card_facts.shareable(said)) if said else features[name]
+    info = split.info.copy()
+    info.features = features
+    return Dataset(split.data, info=info, split=split.split, indices_table=split._indices)
+
+
+def _joined(names: Iterable[Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(name for some in names for name in some))
+
+
+def _write_long_form(content: Content, folder: Path) -> ConfigFacts:
+    """Write the long form of every split, one arrow file after the other in between."""
     names = content.bands.names if content.bands is not None else BANDS
-    units = units_that_matter(next(iter(content.splits.values())), content.findings)
-    return {
-        name: long_tables(_recoded(split, features), features, units, names) for name, split in content.splits.items()
-    }
+    form = LongForm.of(next(iter(content.same.values())), content.findings, names)
+    with scratch_folder() as drafts:
+        long = {name: form.write(split, drafts / f"{name}.arrow") for name, split in content.same.items()}
+        return _write_config("long", long, content, folder)
 
 
-def _recoded(split: Dataset, features: Features) -> Iterator[pa.Table]:
-    return (recoded(table, split.features, features) for table in batches(split))
+def _write_config(name: str, splits: Mapping[str, Dataset], content: Content, folder: Path) -> ConfigFacts:
+    written = [write_split(ds, folder / FOLDERS[name], split, content.max_shard_bytes) for split, ds in splits.items()]
+    features = next(iter(splits.values())).features
+    return ConfigFacts(name, FOLDERS[name], tuple(written), features._to_yaml_list())
 
 
-def _write_config(
-    name: str, tables: Mapping[str, Iterator[pa.Table]], features: Features, content: Content, folder: Path
-) -> ConfigFacts:
-    splits = []
-    for split, stream in tables.items():
-        files, rows = write_shards(stream, features, folder / FOLDERS[name], split, content.max_shard_bytes)
-        splits.append(SplitFacts(split, rows, sum(file.stat().st_size for file in files)))
-    return ConfigFacts(name, FOLDERS[name], tuple(splits), Features(features)._to_yaml_list())
+def _with_files(ds: Dataset) -> Dataset:
+    """Return rows in plain format, with the content of the files that they name in place of the names."""
+    plain = ds.with_format(None)
+    if not any(require_storage_embed(feature) for feature in ds.features.values()):
+        return plain
+    tables = plain.with_format("arrow").iter(batch_size=_FILES_AT_ONCE)
+    # The feature types live in the metadata; without it nothing would be embedded.
+    read = [embed_table_storage(table.cast(ds.features.arrow_schema)) for table in tables]
+    return Dataset(InMemoryTable(pa.concat_tables(read)), info=plain.info) if read else plain
 
 
 def _is_ours(path: str) -> bool:
@@ -224,35 +315,25 @@ def _is_ours(path: str) -> bool:
     return in_folder or path in (PROVENANCE, "bands.json")
 
 
-def _refuse_other(target: Target, state: State, features: Features) -> None:
-    """Refuse to replace what is no curated data set of these classes."""
+def _refuse_other(repository: Repository, state: State, features: Features) -> None:
+    """Refuse to replace what is not a curated data set of these classes."""
     if not state.content:
         return
-    metadata = _metadata(target.read("README.md", state) or "")
-    if LIBRARY_TAG not in (metadata.get("tags") or ()):
+    if LIBRARY_TAG not in (state.card.get("tags") or ()):
         raise PublishError(
-            f"the data set {target.repo_id} exists and was not published by this package (it holds "
+            f"the data set {repository.repo_id} exists and was not published by this package (it holds "
             f"{', '.join(state.content[:4])}, ...); choose another id"
         )
-    there, here = _class_names(metadata), [str(name) for name in columns.class_label(features).names]
+    there, here = _class_names(state.card), [str(name) for name in columns.class_label(features).names]
     if there is not None and there != here:
         raise PublishError(
-            f"the data set {target.repo_id} exists and has the classes {there[:6]}, this one {here[:6]}; choose "
+            f"the data set {repository.repo_id} exists and has the classes {there[:6]}, this one {here[:6]}; choose "
             "another id"
         )
 
 
-def _metadata(card: str) -> dict[str, Any]:
-    found = re.match(r"\s*---\r?\n(.*?)\r?\n---(\r?\n|$)", card, flags=re.DOTALL)
-    try:
-        metadata = yaml.safe_load(found[1]) if found else {}
-    except yaml.YAMLError:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _class_names(metadata: Mapping[str, Any]) -> list[str] | None:
-    infos = metadata.get("dataset_info") or []
+def _class_names(card: Mapping[str, Any]) -> list[str] | None:
+    infos = card.get("dataset_info") or []
     for info in infos if isinstance(infos, list) else [infos]:
         for feature in info.get("features") or ():
             if feature.get("name") == columns.LABEL and info.get("config_name", "default") == "default":

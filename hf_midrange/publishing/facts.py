@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 
 Task = Literal["image-classification", "text-classification"]
-Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True)
@@ -199,26 +197,6 @@ class ModelFacts:
     head_only: bool = False
     corrected: bool = True
     """Whether the last layer was corrected; False for an ordinary fine-tuning that only shares the card."""
-
-
-def from_plain(kind: type[Facts], plain: Mapping[str, Any]) -> Facts:
-    """Return the facts that `dataclasses.asdict` and JSON turned into plain mappings and lists."""
-    hints = get_type_hints(kind)
-    return kind(**{name: _restored(hints[name], value) for name, value in plain.items()})
-
-
-def _restored(hint: Any, value: Any) -> Any:  # noqa: ANN401 - any field of any facts
-    if value is None:
-        return None
-    if get_origin(hint) in (Union, UnionType):
-        return _restored(next(part for part in get_args(hint) if part is not type(None)), value)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_plain(hint, value)
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
-        return tuple(_restored(k, v) for k, v in zip(inner, value, strict=True))
-    return value
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a figure, a pair of them, or a name

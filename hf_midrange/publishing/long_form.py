@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Image, List, Value
-from PIL import Image as PILImage
 
 from hf_midrange import columns
 
@@ -18,30 +19,97 @@ MOST_UNITS = 8
 LONGEST_SIDE = 128
 """Pixels; larger images are shown as thumbnails."""
 BANDS = ("low", "mid", "high")
+_ROWS = 100
+"""Rows that are put into words at once; their images are decoded together."""
 
 
-def units_that_matter(ds: Dataset, findings: Dataset | None) -> list[int]:
-    """Return at most eight units: those with findings, most certain first; without findings the largest classes."""
-    classes = columns.class_label(ds.features).num_classes
-    if findings is not None and len(findings):
-        confounded = [unit for unit, is_one in zip(findings["unit"], findings["confounder"], strict=True) if is_one]
-        named = list(dict.fromkeys([*confounded, *findings["unit"]]))
-        if classes > MOST_UNITS:
-            return sorted(unit for unit in named[:MOST_UNITS] if 0 <= unit < classes)
-    if classes <= MOST_UNITS:
-        return list(range(classes))
-    counts = np.bincount(columns.labels(ds), minlength=classes)
-    return sorted(int(k) for k in np.argsort(-counts, kind="stable")[:MOST_UNITS])
+@dataclass(frozen=True)
+class LongForm:
+    """Turns curated rows into the long form: each row comes once for each of some class logits, one after the other.
+
+    Attributes:
+        units: the class logits to show, at most eight.
+        bands: names from the bottom up.
+    """
+
+    units: tuple[int, ...]
+    bands: tuple[str, ...] = BANDS
+
+    @classmethod
+    def of(cls, ds: Dataset, findings: Dataset | None, bands: Sequence[str] = BANDS) -> LongForm:
+        """Return the long form that shows the units with findings, most certain first, or else the largest classes."""
+        return cls(tuple(_units_that_matter(ds, findings)), tuple(bands))
+
+    def write(self, ds: Dataset, file: Path) -> Dataset:
+        """Return the long form of `ds`, which stands in an arrow file."""
+        return ds.with_format("arrow").map(
+            _InWords(self, ds.features),
+            with_indices=True,
+            batched=True,
+            batch_size=_ROWS,
+            remove_columns=ds.column_names,
+            features=_long_features(ds.features),
+            cache_file_name=str(file),
+            load_from_cache_file=False,
+            desc="Putting logits into words",
+        )
 
 
-def long_features(features: Features) -> Features:
-    """Return the features of the long form of a curated data set."""
-    inputs = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in features]
+@dataclass(frozen=True)
+class _InWords:
+    """The long form of a table of rows."""
+
+    form: LongForm
+    features: Features
+
+    def __call__(self, table: pa.Table, numbers: list[int]) -> pa.Table:
+        features, units = self.features, list(self.form.units)
+        rows = pa.array(np.repeat(np.arange(len(table)), len(units)))
+        names = columns.class_label(features).names
+        out: dict[str, Any] = {
+            "row": pa.array(numbers).take(rows),
+            "unit": pa.array([names[unit] for unit in units] * len(table), pa.string()),
+            "logit": pa.array(_entries(table, columns.LOGITS, units)),
+            "concepts": _concepts(table, features).take(rows),
+            "kept": table[columns.KEEP].take(rows),
+        }
+        for name in (columns.TEXT, columns.TEXT_PAIR, columns.WEIGHT, columns.REASON):
+            if name in features:
+                out[name] = table[name].take(rows)
+        for name in (columns.LABEL, columns.GROUP, columns.PSEUDO_GROUP):
+            if name in features:
+                out[name] = pa.array(_names(table[name].to_pylist(), features[name].names), pa.string()).take(rows)
+        if _bands_are_of_classes(features):
+            bands = _names(_entries(table, columns.BAND, units), self.form.bands)
+            out["quantile"] = pa.array(_entries(table, columns.QUANTILE, units))
+            out["band"] = pa.array([name or "undefined" for name in bands], pa.string())
+        if isinstance(features.get(columns.IMAGE), Image):
+            small = [thumbnail(picture) for picture in table[columns.IMAGE].to_pylist()]
+            out[columns.IMAGE] = pa.array(small, Image().pa_type).take(rows)
+        schema = _long_features(features).arrow_schema
+        return pa.table(out).select(schema.names).cast(schema)
+
+
+def thumbnail(picture: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a stored image at most 128 pixels wide and high; smaller ones come back byte for byte."""
+    if picture is None:
+        return None
+    image = Image(mode="RGB").decode_example(picture)
+    if max(image.size) <= LONGEST_SIDE:
+        return picture
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    out = io.BytesIO()
+    image.save(out, format="JPEG", quality=85)
+    return {"bytes": out.getvalue(), "path": None}
+
+
+def _long_features(features: Features) -> Features:
+    words = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in features]
     return Features(
         {
             "row": Value("int64"),
             **({columns.IMAGE: Image()} if isinstance(features.get(columns.IMAGE), Image) else {}),
-            **dict.fromkeys(inputs, Value("string")),
+            **dict.fromkeys(words, Value("string")),
             "label": Value("string"),
             "unit": Value("string"),
             "logit": Value("float32"),
@@ -56,70 +124,16 @@ def long_features(features: Features) -> Features:
     )
 
 
-def long_tables(
-    tables: Iterator[pa.Table], features: Features, units: Sequence[int], band_names: Sequence[str] = BANDS
-) -> Iterator[pa.Table]:
-    """Yield the long form of a stream of tables.
-
-    Args:
-        tables: curated rows in order, images embedded.
-        features: of those tables.
-        units: the class logits to show, `U` of them: each row comes `U` times, one after the other.
-        band_names: from the bottom up.
-    """
-    schema = long_features(features).arrow_schema
-    start = 0
-    for table in tables:
-        yield _long(table, features, list(units), band_names, start).select(schema.names).cast(schema)
-        start += len(table)
-
-
-def _long(table: pa.Table, features: Features, units: list[int], band_names: Sequence[str], start: int) -> pa.Table:
-    n, repeat = len(table), len(units)
-    rows = np.repeat(np.arange(n), repeat)
-    unit_names = columns.class_label(features).names
-
-    def each(values: Any) -> pa.Array:  # noqa: ANN401 - an arrow column
-        return pa.concat_arrays(values.chunks).take(pa.array(rows)) if n else pa.array([], values.type)
-
-    out: dict[str, Any] = {
-        "row": pa.array(start + rows),
-        "unit": pa.array([unit_names[unit] for unit in units] * n, pa.string()),
-        "logit": pa.array(_some(table, columns.LOGITS, units)),
-        "concepts": _concepts(table, features).take(pa.array(rows)),
-        "kept": each(table[columns.KEEP]),
-        "weight": each(table[columns.WEIGHT]),
-        "reason": each(table[columns.REASON]),
-    }
-    for name in (columns.LABEL, columns.GROUP, columns.PSEUDO_GROUP):
-        if name in features:
-            out[name] = _words(table[name], features[name].names).take(pa.array(rows))
-    for name in (columns.TEXT, columns.TEXT_PAIR):
-        if name in features:
-            out[name] = each(table[name])
-    if _bands_are_of_classes(features):
-        out["quantile"] = pa.array(_some(table, columns.QUANTILE, units))
-        out["band"] = pa.array([_band(b, band_names) for b in _some(table, columns.BAND, units)], pa.string())
-    if isinstance(features.get(columns.IMAGE), Image):
-        small = [thumbnail(picture) for picture in table[columns.IMAGE].to_pylist()]
-        kind = Image().pa_type
-        out[columns.IMAGE] = pa.array(small, kind).take(pa.array(rows)) if n else pa.array([], kind)
-    return pa.table(out)
-
-
-def thumbnail(picture: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a stored image at most 128 pixels wide and high; smaller ones come back byte for byte."""
-    if picture is None or picture["bytes"] is None:
-        return picture
-    with PILImage.open(io.BytesIO(picture["bytes"])) as image:
-        if max(image.size) <= LONGEST_SIDE:
-            return {"bytes": picture["bytes"], "path": None}
-        image.draft("RGB", (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))  # lets a JPEG be decoded at a smaller size
-        small = image.convert("RGB")
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    out = io.BytesIO()
-    small.save(out, format="JPEG", quality=85)
-    return {"bytes": out.getvalue(), "path": None}
+def _units_that_matter(ds: Dataset, findings: Dataset | None) -> list[int]:
+    classes = columns.class_label(ds.features).num_classes
+    if classes <= MOST_UNITS:
+        return list(range(classes))
+    if findings is not None and len(findings):
+        confounded = [unit for unit, is_one in zip(findings["unit"], findings["confounder"], strict=True) if is_one]
+        found = list(dict.fromkeys([*confounded, *findings["unit"]]))
+        return sorted(unit for unit in found[:MOST_UNITS] if 0 <= unit < classes)
+    counts = np.bincount(columns.labels(ds), minlength=classes)
+    return sorted(int(k) for k in np.argsort(-counts, kind="stable")[:MOST_UNITS])
 
 
 def _bands_are_of_classes(features: Features) -> bool:
@@ -127,16 +141,13 @@ def _bands_are_of_classes(features: Features) -> bool:
     return columns.BAND in features and features[columns.BAND].length == columns.class_label(features).num_classes
 
 
-def _some(table: pa.Table, column: str, units: list[int]) -> np.ndarray:
+def _entries(table: pa.Table, column: str, units: list[int]) -> np.ndarray:
     """Return some entries of a vector column, row after row, of shape `(n * len(units),)`."""
-    values = np.stack(table[column].to_numpy()) if len(table) else np.empty((0, max(units) + 1), np.float32)
-    return np.ascontiguousarray(values[:, units]).reshape(-1)
+    return np.ascontiguousarray(np.stack(table[column].to_numpy())[:, units]).reshape(-1)
 
 
-def _words(column: pa.ChunkedArray, names: list[str]) -> pa.Array:
-    ids = column.to_numpy()
-    known = [None if k is None or not 0 <= k < len(names) else names[int(k)] for k in ids]
-    return pa.array(known, pa.string())
+def _names(ids: Any, names: Sequence[str]) -> list[str | None]:  # noqa: ANN401 - whole numbers or None
+    return [None if k is None or not 0 <= k < len(names) else names[int(k)] for k in ids]
 
 
 def _concepts(table: pa.Table, features: Features) -> pa.Array:
@@ -146,7 +157,3 @@ def _concepts(table: pa.Table, features: Features) -> pa.Array:
         for words, ids in zip(found, table[column].to_pylist(), strict=True):
             words += [f"{source}: {names[k]}" for k in ids or ()]
     return pa.array(found, pa.list_(pa.string()))
-
-
-def _band(band: int, names: Sequence[str]) -> str:
-    return names[int(band)] if 0 <= band < len(names) else "undefined"

@@ -8,10 +8,19 @@ from typing import Any
 import yaml
 
 from hf_midrange.publishing.facts import ConfigFacts, DatasetFacts, ModelFacts, Score
-from hf_midrange.publishing.licences import of_metadata
 
 
 LIBRARY_TAG = "hf_midrange"
+LICENCES = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsl-1.0 c-uda cc "
+    "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 "
+    "cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 "
+    "cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 "
+    "etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 llama2 llama3 "
+    "llama3.1 llama3.2 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl "
+    "postgresql unknown unlicense wtfpl zlib".split()
+)
+"""Words that the Hub takes as `license`; huggingface_hub has no list of them."""
 METRICS = {"mean": ("accuracy", "Accuracy"), "worst_group": ("worst_group_accuracy", "Worst-group accuracy")}
 
 
@@ -20,7 +29,7 @@ def of_dataset(facts: DatasetFacts) -> dict[str, Any]:
     total = max((split.rows for config in facts.configs[:1] for split in config.splits), default=0)
     return _known(
         {
-            **of_metadata(facts.licence),
+            **licence_metadata(facts.licence),
             "task_categories": [facts.task],
             "source_datasets": list(facts.sources),
             "size_categories": [size_category(total)],
@@ -35,7 +44,7 @@ def of_model(facts: ModelFacts) -> dict[str, Any]:
     """Return the metadata of a model's card, with its results as `model-index`."""
     return _known(
         {
-            **of_metadata(facts.licence),
+            **licence_metadata(facts.licence),
             "base_model": facts.base_model,
             "base_model_relation": "adapter" if facts.head_only else "finetune" if facts.base_model else None,
             "library_name": LIBRARY_TAG if facts.head_only else "transformers",
@@ -62,6 +71,21 @@ def eval_results(facts: ModelFacts) -> dict[str, str]:
     ]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", facts.dataset)
     return {f".eval_results/{name}.yaml": yaml.safe_dump(entries, sort_keys=False)}
+
+
+def licence_metadata(licence: str | None) -> dict[str, str]:
+    """Return the metadata of a licence: the Hub refuses a `license` it does not know, so others go by `license_name`.
+
+    >>> licence_metadata("CC-BY-4.0"), licence_metadata("ask us")
+    ({'license': 'cc-by-4.0'}, {'license': 'other', 'license_name': 'ask-us'})
+    """
+    if not licence:
+        return {}
+    plain = licence.strip().lower()
+    if plain in LICENCES:
+        return {"license": plain}
+    name = re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-")[:64]
+    return {"license": "other", **({"license_name": name} if name else {})}
 
 
 def size_category(rows: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,11 @@ from huggingface_hub import CommitInfo
 from hf_midrange import columns
 from hf_midrange.curation.report import NOTHING
 from hf_midrange.io.folders import scratch_folder
-from hf_midrange.publishing import gather, metadata
+from hf_midrange.publishing import card_facts, metadata
 from hf_midrange.publishing.cards import model_card
-from hf_midrange.publishing.commit import commit, files_in
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score
-from hf_midrange.publishing.patience import PublishError
-from hf_midrange.publishing.target import State, Target, open_target
+from hf_midrange.publishing.repository import Repository, State, is_hub_id, open_repository, refuse_non_id
+from hf_midrange.publishing.retry import PublishError
 
 
 if TYPE_CHECKING:
@@ -31,8 +30,25 @@ if TYPE_CHECKING:
 
 OURS = "hf_midrange"
 """The name of the published head in the table of scores."""
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WEIGHTS = re.compile(r"(model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)")
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a caller knows of a model beside the model, for its card; the fields are arguments of `publish_model`."""
+
+    head: LinearHead | None = None
+    curated: Dataset | DatasetDict | None = None
+    findings: Dataset | None = None
+    metrics: Mapping[str, Any] | None = None
+    controls: Mapping[str, Mapping[str, Any]] | None = None
+    base_model: str | None = None
+    dataset: str | None = None
+    split: str = "test"
+    curated_id: str | None = None
+    license: str | None = None
+    has_processor: bool = False
+    """Whether a tokenizer or image processor is saved beside the model."""
 
 
 def publish_model(
@@ -78,96 +94,88 @@ def publish_model(
         revision: branch to publish to, made if need be.
 
     Raises:
-        TypeError: if `model` is no transformers model.
-        PublishError: bad input, found before anything is uploaded: an invalid id, no token or one that may not write,
-            an existing public repository, another model there. Also when the Hub stays unreachable.
+        TypeError: if `model` is not a transformers model.
+        PublishError: bad input, found before anything is uploaded: an invalid id, no token, an existing public
+            repository, another model there. Also when the Hub refuses the token, or stays unreachable.
         ValueError: if `head` does not fit the model, or `metrics` lack `mean` or `worst_group`.
     """
     _refuse_unsaved(model, processor)
     for name, value in (("base_model", base_model), ("dataset", dataset), ("curated_id", curated_id)):
         refuse_non_id(name, value)
+    background = Background(
+        head, curated, findings, metrics, controls, base_model, dataset, split, curated_id, license,
+        has_processor=processor is not None,
+    )  # fmt: skip
     if head is not None:
         model = head.merge_into(model)
-    facts = model_facts(
-        model,
-        repo_id,
-        head=head,
-        curated=curated,
-        findings=findings,
-        metrics=metrics,
-        controls=controls,
-        base_model=base_model,
-        dataset=dataset,
-        split=split,
-        curated_id=curated_id,
-        license=license,
-        has_processor=processor is not None,
-    )
+    facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
-    target = open_target(repo_id, "model", private=private, token=token, revision=revision)
-    return _publish(model, processor, facts, target)
+    repository = open_repository(repo_id, "model", private=private, token=token, revision=revision)
+    with scratch_folder() as folder:
+        write_files(model, processor, replace(facts, repo_id=repository.repo_id), folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+        def refuse_other(state: State) -> None:
+            _refuse_other(repository, state, config)
+
+        repository.refuse(refuse_other)
+        return repository.commit(
+            folder, message="Publish repaired model", is_stale=_is_replaced, refuse_other=refuse_other
+        )
 
 
-def model_facts(
-    model: PreTrainedModel,
-    repo_id: str,
-    *,
-    head: LinearHead | None = None,
-    curated: Dataset | DatasetDict | None = None,
-    findings: Dataset | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    controls: Mapping[str, Mapping[str, Any]] | None = None,
-    base_model: str | None = None,
-    dataset: str | None = None,
-    split: str = "test",
-    curated_id: str | None = None,
-    license: str | None = None,
-    has_processor: bool = False,
-) -> ModelFacts:
-    """Return everything that a model's card says; arguments are those of `publish_model`."""
+def model_facts(model: PreTrainedModel, repo_id: str, background: Background) -> ModelFacts:
+    """Return everything that a model's card says.
+
+    Args:
+        model: the classifier as it is published.
+        repo_id: its id.
+        background: what else is known of it.
+
+    Raises:
+        ValueError: if metrics lack `mean` or `worst_group`, or class names are too many or too few.
+    """
     from hf_midrange.classifier import last_linear, modality
 
     name, _ = last_linear(model)
-    base = base_model or _loaded_from(model)
-    curation = _curation(curated)
+    base = background.base_model or _loaded_from(model)
+    curation = _curation(background.curated)
     corrected = curation is None or curation.verdict != NOTHING
     return ModelFacts(
         repo_id=repo_id,
         architecture=type(model).__name__,
         task="text-classification" if modality(model) == "text" else "image-classification",
-        classes=tuple(class_names(model, head, curated)),
-        versions=gather.versions(),
+        classes=tuple(class_names(model, background.head, background.curated)),
+        versions=card_facts.versions(),
         base_model=base,
         base_revision=getattr(model.config, "_commit_hash", None) if base else None,
-        licence=license,
-        has_processor=has_processor or hasattr(model, "timm_model"),  # timm keeps its preprocessing in the config
-        changed=(f"{name}.weight", f"{name}.bias") if head is not None and corrected else (),
-        score=Score.of(OURS, metrics) if metrics is not None else None,
-        controls=tuple(Score.of(name, of_control) for name, of_control in (controls or {}).items()),
-        **gather.finding_facts(findings),
+        licence=background.license,
+        # timm keeps its preprocessing in the config
+        has_processor=background.has_processor or hasattr(model, "timm_model"),
+        changed=(f"{name}.weight", f"{name}.bias") if background.head is not None and corrected else (),
+        score=Score.of(OURS, background.metrics) if background.metrics is not None else None,
+        controls=tuple(Score.of(name, metrics) for name, metrics in (background.controls or {}).items()),
+        **card_facts.finding_facts(background.findings),
         curation=curation,
-        dataset=dataset,
-        split=split,
-        curated=curated_id,
+        dataset=background.dataset,
+        split=background.split,
+        curated=background.curated_id,
         corrected=corrected,
     )
 
 
-def write_files(
-    model: PreTrainedModel,
-    processor: Any | None,  # noqa: ANN401 - see publish_model
-    facts: ModelFacts,
-    repo_id: str,
-    folder: Path,
-) -> None:
+def write_files(model: PreTrainedModel, processor: Any | None, facts: ModelFacts, folder: Path) -> None:  # noqa: ANN401 - see publish_model
     """Write everything that a model's repository holds into `folder`."""
-    facts = replace(facts, repo_id=repo_id)
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
     _name_classes(model, facts.classes, folder)
-    texts = {"README.md": model_card(facts), **metadata.eval_results(facts)}
-    for path, text in texts.items():
+    write_card(facts, folder)
+
+
+def write_card(facts: ModelFacts, folder: Path) -> None:
+    """Write README.md and, where a Hub data set is named, the results beside it."""
+    for path, text in {"README.md": model_card(facts), **metadata.eval_results(facts)}.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
 
@@ -193,28 +201,6 @@ def class_names(model: nn.Module, head: LinearHead | None, curated: Dataset | Da
     return given
 
 
-def refuse_non_id(name: str, value: str | None) -> None:
-    """Raise `PublishError` if `value` is neither None nor the form of a Hub id."""
-    if value is not None and not _HUB_ID.fullmatch(value):
-        raise PublishError(f"`{name}` must be a Hub id, such as 'me/waterbirds', but is {value!r}")
-
-
-def _publish(model: PreTrainedModel, processor: Any | None, facts: ModelFacts, target: Target) -> CommitInfo:  # noqa: ANN401
-    state = target.ask("look at", target.state)
-    with scratch_folder() as folder:
-        write_files(model, processor, facts, target.repo_id, folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if state is not None:
-            target.ask("read", lambda: _refuse_other(target, state, config))
-        return commit(
-            target,
-            files_in(folder),
-            message="Publish repaired model",
-            stale=_is_replaced,
-            refuse_other=lambda state: _refuse_other(target, state, config),
-        )
-
-
 def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whatever a caller gave
     from transformers import PreTrainedModel
 
@@ -230,14 +216,14 @@ def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whate
 def _loaded_from(model: PreTrainedModel) -> str | None:
     """Return the Hub id that a model was loaded from; a local path stays private."""
     name = str(getattr(model.config, "_name_or_path", "") or "")
-    return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else None
+    return name if is_hub_id(name) and not Path(name).exists() else None
 
 
 def _curation(curated: Dataset | DatasetDict | None) -> CurationFacts | None:
     if curated is None:
         return None
     split = _one(curated)
-    return gather.curation_facts(split, str(split.split or "train"))
+    return card_facts.curation_facts(split, str(split.split or "train"))
 
 
 def _one(curated: Dataset | DatasetDict) -> Dataset:
@@ -260,19 +246,19 @@ def _is_replaced(path: str) -> bool:
     return bool(_WEIGHTS.fullmatch(path)) or path.startswith(".eval_results/")
 
 
-def _refuse_other(target: Target, state: State, config: Mapping[str, Any]) -> None:
-    """Refuse to replace what is no model of this architecture with these classes."""
+def _refuse_other(repository: Repository, state: State, config: Mapping[str, Any]) -> None:
+    """Refuse to replace what is not a model of this architecture with these classes."""
     if not state.content:
         return
-    there = target.read_json("config.json", state)
+    there = repository.read_json("config.json", state)
     if there is None:
         raise PublishError(
-            f"{target.repo_id} exists and holds no transformers model ({', '.join(state.content[:4])}, ...); "
+            f"{repository.repo_id} exists and holds no transformers model ({', '.join(state.content[:4])}, ...); "
             "choose another id"
         )
     for key in ("architectures", "model_type", "architecture", "id2label", "label_names"):
         if there.get(key) != config.get(key):
             raise PublishError(
-                f"{target.repo_id} exists and holds another model: its {key} is {there.get(key)}, here it is "
+                f"{repository.repo_id} exists and holds another model: its {key} is {there.get(key)}, here it is "
                 f"{config.get(key)}; choose another id"
             )

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
 from hf_midrange.io.files import write_atomically
-from hf_midrange.publishing.gather import shareable, versions
+from hf_midrange.publishing.card_facts import shareable, versions
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of, examples
 from hf_midrange.reporting.facts import Card, Curated, Distribution, Example, Facts, Reason, Suspect, plain

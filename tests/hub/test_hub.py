@@ -284,7 +284,7 @@ def test_the_head_alone_gives_the_same_model_rows_give_the_same_head_and_snippet
     assert all(np.array_equal(applied[name], whole[name]) for name in whole)
     again, sent = load_file(home / "head" / "head.safetensors"), load_file(material / "head" / "head.safetensors")
     np.testing.assert_allclose(again["weight"], sent["weight"], rtol=0, atol=1e-6)
-    pinned = json.loads(published["server"].git("models", "me/y-head", "show", "main:head.json"))
+    pinned = json.loads(published["server"].git("models", "me/y-head", "show", "main:base.json"))
     assert pinned["base_revision"] == published["server"].git("models", "me/base", "rev-parse", "main").strip()
 
 

@@ -38,7 +38,7 @@ def test_refusals_are_one_line(capsys, tmp_path, no_token):
     (tmp_path / "model").mkdir()
     for words, expected in (
         (("me/x", "--dataset", tmp_path / "rows"), "there is no token; `hf auth login`"),
-        (("me/x/y", "--dataset", tmp_path / "rows"), "no repository id"),
+        (("me/x/y", "--dataset", tmp_path / "rows"), "is not a repository id"),
         (("me/x", "--dataset", tmp_path / "raw"), "lacks the columns ['keep']"),
         (("me/x", "--dataset", tmp_path / "nothing"), "nothing"),
         (("me/x", "--model", tmp_path / "model"), "holds no config.json; `hf-midrange retrain --merge`"),

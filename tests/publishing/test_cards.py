@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from hf_midrange.io.files import from_json
 from hf_midrange.publishing import DatasetFacts, ModelFacts, Score, dataset_card, model_card
 from hf_midrange.publishing.cards import code
 from hf_midrange.publishing.escaping import front_matter, markdown, visible
@@ -24,10 +25,8 @@ from hf_midrange.publishing.facts import (
     FindingFacts,
     GroupFacts,
     SplitFacts,
-    from_plain,
 )
-from hf_midrange.publishing.licences import of_metadata
-from hf_midrange.publishing.metadata import eval_results, size_category
+from hf_midrange.publishing.metadata import eval_results, licence_metadata, size_category
 
 
 HOSTILE = [
@@ -244,7 +243,7 @@ def test_nothing_confirmed_is_said_plainly():
 
 @pytest.mark.parametrize("facts", [model_facts(), dataset_facts()])
 def test_facts_survive_json(facts):
-    assert from_plain(type(facts), json.loads(json.dumps(asdict(facts)))) == facts
+    assert from_json(type(facts), json.loads(json.dumps(asdict(facts)))) == facts
 
 
 def test_only_ids_stand_in_code():
@@ -262,8 +261,8 @@ def test_scores_need_both_figures():
 
 
 def test_licences_and_sizes_are_in_the_words_of_the_hub():
-    assert of_metadata("Apache-2.0") == {"license": "apache-2.0"}
-    assert of_metadata("ask: <us>\n") == {"license": "other", "license_name": "ask-us"}
-    assert of_metadata(None) == {}
+    assert licence_metadata("Apache-2.0") == {"license": "apache-2.0"}
+    assert licence_metadata("ask: <us>\n") == {"license": "other", "license_name": "ask-us"}
+    assert licence_metadata(None) == {}
     sizes = {0: "n<1K", 999: "n<1K", 1000: "1K<n<10K", 99_999: "10K<n<100K", 10**6: "1M<n<10M", 10**10: "n>1B"}
     assert {rows: size_category(rows) for rows in sizes} == sizes

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from support.hub_server.running import running
 
-from hf_midrange.publishing.patience import PublishError, Retries, passes, patiently, redacted
+from hf_midrange.publishing.retry import PublishError, Retries, passes, redacted, retried
 
 
 ME, READER, LIMITED = "hf_" + "w" * 34, "hf_" + "r" * 34, "hf_" + "l" * 34
@@ -70,7 +70,7 @@ refused("branch", lambda: publish("me/rows", revision="v2", rows=curated(9)))
 refused("bare name", lambda: publish("rows"))
 publish("me/bands", bands=hm.LogitBands(rule="quantile").fit(rows))
 with_bands = api.list_repo_files("me/bands", repo_type="dataset")
-publish("me/bands", rows=curated(2000), max_shard_bytes=1)
+publish("me/bands", rows=curated(2000), max_shard_bytes=100_000)
 out["shards"] = [with_bands, api.list_repo_files("me/bands", repo_type="dataset")]
 
 text_model(Path("text"))
@@ -123,15 +123,15 @@ def told(tmp_path_factory):
     ("name", "words"),
     [
         *(
-            (f"id {bad}", "no repository id, such as 'me/waterbirds-mid'")
+            (f"id {bad}", "is not a repository id, such as 'me/waterbirds-mid'")
             for bad in ("a/b/c", "bad id", "-x", "me/..", "")
         ),
-        ("foreign", "cannot write to 'you', only to me, lab, club"),
-        ("org reader", "may only read in the organisation club"),
+        ("foreign", "a token with write access to this place is needed"),
+        ("org reader", "a token with write access to this place is needed"),
         ("spoilt token", "characters that no token has"),
         ("line break", "characters that no token has"),
         ("unknown token", "`hf auth login`"),
-        ("reader", "make one with the role 'write'"),
+        ("reader", "a token with write access to this place is needed"),
         ("limited", "a token with write access to this place is needed"),
         ("no token", "`hf auth login` stores one"),
         ("not curated", "lacks the columns ['keep']"),
@@ -175,7 +175,7 @@ def test_files_of_an_earlier_publication_go_with_the_commit_that_replaces_them(t
     before, after = told["shards"]
     assert {"bands.json", "data/train-00000-of-00001.parquet", "long/train-00000-of-00001.parquet"} <= set(before)
     assert [name for name in after if "of-00001" in name or name == "bands.json"] == []
-    assert {"data/train-00001-of-00002.parquet", "long/train-00001-of-00002.parquet"} <= set(after)
+    assert {name.partition("-of-")[0] for name in after} >= {"data/train-00001", "long/train-00001"}
 
 
 def test_files_that_speak_of_other_weights_go(told):
@@ -192,16 +192,16 @@ def test_only_failures_that_pass_are_tried_again():
             raise ConnectionError("no route")
         return "answer"
 
-    assert patiently(ask, "ask", "hf_t", Retries(attempts=4, pause=0.001)) == "answer"
+    assert retried(ask, "ask", "hf_t", Retries(attempts=4, pause=0.001)) == "answer"
     assert len(tries) == 3
     tries.clear()
     with pytest.raises(PublishError, match="cannot ask after 2 tries: no route") as caught:
-        patiently(ask, "ask", "hf_t", Retries(attempts=2, pause=0.001))
+        retried(ask, "ask", "hf_t", Retries(attempts=2, pause=0.001))
     assert len(tries) == 2
     assert caught.value.__cause__ is None
     assert not passes(OfflineModeIsEnabled("off"))
     with pytest.raises(PublishError, match="HF_HUB_OFFLINE is set"):
-        patiently(lambda: (_ for _ in ()).throw(OfflineModeIsEnabled("off")), "ask", "hf_t", Retries(pause=0.001))
+        retried(lambda: (_ for _ in ()).throw(OfflineModeIsEnabled("off")), "ask", "hf_t", Retries(pause=0.001))
 
 
 def test_waits_double_and_stay_bounded():
@@ -214,5 +214,5 @@ def test_messages_hold_no_token():
     assert redacted("sent hf_abc to x", "hf_abc") == "sent <token> to x"
     secret = "hf_" + "a" * 20
     with pytest.raises(PublishError, match="<token>") as caught:
-        patiently(lambda: (_ for _ in ()).throw(RuntimeError(f"bad {secret}")), "ask", secret, Retries(1))
+        retried(lambda: (_ for _ in ()).throw(RuntimeError(f"bad {secret}")), "ask", secret, Retries(1))
     assert secret not in "".join(traceback.format_exception(caught.value))

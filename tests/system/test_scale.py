@@ -304,9 +304,9 @@ step("curate", lambda: hm.curate(made["annotate"], made["associate"]))
 step("clusters", lambda: hm.curate(ds, strategy="latent"))
 step("retrain", lambda: hm.retrain_head(made["curate"], force=True, max_rows=2000))
 step("out of core", lambda: hm.retrain_head(made["curate"], force=True, max_rows=None, strength=10.0))
-content = Content({"train": made["curate"]}, made["associate"])
+content = Content.of(made["curate"], findings=made["associate"])
 (folder / "published").mkdir()
-step("publish", lambda: write_files(content, made["curate"].features, "me/rows", folder / "published"))
+step("publish", lambda: write_files(content, "me/rows", folder / "published"))
 print(json.dumps(peaks))
 """
 

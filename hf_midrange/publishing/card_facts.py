@@ -130,18 +130,18 @@ def group_facts(curated: Dataset, split: str) -> tuple[GroupFacts, ...]:
     )
 
 
-def classifier_in(description: str) -> str | None:
-    """Return the model that `extract` named in a description; of a local folder only the last part."""
-    found = re.search(r"^extract: (.+?)(@\w+)?, \w+$", description, flags=re.MULTILINE)
-    if found is None or found[1] == "unnamed":
+def classifier_of(ds: Dataset) -> str | None:
+    """Return the model that `extract` says made the logits; of a local folder only the last part."""
+    made_by = columns.facts(ds.features, columns.LOGITS)
+    name, revision = made_by.get("model"), made_by.get("revision")
+    if not name:
         return None
-    return f"{without_folders(found[1])}{found[2] or ''}"
+    return f"{without_folders(name)}{f'@{revision}' if revision else ''}"
 
 
-def note_in(description: str) -> str | None:
-    """Return what a description says beside the lines that the steps of this package add."""
-    lines = [line for line in description.splitlines() if not line.startswith(("extract:", "bands:"))]
-    return " ".join(lines).strip() or None
+def note_in(description: str | None) -> str | None:
+    """Return the description of a data set on one line."""
+    return " ".join((description or "").split()) or None
 
 
 def without_folders(text: str) -> str:

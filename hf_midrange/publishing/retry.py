@@ -13,9 +13,8 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
 Answer = TypeVar("Answer")
 
-CONFLICT = (409, 412)
-"""Someone else's commit came between: the parent has to be read again."""
-_PASSING = (408, 425, 429, *CONFLICT)
+_PASSING = (408, 409, 412, 425, 429)
+"""Overload, and commits that came between (409, 412)."""
 
 
 class PublishError(ValueError):
@@ -34,10 +33,7 @@ class Retries:
         return [self.pause * 2**k * random.uniform(1, 1.2) for k in range(self.attempts - 1)]
 
 
-PATIENT = Retries()
-
-
-def patiently(ask: Callable[[], Answer], what: str, token: str, retries: Retries) -> Answer:
+def retried(ask: Callable[[], Answer], what: str, token: str, retries: Retries) -> Answer:
     """Return what `ask` returns, asking again after failures that pass: conflicts, overload, 5xx, lost connections.
 
     Args:
@@ -54,12 +50,26 @@ def patiently(ask: Callable[[], Answer], what: str, token: str, retries: Retries
             return ask()
         except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
             if wait is None or not passes(error):
-                raise _told(error, what, token, retries if wait is None else None) from None
+                # The original is not chained: its text and its request may hold the token.
+                raise _explained(error, what, token, retries if wait is None else None) from None
             time.sleep(wait)
     raise AssertionError("the last wait is None")
 
 
-def status_of(error: BaseException | None) -> int | None:
+def passes(error: BaseException) -> bool:
+    """Return whether the same request may succeed a moment later."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    status = _status_of(error)
+    return status is None or status >= 500 or status in _PASSING
+
+
+def redacted(text: str, token: str) -> str:
+    """Return `text` without the token."""
+    return text.replace(token, "<token>") if token else text
+
+
+def _status_of(error: BaseException | None) -> int | None:
     """Return the HTTP status behind an error or its causes, or None where no answer came."""
     while error is not None:
         response = getattr(error, "response", None)
@@ -69,22 +79,8 @@ def status_of(error: BaseException | None) -> int | None:
     return None
 
 
-def passes(error: BaseException) -> bool:
-    """Return whether the same request may succeed a moment later."""
-    if isinstance(error, OfflineModeIsEnabled):
-        return False
-    status = status_of(error)
-    return status is None or status >= 500 or status in _PASSING
-
-
-def redacted(text: str, token: str) -> str:
-    """Return `text` without the token."""
-    return text.replace(token, "<token>") if token else text
-
-
-def _told(error: BaseException, what: str, token: str, tried: Retries | None) -> PublishError:
-    # The original is not chained: its text and its request may hold the token.
-    status = status_of(error)
+def _explained(error: BaseException, what: str, token: str, tried: Retries | None) -> PublishError:
+    status = _status_of(error)
     says = " ".join(redacted(str(error), token).split())
     if isinstance(error, OfflineModeIsEnabled):
         return PublishError(f"cannot {what}: HF_HUB_OFFLINE is set; unset it to publish")
