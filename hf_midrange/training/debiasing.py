@@ -22,17 +22,16 @@ from torch import nn
 
 import hf_midrange
 from hf_midrange import columns
-from hf_midrange.arguments import usual_sources
-from hf_midrange.classifier import label_names, last_linear, number_of_labels
+from hf_midrange.classifier import fingerprint, label_names, last_linear, number_of_labels
+from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Processor
-from hf_midrange.extraction.manifest import model_key
 from hf_midrange.head import LinearHead, retrain_head
 from hf_midrange.io.datasets import one_split, read_dataset, write_dataset
 from hf_midrange.io.files import write_atomically
 from hf_midrange.pipeline import curated_from
-from hf_midrange.training.batches import LABEL_COLUMNS
+from hf_midrange.training.row_inputs import LABEL_COLUMNS
 
 
 logger = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ class Debiasing:
     def _steps(self, table: Dataset, sources: str | list[str]) -> Steps:
         facts = {"rows": table._fingerprint, "sources": sources, "seed": self.seed}
         version = hf_midrange.__version__
-        return Steps.of(self.folder, table, {**facts, "model": model_key(self.model), "version": version})
+        return Steps.of(self.folder, table, {**facts, "model": fingerprint(self.model), "version": version})
 
     def _extract(self, table: Dataset, inputs: Collated | None, **where: Any) -> Dataset:  # noqa: ANN401
         with self.precision():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +14,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_midrange.columns import SOURCE_ID
-from hf_midrange.io.files import from_json, intact, read_sealed, sealed, write_atomically
-from hf_midrange.training.batches import LABEL_COLUMNS
-from hf_midrange.training.reading import column_names, has_own_transform
+from hf_midrange.io.files import DamagedFileError, from_json, read_json, write_atomically
+from hf_midrange.training.row_inputs import LABEL_COLUMNS, column_names, has_own_transform
 
 
 CURATION_ROWS = "curation_rows.json"
@@ -32,6 +32,10 @@ class Holdout:
     indices: list[int]
     """Rows held out, ascending."""
 
+    def __post_init__(self) -> None:
+        if not self.indices or not 0 <= min(self.indices) <= max(self.indices) < self.rows:
+            raise ValueError(f"its rows are not among 0..{self.rows - 1}")
+
     @property
     def others(self) -> np.ndarray:
         """Rows that are left to train on, ascending."""
@@ -40,7 +44,7 @@ class Holdout:
     def write(self, folder: Path) -> None:
         """Write `curation_rows.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / CURATION_ROWS, sealed(asdict(self)) + "\n")
+        write_atomically(folder / CURATION_ROWS, json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Holdout | None:
@@ -53,12 +57,12 @@ class Holdout:
         if not path.is_file():
             return None
         remedy = "give the rows to curate yourself, as `curation_dataset` or --curation_split"
-        saved = read_sealed(path, what, remedy)
-        with intact(path, what, remedy):
-            read = from_json(cls, saved)
-            if not read.indices or not 0 <= min(read.indices) <= max(read.indices) < read.rows:
-                raise ValueError(f"its rows are not among 0..{read.rows - 1}")
-            return read
+        saved = read_json(path, what, remedy)
+        saved.pop("checksum", None)  # of earlier versions
+        try:
+            return from_json(cls, saved)
+        except ValueError as error:
+            raise DamagedFileError(f"{path} is not a whole {what} ({error}); {remedy}") from error
 
 
 def held_out(labels: np.ndarray, fraction: float, seed: int, sources: Sequence | None = None) -> Holdout:

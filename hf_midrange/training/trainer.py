@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +15,15 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_midrange import columns
-from hf_midrange.arguments import concept_source
+from hf_midrange.concepts.usual import source_named
+from hf_midrange.publishing.model import Background
 from hf_midrange.training.arguments import MidRangeArguments
-from hf_midrange.training.batches import EXTRAS, Batches
 from hf_midrange.training.card import write_card
 from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head, untimed
 from hf_midrange.training.group_scores import GroupScores, group_shares, own_labels, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
-from hf_midrange.training.reading import Reader, accepted_columns, column_names, one_of
 from hf_midrange.training.report import DebiasReport
+from hf_midrange.training.row_inputs import EXTRAS, RowCollator, accepted_columns, column_names, one_of
 from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
 
 
@@ -82,7 +81,7 @@ class MidRangeTrainer(Trainer):
         self.curation_dataset = one_of(curation_dataset, "curation_dataset")
         self.holdout: Holdout | None = None
         self.debias_report: DebiasReport | None = None
-        self._accepted = accepted_columns(self._classifier, self.label_names)
+        self.data_collator: Any = self._row_collator()
         self._train_groups = group_shares(self.train_dataset)
         if curation_dataset is None and self._option("curation_fraction"):
             self._hold_out()
@@ -96,37 +95,13 @@ class MidRangeTrainer(Trainer):
         if self.holdout is not None:
             self.add_callback(WriteHoldout(self.holdout))
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Return batches of training rows, weights beside them."""
-        whole, reader, extras = self.train_dataset, self._reader, (columns.WEIGHT,)
-        with self._reading(reader.batches(whole, extras)):
-            self.train_dataset = reader.narrowed(whole, extras)
-            try:
-                return super().get_train_dataloader()
-            finally:
-                self.train_dataset = whole
+    def _remove_unused_columns(self, dataset: Dataset, description: str | None = None) -> Dataset:
+        """Return the rows with the columns that are read, group and weight among them."""
+        return self._collator.narrowed(dataset)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:  # noqa: ANN401 - a dataset or its name
-        """Return batches of evaluation rows, groups beside them."""
-        whole: Any = self.eval_dataset
-        named = isinstance(eval_dataset, str)
-        chosen = whole[eval_dataset] if named else whole if eval_dataset is None else eval_dataset
-        reader, extras = self._reader, scored_by(self._classifier, chosen)
-        narrow = reader.narrowed(chosen, extras)
-        with self._reading(reader.batches(chosen, extras)):
-            if eval_dataset is not None and not named:
-                return super().get_eval_dataloader(narrow)
-            self.eval_dataset = {eval_dataset: narrow} if named else narrow
-            try:
-                return super().get_eval_dataloader(eval_dataset)
-            finally:
-                self.eval_dataset = whole
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:  # noqa: ANN401 - any dataset
-        """Return batches of rows to predict, groups beside them."""
-        reader, extras = self._reader, scored_by(self._classifier, test_dataset)
-        with self._reading(reader.batches(test_dataset, extras)):
-            return super().get_test_dataloader(reader.narrowed(test_dataset, extras))
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:  # noqa: ANN401
+        """Return the collator as it is: it shows the user's own the columns that are left."""
+        return data_collator
 
     def compute_loss(
         self,
@@ -140,7 +115,7 @@ class MidRangeTrainer(Trainer):
         The loss itself and its scale are left to `Trainer`, so `loss_is_scaled_for_ga` stays what it finds out.
         """
         if isinstance(self.compute_loss_func, WeightedLoss):
-            self.compute_loss_func.weights = inputs.get(columns.WEIGHT)
+            self.compute_loss_func.weights = inputs.get(columns.WEIGHT) if model.training else None
         own = {name: value for name, value in inputs.items() if name not in EXTRAS}
         return super().compute_loss(model, own, return_outputs, num_items_in_batch)
 
@@ -208,17 +183,17 @@ class MidRangeTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         before = self._evaluated("before_debias")
         named = self._option("concept_sources")
-        chosen = [concept_source(text) for text in named] if sources is None and named else sources
+        chosen = [source_named(text) for text in named] if sources is None and named else sources
         work = Debiasing(
             model,
-            self._reader.processor,
+            self._collator.processor,
             self.accelerator.autocast,
             self.args.eval_batch_size,
             self.args.dataloader_num_workers,
             self._seed,
             self._folder / STEPS,
         )
-        findings, curated, head = work.run(plain_table(rows, model), self._reader.inputs(rows), chosen)
+        findings, curated, head = work.run(plain_table(rows, model), self._collator.inputs(rows), chosen)
         put_head(model, head)
         after = self._evaluated("after_debias")
         self.debias_report = DebiasReport.of(findings, curated, head, before, after)
@@ -246,13 +221,20 @@ class MidRangeTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         known = [dataset_tags] if isinstance(dataset_tags, str) else list(dataset_tags or [])
-        write_card(
-            self,
-            self._folder,
-            name=self.hub_model_id or model_name or self._folder.name,
+        background = Background(
             base_model=finetuned_from,
             dataset=known[0] if known else None,
+            split=str(getattr(self.eval_dataset, "split", None) or "evaluation"),
             license=license,
+            has_processor=self.processing_class is not None,
+        )
+        write_card(
+            self._folder,
+            self.accelerator.unwrap_model(self.model),
+            self.hub_model_id or model_name or self._folder.name,
+            background,
+            self.debias_report,
+            self._latest_metrics(),
             language=language,
             tags=[tags] if isinstance(tags, str) else tags or (),
         )
@@ -266,11 +248,17 @@ class MidRangeTrainer(Trainer):
         chosen = self._option("curation_seed")
         return self.args.seed if chosen is None else chosen
 
-    @property
-    def _reader(self) -> Reader:
-        accepted = self._accepted if self.args.remove_unused_columns else None
+    def _row_collator(self) -> RowCollator:
+        accepted = accepted_columns(self._classifier, self.label_names) if self.args.remove_unused_columns else None
         length = getattr(self.args, "length_column_name", "length")
-        return Reader(self._classifier, self.data_collator, accepted, self.processing_class, length)
+        return RowCollator(self._classifier, self.data_collator, accepted, self.processing_class, length)
+
+    @property
+    def _collator(self) -> RowCollator:
+        """The collator around the user's own, also around one that was set after the trainer was made."""
+        if not isinstance(self.data_collator, RowCollator):
+            self.data_collator = self._row_collator()
+        return self.data_collator
 
     @property
     def _classifier(self) -> nn.Module:
@@ -279,16 +267,6 @@ class MidRangeTrainer(Trainer):
     @property
     def _folder(self) -> Path:
         return Path(str(self.args.output_dir))
-
-    @contextmanager
-    def _reading(self, batches: Batches) -> Iterator[None]:
-        """While a dataloader is made, put our collator around the trainer's, and leave the choice of columns to it."""
-        collate, unused = self.data_collator, self.args.remove_unused_columns
-        self.data_collator, self.args.remove_unused_columns = batches, False
-        try:
-            yield
-        finally:
-            self.data_collator, self.args.remove_unused_columns = collate, unused
 
     def _hold_out(self) -> None:
         fraction = self._option("curation_fraction")
@@ -318,3 +296,11 @@ class MidRangeTrainer(Trainer):
 
     def _evaluated(self, prefix: str) -> dict[str, float] | None:
         return None if self.eval_dataset is None else untimed(self.evaluate(metric_key_prefix=prefix), prefix)
+
+    def _latest_metrics(self) -> dict[str, float]:
+        """Return the metrics of the last evaluation of the model as it is, by their names without prefix."""
+        entries = [entry for entry in self.state.log_history if "eval_worst_group_accuracy" in entry]
+        report = self.debias_report
+        if report is not None and report.after is not None and entries[-1:] != self.state.log_history[-1:]:
+            return dict(report.after)
+        return {key.removeprefix("eval_"): value for key, value in (entries[-1] if entries else {}).items()}

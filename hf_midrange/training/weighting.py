@@ -12,9 +12,7 @@ from datasets import Dataset, IterableDataset, Value
 from torch.nn import functional
 
 from hf_midrange.columns import KEEP, WEIGHT, numbers
-
-
-FLOATS = ("float16", "float32", "float64")
+from hf_midrange.training.row_inputs import is_weight
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,9 @@ def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: AN
     Raises:
         ValueError: if a weight is negative, NaN or infinite, or no row is left.
     """
-    kinds = {WEIGHT: FLOATS, KEEP: ("bool",)}
     features = getattr(dataset, "features", None) or {}
-    found = [name for name, types in kinds.items() if _is(features.get(name), types)]
+    fits = {WEIGHT: is_weight(features.get(WEIGHT)), KEEP: features.get(KEEP) == Value("bool")}
+    found = [name for name in fits if fits[name]]
     if not isinstance(dataset, Dataset | IterableDataset) or not found:
         return dataset, None
     chosen = by if by in found else found[0]
@@ -129,7 +127,3 @@ def weighted_loss(rows: RowsUsed | None, given: Callable | None, smoothing: floa
             "leave one out (`remove_columns('weight')`), or train by `curated_rows='keep'`"
         )
     return WeightedLoss(rows.scale, smoothing)
-
-
-def _is(feature: Any, types: tuple[str, ...]) -> bool:  # noqa: ANN401 - any feature
-    return isinstance(feature, Value) and feature.dtype in types
