@@ -21,6 +21,16 @@ if TYPE_CHECKING:  # accelerate imports torch, which the steps after extraction 
 T = TypeVar("T")
 
 
+def is_main() -> bool:
+    """Whether this process is the one, among those that a launcher started, that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher started more processes than this one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def device() -> torch.device:
     """Return where this process computes: its accelerator (CUDA, XPU, MPS, NPU ...), or else the CPU.
 

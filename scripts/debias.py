@@ -2,7 +2,7 @@
 
 import sys
 
-from hf_midrange.training.launching import debias, parsed
+from hf_midrange.commands.training import debias, parsed
 
 
 if __name__ == "__main__":

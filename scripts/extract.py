@@ -2,7 +2,7 @@
 
 import sys
 
-from hf_midrange.cli import main
+from hf_midrange.commands.app import main
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Not called `evaluate.py`: Python puts this folder first on its path, and the nam
 import os
 import sys
 
-from hf_midrange.cli import main
+from hf_midrange.commands.app import main
 
 
 # Of several processes one does the work: it uses no model, and they would write the same files.

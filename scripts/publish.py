@@ -3,7 +3,7 @@
 import os
 import sys
 
-from hf_midrange.cli import main
+from hf_midrange.commands.app import main
 
 
 # Of several processes one does the work: it uses no model, and they would write the same files.

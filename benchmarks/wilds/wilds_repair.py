@@ -14,8 +14,8 @@ from wilds_scores import overlapping_group_metrics
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.arguments import usual_sources
 from hf_midrange.classifier import load_classifier
+from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.pipeline import curated_from
 
 

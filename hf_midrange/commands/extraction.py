@@ -87,15 +87,16 @@ def run(
     from accelerate import PartialState
 
     import hf_midrange as hm
-    from hf_midrange.arguments import concept_source, repair, usual_sources
+    from hf_midrange.commands.models import repair
     from hf_midrange.commands.outputs import new_output
+    from hf_midrange.concepts.usual import source_named, usual_sources
     from hf_midrange.io.datasets import one_split
     from hf_midrange.reporting.tables import print_facts, print_findings
 
     shards = _shards_of(output)
     with new_output(output, dataset, overwrite) as new:
         ds = one_split(new.read(dataset, split), dataset)
-        sources = [concept_source(text) for text in source] or usual_sources(ds, model)
+        sources = [source_named(text) for text in source] or usual_sources(ds, model)
         extracted = hm.extract(
             ds, model, batch_size=batch_size, output_dir=shards, on_error=on_error, overwrite=overwrite
         )

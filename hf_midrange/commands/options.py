@@ -1,13 +1,62 @@
-"""Flags that several commands share."""
+"""Flags that several commands share, and the YAML files that hold flags."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+import yaml
 
-from hf_midrange.commands.configfile import read_config
+
+def read_flags(file: Path, known: Collection[str]) -> dict[str, Any]:
+    """Return what a YAML file says: flag, with underscores and without dashes in front -> value.
+
+    Raises:
+        ValueError: if the file is not a YAML mapping, or a key is none of the `known` flags (the near ones are named).
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, letters that are no text
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold lines like 'batch-size: 32', but holds {type(values).__name__}")
+    for key in values:
+        if _plain(key) not in known:
+            raise ValueError(_unknown(file, str(key), known))
+    return {_plain(key): value for key, value in values.items()}
+
+
+def _unknown(file: Path, key: str, known: Collection[str]) -> str:
+    near = [name.replace("_", "-") for name in get_close_matches(_plain(key), known)]
+    names = ", ".join(sorted(name.replace("_", "-") for name in known))
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {names}"
+    return f"{file} has the unknown key {key!r}; {hint}"
+
+
+def _plain(name: object) -> str:
+    return str(name).lstrip("-").replace("-", "_")
+
+
+def _read_config(ctx: typer.Context, file: Path | None) -> Path | None:
+    """Make the values of `file` the defaults of the command that runs; flags typed by the user win over them."""
+    if file is None or ctx.resilient_parsing:
+        return file
+    known = _flags(ctx)
+    try:
+        values = read_flags(file, known)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    ctx.default_map = {**(ctx.default_map or {}), **{known[flag]: value for flag, value in values.items()}}
+    return file
+
+
+def _flags(ctx: typer.Context) -> dict[str, str]:
+    """Return plain flag name -> parameter name of the command."""
+    named = {_plain(flag): parameter.name for parameter in ctx.command.params for flag in parameter.opts}
+    return {flag: name for flag, name in named.items() if name is not None and flag not in ("config", "help")}
 
 
 Source = Annotated[
@@ -37,7 +86,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         help="a YAML file of flags, such as 'batch-size: 32'; flags typed here win",
-        callback=read_config,
+        callback=_read_config,
         is_eager=True,
         exists=True,
         dir_okay=False,

@@ -1,188 +1,121 @@
-"""Folders that commands write: nothing is in its place before all of it is finished.
-
-What a command that died left there, the next command clears away or goes on with.
-"""
+"""What a command writes: a folder that is whole or absent, and that the very same command need not write again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset, DatasetDict
+import typer
+from huggingface_hub.constants import HF_HUB_CACHE
+from typer.core import TyperCommand
 
-from hf_midrange.commands.finished import FINISHED, AlreadyFinishedError, mark_finished, refuse_finished
-from hf_midrange.io.datasets import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
-from hf_midrange.io.files import explained, write_atomically
-from hf_midrange.io.folders import LOCK, only_writer, scratch_folder
-
-
-UNFINISHED = ".unfinished"
-"""Folder inside the output that everything is written into before it is moved to its place."""
-
-_NEW, _INPUTS, _MOVED = "new", "inputs", "moved.json"
+from hf_midrange import __version__
+from hf_midrange.io.files import sha256_of
+from hf_midrange.io.outputs import NewFolder, new_folder
+from hf_midrange.processes import is_main
 
 
-@dataclass(frozen=True)
-class NewOutput:
-    """The folder that a command is writing.
+_MANY, _LARGE, _LONGEST = 1000, 50_000_000, 1000
+"""Files in a folder, bytes in a file, and letters in a word, that are read to know them again."""
 
-    Attributes:
-        folder: where its files go; they are moved to their place at the end.
-        place: where they will be.
-        work: folder that is deleted at the end, but kept when the command dies, so that it can go on there.
-    """
+_NOT_MADE_FROM = ("output", "overwrite", "config")
+"""Parameters that say nothing of what an output is made from; a file of flags does by the flags."""
 
-    folder: Path
-    place: Path
-    work: Path
-
-    def read(self, path: str, split: str | None = None) -> Dataset | DatasetDict:
-        """Return the dataset that `path` names; what `datasets` caches of it goes to this output, not beside it."""
-        inputs = self.place / UNFINISHED / _INPUTS
-        return read_dataset(path, split, links=inputs / str(len([*inputs.glob("*")])))
+_running: ContextVar[typer.Context | None] = ContextVar("the command that is running", default=None)
 
 
-@dataclass(frozen=True)
-class KeptSteps:
-    """A folder of finished steps, whose name tells what they are made from; what is there is not done again."""
+class Command(TyperCommand):
+    """A command that its outputs know."""
 
-    folder: Path
-
-    def dataset(self, name: str, make: Callable[[], Dataset]) -> Dataset:
-        """Return the dataset of a step."""
-        place, part = self.folder / name, self.folder / f"{name}.part"
-        if not place.is_dir():
-            _delete(part)
-            write_dataset(make(), part)
-            part.replace(place)
-        return one_split(read_dataset(str(place)), str(place))
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - versions of typer have contexts of different classes
+        """Run the command."""
+        token = _running.set(ctx)
+        try:
+            return super().invoke(ctx)
+        finally:
+            _running.reset(token)
 
 
 @contextmanager
-def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[NewOutput]:
-    """Hold the folder `output` for this command, and fill it when the block has been left without an error.
+def new_output(output: Path, source: str, overwrite: bool = False) -> Iterator[NewFolder]:
+    """Hold the folder `output` for the command that is running; see `new_folder`.
 
-    Of several processes that a launcher started, the main one does that; what the others write is thrown away, but for
-    what goes into `work`, which they share.
+    It was finished before if the same command of the same version of this package had the same parameters, wherever
+    they were given, and every file and folder that they name is unchanged.
 
     Args:
         output: the folder to write.
         source: what is read, which must not be written.
-        overwrite: write into a folder that has something in it already; nothing else there is deleted.
+        overwrite: write into a folder that has something in it already.
 
     Raises:
         AlreadyFinishedError: if this very command has written the folder before.
         OSError: if the folder cannot be written.
-        ValueError: if `output` is the source itself, a file, a folder with something in it and `overwrite` is false,
-            or is being written by another process.
+        ValueError: if `output` is the source itself, and as `new_folder` does.
     """
-    unfinished = output / UNFINISHED
-    made = NewOutput(unfinished / _NEW, output, unfinished / "work")
-    if not overwrite:
-        _refuse_finished(output)
-    if not is_main():
-        with scratch_folder() as elsewhere:
-            yield NewOutput(elsewhere / _NEW, elsewhere, made.work)
-        return
-    _refuse_source_or_file(output, source)
-    is_new = not output.exists()
-    try:
-        with only_writer(output, "--output"), explained(output):
-            _clear_remains(output)
-            _refuse_filled(output, overwrite)
-            made.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                yield made
-            except BaseException:
-                _clear_remains(output)
-                raise
-            mark_finished(made.folder, output)
-            _move(made.folder, output)
-            shutil.rmtree(unfinished)
-    finally:
-        if is_new and output.is_dir() and not any(output.iterdir()):
-            output.rmdir()
-
-
-def _refuse_finished(output: Path) -> None:
-    """Refuse what this command has finished before; where it was killed just after, its remains are cleared first."""
-    try:
-        refuse_finished(output)
-    except AlreadyFinishedError:
-        if is_main() and ((output / UNFINISHED).exists() or (output / LOCK).exists()):
-            with only_writer(output, "--output"):
-                _delete(output / UNFINISHED)
-        raise
-
-
-def is_main() -> bool:
-    """Whether this process is the one, among those that a launcher started, that writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_one_of_several() -> bool:
-    """Whether a launcher started more processes than this one."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-def _refuse_source_or_file(output: Path, source: str) -> None:
     if Path(source).exists() and output.resolve() == Path(source).resolve():
         raise ValueError(f"--output {output} is the dataset that is read; choose another folder")
-    if output.is_file():
-        raise ValueError(f"--output {output} is a file; give a folder")
+    with new_folder(output, key=_key(), overwrite=overwrite, leads=is_main(), option="--output") as new:
+        yield new
 
 
-def _refuse_filled(output: Path, overwrite: bool) -> None:
-    if not overwrite and any(path.name not in (LOCK, UNFINISHED, FINISHED) for path in output.iterdir()):
-        raise ValueError(f"--output {output} is not empty; choose another folder or add --overwrite")
+def _key() -> str | None:
+    """Return a hash of what the command that is running makes its output from."""
+    context = _running.get()
+    if context is None:
+        return None
+    parameters = {name: value for name, value in context.params.items() if name not in _NOT_MADE_FROM}
+    facts = [__version__, context.command.name, _known(parameters)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _clear_remains(output: Path) -> None:
-    """Delete what a command that died left, but for what it can go on with."""
-    unfinished = output / UNFINISHED
-    if (unfinished / _MOVED).is_file():  # it died while it moved what is finished
-        for name in json.loads((unfinished / _MOVED).read_text()):
-            _delete(output / name)
-        (unfinished / _MOVED).unlink()
-    _delete(unfinished / _INPUTS)
-    _delete(unfinished / _NEW)
-    for path in (unfinished / "work", unfinished):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+def _known(value: Any) -> Any:  # noqa: ANN401 - any parameter; JSON comes back
+    """Return a value beside the content of every file and folder that it names."""
+    if isinstance(value, Mapping):
+        return {str(name): _known(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(one) for one in value]
+    if not isinstance(value, str | Path):
+        return value
+    parts = {str(value), *re.split("[:,=]", str(value))}  # as in SOURCE:MODEL
+    places = sorted(part for part in parts if 0 < len(part) < _LONGEST and Path(part).exists())
+    return [str(value), [_content(Path(place)) for place in places], [_revision(part) for part in sorted(parts)]]
 
 
-def _move(new: Path, output: Path) -> None:
-    """Move what is finished to its place; what makes a folder a dataset goes first and comes last."""
-    added = [path.name for path in new.iterdir() if not (output / path.name).exists()]
-    write_atomically(new.parent / _MOVED, json.dumps(added))
-    for old in (output / FINISHED, *files_of(output)):
-        old.unlink(missing_ok=True)
-    for path in _ordered(new):
-        _put(path, output / path.name)
+def _revision(name: str) -> list[str]:
+    """Return the commits at which the cache of the Hub holds a model or dataset."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return []
+    folders = (Path(HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}" for kind in ("models", "datasets"))
+    return [ref.read_text() for folder in folders if (ref := folder / "refs" / "main").is_file()]
 
 
-def _ordered(folder: Path) -> list[Path]:
-    last = (*DATASET_MARKERS, FINISHED)
-    return sorted(folder.iterdir(), key=lambda path: (path.name in last, path.name == FINISHED, path.name))
+def _content(place: Path, deep: bool = True) -> Any:  # noqa: ANN401 - JSON
+    """Return a hash of a file or folder; of large files and of many, size and time count for what is in them.
+
+    A JSON file is known together with what it names, as a source's names its model.
+    """
+    paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    few, digest = len(paths) <= _MANY, hashlib.sha256()
+    for path in paths:
+        facts = path.stat()
+        told = sha256_of(path) if few and facts.st_size <= _LARGE else f"{facts.st_size} {facts.st_mtime_ns}"
+        digest.update(f"{path.relative_to(place)} {told} ".encode())
+    return [digest.hexdigest(), [_content(named, deep=False) for named in _named_in(place)] if deep else []]
 
 
-def _put(path: Path, place: Path) -> None:
-    if path.is_dir() and place.is_dir():
-        for inner in _ordered(path):
-            _put(inner, place / inner.name)
-        return
-    if path.is_dir() != place.is_dir():
-        _delete(place)
-    path.replace(place)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _named_in(place: Path) -> list[Path]:
+    if place.suffix != ".json" or not place.is_file() or place.stat().st_size > _LARGE:
+        return []
+    try:
+        values = json.loads(place.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # whoever reads it says what is wrong with it
+        return []
+    names = [value for value in values.values() if isinstance(value, str)] if isinstance(values, dict) else []
+    return [Path(name) for name in names if 0 < len(name) < _LONGEST and Path(name).exists()]

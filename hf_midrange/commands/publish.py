@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hf_midrange.commands.options import Config
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def publish(
@@ -68,22 +63,10 @@ def _publish_dataset(
 
 def _publish_model(repo_id: str, folder: Path, facts: dict[str, Any], common: dict[str, Any]) -> None:
     import hf_midrange as hm
-    from hf_midrange.arguments import named_classifier
+    from hf_midrange.commands.models import named_classifier, processor_beside
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json; `hf-midrange retrain --merge` writes such a folder")
     classifier = named_classifier(str(folder))
-    done = hm.publish_model(classifier, repo_id, processor=_processor(classifier, folder), **facts, **common)
+    done = hm.publish_model(classifier, repo_id, processor=processor_beside(classifier, folder), **facts, **common)
     typer.echo(f"published {done.commit_url}")
-
-
-def _processor(classifier: PreTrainedModel, folder: Path) -> Any:  # noqa: ANN401 - a tokenizer or image processor
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    from hf_midrange.classifier import modality
-
-    try:
-        return (AutoTokenizer if modality(classifier) == "text" else AutoImageProcessor).from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        warnings.warn(f"{folder} has no preprocessing beside the model: {error}", stacklevel=2)
-        return None

@@ -9,9 +9,9 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_midrange import columns
-from hf_midrange.commands.outputs import new_output
 from hf_midrange.explorer.marks import edited, told
 from hf_midrange.io.datasets import write_dataset
+from hf_midrange.io.outputs import new_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Exports:
         Raises:
             OSError, ValueError: if the folder cannot be written.
         """
-        with new_output(self.folder, source="", overwrite=True) as new:
+        with new_folder(self.folder, overwrite=True) as new:
             write_dataset(edited(self.ds, marks), new.folder)
         return f"Wrote {len(self.ds)} rows to {self.folder} (marked: {told(marks)}); load_from_disk reads them."
 

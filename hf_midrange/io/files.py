@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -79,7 +80,8 @@ def remove_unfinished(folder: Path) -> None:
     """
     for pattern in (f"*.{_UNFINISHED}", f"*/*.{_UNFINISHED}"):
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+            if not path.parent.is_symlink():
+                path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -156,7 +158,11 @@ def _checksum(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def from_json(kind: type[Made], plain: object, name: str = "") -> Made:
+@overload
+def from_json(kind: type[Made], plain: object, name: str = "") -> Made: ...
+@overload
+def from_json(kind: UnionType, plain: object, name: str = "") -> Any: ...  # noqa: ANN401 - one of several types
+def from_json(kind: Any, plain: object, name: str = "") -> Any:  # noqa: ANN401
     """Return the object of a class or annotation that JSON gave `plain` for; every value is checked against its type.
 
     It takes what `dataclasses.asdict` and JSON make of a dataclass; lists become tuples where a tuple is declared.
@@ -173,7 +179,7 @@ def from_json(kind: type[Made], plain: object, name: str = "") -> Made:
     if is_dataclass(kind) and isinstance(plain, Mapping):
         unknown = sorted(set(plain) - {field.name for field in fields(kind)})
         if unknown:
-            raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}")
+            raise ValueError(f"{getattr(kind, '__name__', kind)} has no field {unknown[0]!r}")
     try:
         return _adapter(kind).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
@@ -184,5 +190,5 @@ def from_json(kind: type[Made], plain: object, name: str = "") -> Made:
 
 
 @lru_cache
-def _adapter(kind: type[Made]) -> TypeAdapter[Made]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any annotation
     return TypeAdapter(kind)

@@ -44,14 +44,14 @@ class HubSaved(ModelHubMixin):
         """
         raise NotImplementedError
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
+    def save_pretrained(self, save_directory: str | Path) -> None:  # type: ignore[override] # no config, no README
         """Write the object's files into a folder, which is made if it is missing."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._write(folder)
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         folder_or_id: str | Path,
         *,
@@ -89,7 +89,7 @@ class HubSaved(ModelHubMixin):
         }
         return cls._read(*cls._downloaded(str(folder_or_id), options))
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
         *,

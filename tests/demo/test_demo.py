@@ -86,7 +86,8 @@ def test_no_seed_is_refused(tmp_path):
 
 def test_the_demo_as_typed(tmp_path):
     output = tmp_path / "demo"
-    command = [sys.executable, "-m", "hf_midrange.cli", "demo", "--quick", "--seeds", "1", "--output", str(output)]
+    words = ["demo", "--quick", "--seeds", "1", "--output", str(output)]
+    command = [sys.executable, "-m", "hf_midrange.commands.app", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     facts = json.loads((output / "facts.json").read_text())

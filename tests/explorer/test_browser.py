@@ -85,7 +85,7 @@ def explored(saved, name, folder):
     """Run `hf-midrange explore` on one of the saved sets."""
     port = free_port()
     rows, findings = saved[name]
-    command = [sys.executable, "-m", "hf_midrange.cli", "explore", str(rows), "--findings", str(findings)]
+    command = [sys.executable, "-m", "hf_midrange.commands.app", "explore", str(rows), "--findings", str(findings)]
     with serving([*command, "--output", "edited", "--port", str(port), "--no-browser"], port, folder) as url:
         yield url
 
@@ -228,7 +228,7 @@ def in_space(port):
 @pytest.mark.slow
 def test_a_written_space_opens(browser, saved, tmp_path):
     rows, findings = saved["pictures"]
-    command = [sys.executable, "-m", "hf_midrange.cli", "explore", str(rows), "--findings", str(findings)]
+    command = [sys.executable, "-m", "hf_midrange.commands.app", "explore", str(rows), "--findings", str(findings)]
     subprocess.run([*command, "--space", "me/look", "--output", str(tmp_path / "space")], check=True)
     port = free_port()
     app = [sys.executable, str(tmp_path / "space" / "app.py")]

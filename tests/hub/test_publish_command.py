@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.curated_rows import curated
 
-from hf_midrange.cli import main
+from hf_midrange.commands.app import main
 
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 from typer.testing import CliRunner
 
-from hf_midrange import cli
+from hf_midrange.commands import app as cli
 
 
 def called(*words):

@@ -17,9 +17,9 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["torch", "timm", "datasets", "sklearn.linear_model", "transformers.models.vit.modeling_vit",
-     "transformers.models.vit.image_processing_vit", "transformers.models.auto.modeling_auto", "hf_midrange.cli",
-     "hf_midrange.extraction", "hf_midrange.concepts", "hf_midrange.curation", "hf_midrange.head",
-     "hf_midrange.reporting"]
+     "transformers.models.vit.image_processing_vit", "transformers.models.auto.modeling_auto",
+     "hf_midrange.commands.app", "hf_midrange.extraction", "hf_midrange.concepts", "hf_midrange.curation",
+     "hf_midrange.head", "hf_midrange.reporting"]
 )  # fmt: skip
 
 TIMEOUT = 120
@@ -91,7 +91,7 @@ def _run(words: list[str], log: str) -> None:
     import datasets
     import torch
 
-    from hf_midrange.cli import main
+    from hf_midrange.commands.app import main
     from hf_midrange.concepts import map_steps
 
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

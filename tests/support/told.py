@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_midrange import cli
+from hf_midrange.commands import app as cli
 
 
 def told(capsys, *words: object) -> tuple[int, str]:

@@ -97,7 +97,7 @@ def test_killed_again_and_again(material, tmp_path):
     assert everything(out) == material.reference("run")
 
 
-PUBLISH = "import sys; from hf_midrange.cli import main; main(sys.argv[1:])"
+PUBLISH = "import sys; from hf_midrange.commands.app import main; main(sys.argv[1:])"
 ME = "hf_" + "k" * 34
 
 

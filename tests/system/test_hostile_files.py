@@ -21,7 +21,7 @@ from hf_midrange import columns
 from hf_midrange.association import load_findings, save_findings
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.bands.sketch import BandSketch
-from hf_midrange.cli import app
+from hf_midrange.commands.app import app
 from hf_midrange.curation.report import curation_report
 from hf_midrange.extraction.manifest import claim
 from hf_midrange.io.datasets import read_dataset, write_dataset

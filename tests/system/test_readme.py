@@ -68,7 +68,7 @@ def test_each_command_runs_as_printed(reader):
     local = [command for command in commands if not command.startswith("hf-midrange publish")]
     assert len(local) == 2
     for command in local:
-        typed = [sys.executable, "-m", "hf_midrange.cli", *shlex.split(command)[1:]]
+        typed = [sys.executable, "-m", "hf_midrange.commands.app", *shlex.split(command)[1:]]
         done = subprocess.run(typed, cwd=reader, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
@@ -116,7 +116,7 @@ SHARE = """
 import sys
 import hf_midrange as hm
 from datasets import load_from_disk
-from hf_midrange.cli import main
+from hf_midrange.commands.app import main
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 curated, findings = load_from_disk("shared/curated"), load_from_disk("shared/findings")
 model = AutoModelForImageClassification.from_pretrained("shared/model")

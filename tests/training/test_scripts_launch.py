@@ -21,8 +21,8 @@ from support.training_rows import WEIGHTS, arguments, sgd_step_by_hand, weighted
 from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 import hf_midrange as hm
-from hf_midrange import cli
-from hf_midrange.training.launching import ScriptArguments, debias, parsed, train
+from hf_midrange.commands import app as cli
+from hf_midrange.commands.training import ScriptArguments, debias, parsed, train
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

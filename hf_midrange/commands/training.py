@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import transformers
-import yaml
 from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import (
@@ -24,6 +23,7 @@ from transformers.training_args import OptimizerNames
 
 from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
+from hf_midrange.commands.options import read_flags
 from hf_midrange.io.datasets import read_dataset
 from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.holdout import Holdout
@@ -60,12 +60,12 @@ def parsed(words: Sequence[str]) -> tuple[ScriptArguments, MidRangeArguments]:
         ValueError: if the file is no mapping, or has a key that is no flag; near ones are named.
         SystemExit: as argparse does, for a wrong flag.
     """
-    typed = list(words)
     kinds: Any = (ScriptArguments, MidRangeArguments)
-    if "--config" in typed:
-        at = typed.index("--config")
-        file, typed = Path(typed[at + 1]), [*typed[:at], *typed[at + 2 :]]
-        typed = [*_words(file, {part.name for kind in kinds for part in fields(kind)}), *typed]
+    reader = ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--config", type=Path)
+    found, typed = reader.parse_known_args(list(words))
+    if found.config is not None:
+        typed = [*_words(found.config, {part.name for kind in kinds for part in fields(kind)}), *typed]
     script, args = HfArgumentParser(kinds).parse_args_into_dataclasses(typed)
     return script, args
 
@@ -126,15 +126,8 @@ def _refuse_lost_momentum(args: MidRangeArguments) -> None:
 
 
 def _words(file: Path, known: set[str]) -> list[str]:
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold lines like 'learning_rate: 0.001', but holds {type(values).__name__}")
     words: list[str] = []
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            near = get_close_matches(name, known)
-            raise ValueError(f"{file} has the unknown key {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    for name, value in read_flags(file, known).items():
         if value is not None:
             words += [f"--{name}", *(str(part) for part in (value if isinstance(value, list) else [value]))]
     return words
@@ -165,7 +158,11 @@ def _classifier_for(rows: Dataset, name: str) -> nn.Module:
 
 
 def _trainer(
-    model: nn.Module, script: ScriptArguments, args: MidRangeArguments, data: DatasetDict, **rows: Any  # noqa: ANN401
+    model: nn.Module,
+    script: ScriptArguments,
+    args: MidRangeArguments,
+    data: DatasetDict,
+    **rows: Any,  # noqa: ANN401
 ) -> MidRangeTrainer:
     named = [script.eval_split] if script.eval_split else [name for name in ("test", "validation") if name in data]
     scored = _split(data, named[0], script.dataset) if named else None

@@ -1,4 +1,4 @@
-"""The command line: one command per step, each the package function of the same name with a dataset read and written.
+"""The commands of one step each: a dataset is read, the function of the same name called, its result written.
 
 Only light modules are imported here, so that `--help` answers at once; each command imports its step.
 """
@@ -6,18 +6,11 @@ Only light modules are imported here, so that `--help` answers at once; each com
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
-from hf_midrange import __version__
-from hf_midrange.commands.explore import explore
-from hf_midrange.commands.extraction import extract, run
-from hf_midrange.commands.finished import AlreadyFinishedError, command
-from hf_midrange.commands.interrupting import interruptible
 from hf_midrange.commands.options import (
     Config,
     Model,
@@ -29,23 +22,8 @@ from hf_midrange.commands.options import (
     Sources,
     Split,
 )
-from hf_midrange.commands.publish import publish
-from hf_midrange.commands.report import report
 
 
-app = typer.Typer(
-    help="Find the shortcuts a classifier learnt in the middle of its logits, and repair its head.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-app.command()(extract)
-
-
-@app.command()
 def bands(
     dataset: Source,
     output: Output,
@@ -78,7 +56,6 @@ def bands(
     typer.echo(f"wrote {output}")
 
 
-@app.command()
 def annotate(
     dataset: Source,
     output: Output,
@@ -90,12 +67,13 @@ def annotate(
 ) -> None:
     """Add the concepts of every row, one column per source; the fitted sources are saved in OUTPUT/sources."""
     import hf_midrange as hm
-    from hf_midrange.arguments import concept_source
-    from hf_midrange.commands.outputs import is_main, new_output
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.concepts.usual import source_named
     from hf_midrange.io.datasets import write_dataset
+    from hf_midrange.processes import is_main
 
     with new_output(output, dataset, overwrite) as new:
-        sources = [concept_source(text) for text in source]
+        sources = [source_named(text) for text in source]
         if not is_main() and not any(one.costly for one in sources):
             return  # only models are worth sharing
         ds = new.read(dataset)
@@ -109,7 +87,6 @@ def annotate(
         typer.echo(f"wrote {output}")
 
 
-@app.command()
 def associate(
     dataset: Source,
     output: Output,
@@ -122,8 +99,9 @@ def associate(
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
-    from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
+    from hf_midrange.commands.outputs import new_output
     from hf_midrange.io.datasets import one_split, write_dataset
+    from hf_midrange.processes import is_main, is_one_of_several
     from hf_midrange.reporting.tables import print_findings
 
     with new_output(output, dataset, overwrite) as new:
@@ -135,7 +113,6 @@ def associate(
         typer.echo(f"wrote {output}")
 
 
-@app.command()
 def curate(
     dataset: Source,
     output: Output,
@@ -162,7 +139,6 @@ def curate(
     typer.echo(f"wrote {output}")
 
 
-@app.command()
 def retrain(
     curated: Source,
     model: Model,
@@ -175,9 +151,10 @@ def retrain(
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     import hf_midrange as hm
-    from hf_midrange.arguments import named_classifier, save_repaired
-    from hf_midrange.commands.outputs import is_main, is_one_of_several, new_output
+    from hf_midrange.commands.models import named_classifier, save_repaired
+    from hf_midrange.commands.outputs import new_output
     from hf_midrange.io.datasets import one_split
+    from hf_midrange.processes import is_main, is_one_of_several
 
     with new_output(output, curated, overwrite) as new:
         classifier = named_classifier(model)
@@ -191,7 +168,6 @@ def retrain(
     typer.echo(f"wrote {output}")
 
 
-@app.command()
 def evaluate(
     dataset: Source,
     split: Split = None,
@@ -202,7 +178,7 @@ def evaluate(
     """Print mean and worst-group accuracy; without a `group` column the classes are the groups."""
     import hf_midrange as hm
     from hf_midrange import columns
-    from hf_midrange.arguments import predictions_of
+    from hf_midrange.commands.models import predictions_of
     from hf_midrange.io.datasets import one_split, read_dataset
     from hf_midrange.reporting.tables import print_facts
 
@@ -217,83 +193,3 @@ def evaluate(
         typer.echo(json.dumps(metrics, indent=2))
     else:
         print_facts(f"accuracy by {by}", metrics)
-
-
-app.command()(run)
-
-
-@app.command()
-def demo(
-    seeds: Annotated[int, typer.Option(min=1, help="how many times, each with data of its own")] = 3,
-    output: Annotated[Path, typer.Option(help="the folder to write")] = Path("outputs/demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="a reduced size, to see that it works")] = False,
-    config: Config = None,
-) -> None:
-    """Show the whole way on real images and a pretrained network, with controls beside it."""
-    from datasets import disable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    from hf_midrange.demo import run_demo
-
-    disable_progress_bars()  # of copying and saving; the passes of the network keep theirs
-    disable_progress_bar()
-    run_demo(seeds=seeds, output=output, quick=quick)
-
-
-app.command()(publish)
-app.command()(report)
-app.command()(explore)
-
-
-@app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
-    if version:
-        typer.echo(f"hf-midrange {__version__}")
-        raise typer.Exit
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line `argv` (by default that of the process) and exit.
-
-    Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`) and what the machine refuses
-    (`OSError`: a missing file, a full disk) is one line on standard error and exit 1. Ctrl-C exits 130 within two
-    seconds. The very same command, once it has finished, does nothing. Any other exception is a bug and keeps its
-    traceback.
-    """
-    try:
-        words = sys.argv[1:] if argv is None else argv
-        with interruptible(), command(words), warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # the context puts the old one back
-            app(args=words, prog_name="hf-midrange")
-    except AlreadyFinishedError as finished:
-        typer.echo(finished)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        _say("error", _told(error), "red")
-        sys.exit(1)
-
-
-def _told(error: Exception) -> object:
-    if isinstance(error, KeyError) and error.args:
-        return error.args[0]
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return error
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    _say("warning", message, "yellow")
-
-
-def _say(kind: str, message: object, colour: str) -> None:
-    typer.secho(f"{kind}: {' '.join(str(message).split())}", fg=colour, err=True)
-
-
-if __name__ == "__main__":
-    main()

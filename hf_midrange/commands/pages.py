@@ -1,4 +1,4 @@
-"""The command `hf-midrange explore`."""
+"""The commands that show something: `report`, `explore` and `demo`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_midrange.commands.options import Config, Overwrite, Source, Split
+from hf_midrange.commands.options import Config, Output, Overwrite, Seed, Source, Split
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+def report(
+    dataset: Source,
+    output: Output,
+    findings: Annotated[Path, typer.Option(help="what `associate` wrote")],
+    split: Split = None,
+    curated: Annotated[Path | None, typer.Option(help="what `curate` wrote, if not DATASET itself")] = None,
+    head: Annotated[str | None, typer.Option(help="the head that `retrain` wrote, or its Hub id")] = None,
+    evaluation: Annotated[str | None, typer.Option(help="rows that no head was fitted to, to score on")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Write what was found and done as one page, OUTPUT/report.html, and as OUTPUT/report.json.
+
+    DATASET is what `associate` or, better, `curate` was given or wrote: with bands, concepts, and images or texts.
+    """
+    import hf_midrange as hm
+    from hf_midrange.association.findings import read_findings
+    from hf_midrange.commands.outputs import new_output
+    from hf_midrange.io.datasets import one_split
+
+    with new_output(output, dataset, overwrite) as new:
+        made = hm.report(
+            one_split(new.read(dataset, split), dataset),
+            read_findings(findings),
+            None if curated is None else one_split(new.read(str(curated), split), str(curated)),
+            None if head is None else hm.LinearHead.from_pretrained(head),
+            evaluation=None if evaluation is None else one_split(new.read(evaluation), evaluation),
+            seed=seed,
+        )
+        page = made.save(new.folder)
+    typer.echo(str(made))
+    typer.echo(f"wrote {output / page.name}")
 
 
 def explore(
@@ -61,3 +96,20 @@ def _write_space(
     typer.echo(f"wrote {output}; put it on the Hub, where only you see it, with")
     typer.echo(f"  hf repos create {space} --type space --space-sdk gradio --private")
     typer.echo(f"  hf upload {space} {output} --type space")
+
+
+def demo(
+    seeds: Annotated[int, typer.Option(min=1, help="how many times, each with data of its own")] = 3,
+    output: Annotated[Path, typer.Option(help="the folder to write")] = Path("outputs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="a reduced size, to see that it works")] = False,
+    config: Config = None,
+) -> None:
+    """Show the whole way on real images and a pretrained network, with controls beside it."""
+    from datasets import disable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    from hf_midrange.demo import run_demo
+
+    disable_progress_bars()  # of copying and saving; the passes of the network keep theirs
+    disable_progress_bar()
+    run_demo(seeds=seeds, output=output, quick=quick)

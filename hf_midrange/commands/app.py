@@ -1,0 +1,88 @@
+"""The command line: one command a step, each the package function of the same name with a dataset read and written."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated, TextIO
+
+import typer
+
+from hf_midrange import __version__
+from hf_midrange.commands.extraction import extract, run
+from hf_midrange.commands.outputs import Command
+from hf_midrange.commands.pages import demo, explore, report
+from hf_midrange.commands.publish import publish
+from hf_midrange.commands.steps import annotate, associate, bands, curate, evaluate, retrain
+from hf_midrange.io.outputs import AlreadyFinishedError
+
+
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended: 128 + SIGINT."""
+
+app = typer.Typer(
+    help="Find the shortcuts a classifier learnt in the middle of its logits, and repair its head.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for step in (extract, bands, annotate, associate, curate, retrain, evaluate, run, demo, publish, report, explore):
+    app.command(cls=Command)(step)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
+    if version:
+        typer.echo(f"hf-midrange {__version__}")
+        raise typer.Exit
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line `argv` (by default that of the process) and exit.
+
+    Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`) and what the machine refuses
+    (`OSError`: a missing file, a full disk) is one line on standard error and exit 1. Ctrl-C exits 130. The very same
+    command, once it has finished, does nothing. Any other exception is a bug and keeps its traceback.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # the context puts the old one back
+            app(args=argv, prog_name="hf-midrange")
+    except AlreadyFinishedError as finished:
+        typer.echo(f"{finished}; --overwrite does it again")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        _say("error", _told(error), "red")
+        sys.exit(1)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
+        typer.echo("\ninterrupted: what is finished is kept, and the same command goes on from there", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _told(error: Exception) -> object:
+    if isinstance(error, KeyError) and error.args:
+        return error.args[0]
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return error
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _say("warning", message, "yellow")
+
+
+def _say(kind: str, message: object, colour: str) -> None:
+    typer.secho(f"{kind}: {' '.join(str(message).split())}", fg=colour, err=True)
+
+
+if __name__ == "__main__":
+    main()
