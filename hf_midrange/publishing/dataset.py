@@ -86,6 +86,8 @@ def publish_dataset(
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> CommitInfo:
     """Publish a curated data set on the Hub, with its card, in one commit; return that commit.
@@ -104,6 +106,9 @@ def publish_dataset(
         private: whether a new repository is private. An existing public one is then refused.
         token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
         revision: branch to publish to, made if need be.
+        commit_message: title of the commit or pull request.
+        create_pr: open a pull request on a repository that exists, with the card as its text, and commit nothing to
+            its main branch; the commit that comes back has its address as `pr_url`.
         max_shard_bytes: of the rows in one parquet file, before they are compressed.
 
     Raises:
@@ -114,7 +119,9 @@ def publish_dataset(
     content = Content.of(
         curated, findings=findings, bands=bands, source=source, license=license, max_shard_bytes=max_shard_bytes
     )
-    repository = open_repository(repo_id, "dataset", private=private, token=token, revision=revision)
+    repository = open_repository(
+        repo_id, "dataset", private=private, token=token, revision=revision, create_pr=create_pr
+    )
 
     def refuse_other(state: State) -> None:
         _refuse_other(repository, state, content.features)
@@ -123,7 +130,7 @@ def publish_dataset(
     with scratch_folder() as folder:
         write_files(content, repository.repo_id, folder)
         return repository.commit(
-            folder, message="Publish curated data set", is_stale=_is_ours, refuse_other=refuse_other
+            folder, message=commit_message or "Publish curated data set", is_stale=_is_ours, refuse_other=refuse_other
         )
 
 

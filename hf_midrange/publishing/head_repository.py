@@ -42,6 +42,8 @@ def publish_head(
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
 ) -> CommitInfo:
     """Publish a head alone, in one commit; `apply_head(repo_id)` gives the base model with it.
 
@@ -57,6 +59,9 @@ def publish_head(
         private: as in `publish_model`.
         token: as in `publish_model`; it must also read the base model, if that is private.
         revision: branch to publish to, made if need be.
+        commit_message: title of the commit or pull request.
+        create_pr: open a pull request on a repository that exists, with the card as its text, and commit nothing to
+            its main branch; the commit that comes back has its address as `pr_url`.
 
     Raises:
         PublishError: as `publish_model` does, and if the base is no image or sequence classifier on the Hub, or has
@@ -65,7 +70,9 @@ def publish_head(
     refuse_non_id("base_model", base_model)
     if base_revision is not None and not _COMMIT.fullmatch(base_revision):
         raise PublishError(f"`base_revision` must be a commit, 40 hexadecimal digits, but is {base_revision!r}")
-    repository = open_repository(repo_id, "model", private=private, token=token, revision=revision)
+    repository = open_repository(
+        repo_id, "model", private=private, token=token, revision=revision, create_pr=create_pr
+    )
     pinned = base_revision or _newest(repository, base_model)
     merged = head.merge_into(_load_base(base_model, pinned, repository.token))  # raises if it does not fit
     background = Background(head, curated, findings, metrics, license=license)
@@ -86,7 +93,7 @@ def publish_head(
         write_card(facts, folder)
         return repository.commit(
             folder,
-            message="Publish corrected head",
+            message=commit_message or "Publish corrected head",
             is_stale=lambda path: path.startswith(".eval_results/"),
             refuse_other=refuse_other,
         )

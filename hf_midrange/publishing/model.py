@@ -69,6 +69,8 @@ def publish_model(
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
 ) -> CommitInfo:
     """Publish a repaired model on the Hub, with its card, in one commit; return that commit.
 
@@ -92,6 +94,9 @@ def publish_model(
         private: whether a new repository is private. An existing public one is then refused.
         token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
         revision: branch to publish to, made if need be.
+        commit_message: title of the commit or pull request.
+        create_pr: open a pull request on a repository that exists, with the card as its text, and commit nothing to
+            its main branch; the commit that comes back has its address as `pr_url`.
 
     Raises:
         TypeError: if `model` is not a transformers model.
@@ -110,7 +115,9 @@ def publish_model(
         model = head.merge_into(model)
     facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
-    repository = open_repository(repo_id, "model", private=private, token=token, revision=revision)
+    repository = open_repository(
+        repo_id, "model", private=private, token=token, revision=revision, create_pr=create_pr
+    )
     with scratch_folder() as folder:
         write_files(model, processor, replace(facts, repo_id=repository.repo_id), folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -120,7 +127,10 @@ def publish_model(
 
         repository.refuse(refuse_other)
         return repository.commit(
-            folder, message="Publish repaired model", is_stale=_is_replaced, refuse_other=refuse_other
+            folder,
+            message=commit_message or "Publish repaired model",
+            is_stale=_is_replaced,
+            refuse_other=refuse_other,
         )
 
 

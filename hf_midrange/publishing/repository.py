@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from huggingface_hub.utils import validate_repo_id
 from hf_midrange.publishing.retry import PublishError, Retries, retried
 
 
-HOUSEKEEPING = {".gitattributes", ".gitignore", "README.md", "LICENSE", "LICENSE.txt"}
+CARD = "README.md"
+HOUSEKEEPING = {".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -38,13 +39,15 @@ class State:
 
 @dataclass(frozen=True)
 class Repository:
-    """Where to publish, and with which token."""
+    """Where to publish, with which token, and whether as a proposal."""
 
     repo_id: str
     repo_type: Literal["model", "dataset"]
     private: bool
     revision: str | None
     token: str = field(repr=False)
+    create_pr: bool = False
+    """Open a pull request, and leave the branch as it is."""
     retries: Retries = Retries()
 
     @property
@@ -68,11 +71,15 @@ class Repository:
         state = self.ask("look at", self._state)
         if state is not None:
             self.ask("read", lambda: refuse_other(state))
+        elif self.create_pr:
+            raise PublishError(f"there is no {self.repo_type} {self.repo_id} to open a pull request on; check its id")
 
     def commit(
         self, folder: Path, *, message: str, is_stale: Callable[[str], bool], refuse_other: Callable[[State], None]
     ) -> CommitInfo:
         """Upload a folder and make it one commit on top of the newest one: everything of it, or nothing.
+
+        A pull request has the card as its text, and leaves the card of the repository as it is.
 
         If another commit comes between, the repository is looked at again, and the commit is made on top of that one.
         Readers see the old revision or the new one. The Hub knows contents by their hash: what was uploaded before a
@@ -88,26 +95,36 @@ class Repository:
             PublishError: if the Hub refuses, or does not answer in time.
         """
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        self.ask("make", self._make)
+        if not self.create_pr:
+            self.ask("make", self._make)
 
         def attempt() -> CommitInfo:
             state = self._state()
             if state is None:
                 raise ConnectionError("the repository that was just made is not there yet")
             refuse_other(state)
+            card = {CARD} if self.create_pr and CARD in state.files else set()
             # Anew for each try: the client keeps in them which files were unchanged, which another commit may change.
-            added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+            added = [
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=file)
+                for name, file in files.items()
+                if name not in card
+            ]
             gone = [CommitOperationDelete(name) for name in state.files if is_stale(name) and name not in files]
             return self.api.create_commit(
                 self.repo_id,
                 [*added, *gone],
                 commit_message=message,
+                commit_description=files[CARD].read_text(encoding="utf-8") if self.create_pr else None,
                 repo_type=self.repo_type,
                 revision=self.revision,
+                create_pr=self.create_pr,
                 parent_commit=state.sha,
             )
 
-        return self.ask("commit to", attempt)
+        # A pull request whose answer was lost may be open: it is not asked for twice.
+        retries = Retries(attempts=1) if self.create_pr else self.retries
+        return retried(attempt, f"commit to {self.repo_id}", self.token, retries)
 
     def read_json(self, path: str, state: State) -> dict[str, Any] | None:
         """Return the mapping that a JSON file holds at a commit, None if it is not there or holds something else."""
@@ -158,6 +175,7 @@ def open_repository(
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
+    create_pr: bool = False,
 ) -> Repository:
     """Return where to publish.
 
@@ -167,20 +185,23 @@ def open_repository(
         private: who may see a new repository; an existing public one is refused.
         token: by default what `hf auth login` stored or HF_TOKEN holds.
         revision: branch to commit to, made if need be.
+        create_pr: open a pull request instead, on the main branch of a repository that exists.
 
     Raises:
-        PublishError: an invalid id, or no token.
+        PublishError: an invalid id, no token, or a pull request on another branch.
     """
+    if create_pr and revision not in (None, "main"):
+        raise PublishError(f"a pull request is made on the main branch; leave out revision={revision!r} or create_pr")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise PublishError(f"{repo_id!r} is not a repository id, such as 'me/waterbirds-mid': {error}") from None
     secret = _usable(token if token is not None else get_token())
-    named = Repository(repo_id, repo_type, private, revision, secret)
+    named = Repository(repo_id, repo_type, private, revision, secret, create_pr)
     if "/" in repo_id:
         return named
     owner = named.ask("ask the Hub for the owner of", lambda: named.api.whoami()["name"])
-    return Repository(f"{owner}/{repo_id}", repo_type, private, revision, secret)
+    return replace(named, repo_id=f"{owner}/{repo_id}")
 
 
 def is_hub_id(text: str) -> bool:

@@ -89,5 +89,5 @@ def _explained(error: BaseException, what: str, token: str, tried: Retries | Non
             f"cannot {what}: the Hub answers {status}: {says}; a token with write access to this place is needed "
             "(`hf auth login`, or the environment variable HF_TOKEN)"
         )
-    often = f" after {tried.attempts} tries" if tried else ""
+    often = f" after {tried.attempts} tries" if tried and tried.attempts > 1 else ""
     return PublishError(f"cannot {what}{often}: {says}. Nothing was changed unless the commit is listed on the Hub")

@@ -61,7 +61,8 @@ def card_errors(metadata: Any) -> list[dict[str, str]]:
         return [{"message": "metadata is no mapping"}]
     errors = []
     for key in ("tags", "datasets", "task_categories", "source_datasets", "metrics"):
-        if key in metadata and not all(isinstance(v, str) for v in metadata[key] or [None]):
+        value = metadata.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             errors.append({"message": f'"{key}" must be a list of strings'})
     if not re.fullmatch(r"[a-z0-9.+-]+", str(metadata.get("license", "mit"))):
         errors.append({"message": '"license" must be one of the known licences'})
@@ -144,7 +145,7 @@ def _listed(request: Request, entry: Entry) -> dict[str, Any]:
 
 
 def preupload(request: Request) -> None:
-    repo, sha = request.writable()
+    repo, sha = request.proposable()
     if repo is None:
         return None
     answers = []
@@ -157,16 +158,21 @@ def preupload(request: Request) -> None:
 
 
 def commit(request: Request) -> None:
-    repo, _ = request.writable()
+    repo, _ = request.proposable()
     if repo is None:
         return None
     lines = [json.loads(line) for line in request.body.decode().splitlines() if line.strip()]
     header = next(line["value"] for line in lines if line["key"] == "header")
-    branch = request.match["rev"]
+    revision, title = request.match["rev"], header["summary"]
     with repo.lock:
-        head = repo.resolve(f"refs/heads/{branch}")
+        pull = None
+        if request.proposes and not revision.startswith("refs/pr/"):
+            pull = _open_pull(request, repo, title, header.get("description", ""))
+            revision = f"refs/pr/{pull}"
+        ref = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
+        head = repo.resolve(ref)
         if head is None:
-            return request.refuse(404, f"Invalid rev id: {branch}", code="RevisionNotFound")
+            return request.refuse(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
         if header.get("parentCommit") not in (None, head):
             return request.refuse(412, "A commit has happened since. Please refresh and try again.")
         try:
@@ -174,13 +180,59 @@ def commit(request: Request) -> None:
         except LookupError as error:
             return request.refuse(400, str(error))
         try:
-            sha = repo.commit(branch, head, files, deleted, header["summary"], request.user.name)
+            sha = repo.commit(ref, head, files, deleted, title, request.user.name)
         except Conflict as error:
             return request.refuse(409, str(error))
-    url = f"{request.hub.url}/{request.match['id']}/commit/{sha}"
+    url = f"{request.hub.url}/{request.match['id']}"
     if request.kind != "models":
         url = url.replace(request.hub.url, f"{request.hub.url}/{request.kind}", 1)
-    return request.json({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
+    opened = {} if pull is None else {"pullRequestUrl": f"{url}/discussions/{pull}"}
+    return request.json(
+        {"success": True, "commitOid": sha, "commitUrl": f"{url}/commit/{sha}", "hookOutput": "", **opened}
+    )
+
+
+def _open_pull(request: Request, repo: Repo, title: str, description: str) -> int:
+    """Make the reference of a new pull request, and note what it says; return its number."""
+    number = 1 + len(repo.refs("pr"))
+    repo.git("update-ref", f"refs/pr/{number}", str(repo.resolve("refs/heads/main")), "0" * 40)
+    said = {"title": title, "description": description, "author": request.user.name}
+    (repo.path / f"pull-{number}.json").write_text(json.dumps(said))
+    return number
+
+
+def open_discussion(request: Request) -> None:
+    repo, _ = request.proposable(revision="main")
+    if repo is None:
+        return None
+    asked = request.body_json()
+    return request.json({"num": _open_pull(request, repo, asked["title"], asked.get("description", ""))})
+
+
+def discussion(request: Request) -> None:
+    repo, _ = request.readable(revision="main")
+    if repo is None:
+        return None
+    number = int(request.match["number"])
+    path = repo.path / f"pull-{number}.json"
+    if not path.is_file():
+        return request.refuse(404, f"no discussion {number}", code="EntryNotFound")
+    said = json.loads(path.read_text())
+    where = {"name": request.match["id"], "type": request.kind.removesuffix("s")}
+    return request.json(
+        {
+            "num": number,
+            "title": said["title"],
+            "status": "open",
+            "isPullRequest": True,
+            "author": {"name": said["author"]},
+            "createdAt": TIME,
+            "repo": where,
+            "events": [],
+            "filesWithConflicts": [],
+            "changes": {"base": "refs/heads/main"},
+        }
+    )
 
 
 def _changes(request: Request, repo: Repo, head: str, lines: list[dict]) -> tuple[dict[str, bytes], list[str]]:
@@ -229,7 +281,7 @@ def refs(request: Request) -> None:
         return None
     listed = {
         answer: [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": sha} for n, sha in repo.refs(kind).items()]
-        for answer, kind in (("branches", "heads"), ("tags", "tags"))
+        for answer, kind in (("branches", "heads"), ("tags", "tags"), ("pullRequests", "pr"))
     }
     return request.json({**listed, "converts": []})
 
@@ -256,5 +308,7 @@ ROUTES = [
     ("POST", rf"{KIND}/{ID}/preupload/{REV}", preupload),
     ("POST", rf"{KIND}/{ID}/commit/{REV}", commit),
     ("GET", rf"{KIND}/{ID}/commits/{REV}", commits),
+    ("POST", rf"{KIND}/{ID}/discussions", open_discussion),
+    ("GET", rf"{KIND}/{ID}/discussions/(?P<number>\d+)", discussion),
     ("POST", rf"{KIND}/{ID}/(?P<ref>branch|tag)/(?P<name>[^/]+)", make_ref),
 ]

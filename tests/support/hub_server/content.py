@@ -36,9 +36,11 @@ def resolve(request: Request) -> None:
 
 
 def lfs_batch(request: Request) -> None:
-    repo, _ = request.writable(revision="main")
+    repo, _ = request.readable(revision="main")  # whoever can read may send what a pull request is to hold
     if repo is None:
         return None
+    if request.user is None:
+        return request.refuse(401, "Unauthorized")
     answers = []
     for asked in request.body_json()["objects"]:
         answer = {"oid": asked["oid"], "size": asked["size"]}
@@ -77,7 +79,7 @@ def blob(request: Request) -> None:
 
 def xet_token(request: Request) -> None:
     write = request.match["mode"] == "write"
-    repo, _ = request.writable() if write else request.readable()
+    repo, _ = request.proposable() if write else request.readable()
     if repo is None:
         return None
     token, expires = request.hub.cas_token(write), int(time.time()) + 3600

@@ -193,6 +193,19 @@ class Request(BaseHTTPRequestHandler):
             return None, ""
         return repo, sha
 
+    @property
+    def proposes(self) -> bool:
+        """Whether the request belongs to a pull request, which whoever can read may open."""
+        asked = self.query.get("create_pr", "").lower() in ("1", "true")
+        return asked or self.match.get("rev", "").startswith("refs/pr/") or "discussions" in self.bare_path
+
+    def proposable(self, revision: str | None = None) -> tuple[Repo | None, str]:
+        """Return what `writable` does; of a pull request, to every reader with a name."""
+        if not (self.proposes and self.user):
+            return self.writable(revision)
+        # The client's Xet mode asks for a token to write to revision "None", which the pull request will make.
+        return self.readable("main" if self.match.get("rev") == "None" else revision)
+
     def byte_range(self, size: int) -> tuple[int, int] | None:
         found = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not found or not any(found.groups()):

@@ -58,7 +58,7 @@ class Repo:
     def create(self, owner: str) -> None:
         self.path.mkdir(parents=True)
         self.git("init", "--quiet", "--bare", "--initial-branch=main", ".")
-        self.commit("main", None, {".gitattributes": ATTRIBUTES.encode()}, [], "initial commit", owner)
+        self.commit("refs/heads/main", None, {".gitattributes": ATTRIBUTES.encode()}, [], "initial commit", owner)
 
     def resolve(self, revision: str) -> str | None:
         try:
@@ -111,14 +111,14 @@ class Repo:
 
     def commit(
         self,
-        branch: str,
+        ref: str,
         parent: str | None,
         files: dict[str, bytes],
         deleted: list[str],
         message: str,
         author: str,
     ) -> str:
-        """Make one commit on top of `parent`, which must still be the head of the branch; return its sha."""
+        """Make one commit on top of `parent`, which must still be what `ref` points to; return its sha."""
         with self.lock, tempfile.TemporaryDirectory() as scratch:
             index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
             if parent is not None:
@@ -132,7 +132,7 @@ class Repo:
                    (("NAME", author), ("EMAIL", f"{author}@example.invalid"))}  # fmt: skip
             parents = ["-p", parent] if parent else []
             sha = self.git("commit-tree", tree, *parents, "-m", message, **who).decode().strip()
-            self.git("update-ref", f"refs/heads/{branch}", sha, parent or "0" * 40)
+            self.git("update-ref", ref, sha, parent or "0" * 40)
             return sha
 
     def refs(self, kind: str) -> dict[str, str]:
