@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from hf_midrange.explorer.cards import Cards
-from hf_midrange.explorer.export import Exports
+from hf_midrange.explorer.export import Exports, in_space
 from hf_midrange.explorer.index import PAGE, Choice, Having, Index, Jump
-from hf_midrange.explorer.marks import MARKS, UNMARKED, marks_in
+from hf_midrange.explorer.marks import MARKS, UNMARKED, Marks, marks_in
 from hf_midrange.publishing.escaping import visible
 from hf_midrange.reporting.rendering import render
 
@@ -53,7 +53,7 @@ def build(index: Index, cards: Cards, exports: Exports) -> gr.Blocks:
     jumps = index.jumps()
     start = jumps[0].choice if jumps else Choice(level=index.middle_of(0))
     with gr.Blocks(title="hf_midrange explorer", analytics_enabled=False, fill_width=True) as app:
-        marks, page, shown = gr.State(marks_in(exports.ds)), gr.State(0), gr.State([])
+        marks, page, shown = gr.State(first_marks(exports)), gr.State(0), gr.State([])
         gr.HTML(cards.title(), elem_classes="hm")
         with gr.Row():
             with gr.Column(scale=1, min_width=290):
@@ -87,6 +87,12 @@ def build(index: Index, cards: Cards, exports: Exports) -> gr.Blocks:
             mark = partial(_mark, cards, number)
             slot.mark.input(mark, [slot.mark, shown, marks], [marks, marked], **QUIET)
     return app
+
+
+def first_marks(exports: Exports) -> Marks | dict[int, str]:
+    """Return the marks to start with: in a Space a copy for each reader, else one for all pages of this reader."""
+    given = marks_in(exports.ds)
+    return given if in_space() else Marks(given)
 
 
 def _side() -> tuple[gr.HTML, list[Slot]]:
@@ -212,28 +218,27 @@ def _mark(
     row = shown[number]
     if row is None or mark not in MARKS:
         return marks, cards.marked(marks)
-    others = {each: given for each, given in marks.items() if each != row}
-    changed = others if mark == UNMARKED else {**others, row: mark}
+    changed = marks if isinstance(marks, Marks) else Marks(marks)
+    changed.give(row, mark)
     return changed, cards.marked(changed)
 
 
 def _export_panel(exports: Exports, marks: gr.State) -> None:
     """Add the buttons and what they say."""
-    in_space = bool(os.environ.get("SPACE_ID"))
     options: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "export", "concurrency_limit": 1}
     status = gr.HTML(elem_classes="hm", elem_id="status")
-    if not in_space:  # the disk of a Space is nobody's
+    if not in_space():
         write = gr.Button("Write the edited data set", variant="primary", elem_id="export")
         write.click(lambda given: _say(lambda: exports.write(given)), marks, status, **options)
-    if not exports.publishable or (in_space and "OAUTH_CLIENT_ID" not in os.environ):
+    if not exports.publishable or (in_space() and "OAUTH_CLIENT_ID" not in os.environ):
         return  # rows that were never curated, or a Space in which nobody can sign in
-    with gr.Accordion("Publish", open=in_space):
-        if in_space:
+    with gr.Accordion("Publish", open=in_space()):
+        if in_space():
             gr.LoginButton("Sign in to publish with your own account")
         repo = gr.Textbox(label="Private data set on the Hub", placeholder="me/my-images-mid", elem_id="repo")
         push = gr.Button("Publish privately", elem_id="publish")
     # In a Space whoever opens the page could write with the token of the Space: there, each one's own is wanted.
-    push.click(_with_login(exports) if in_space else _with_stored(exports), [marks, repo], status, **options)
+    push.click(_with_login(exports) if in_space() else _with_stored(exports), [marks, repo], status, **options)
 
 
 def _with_stored(exports: Exports) -> Callable:

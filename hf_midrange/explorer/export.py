@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,11 @@ from hf_midrange import columns
 from hf_midrange.explorer.marks import edited, told
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.outputs import new_folder
+
+
+def in_space() -> bool:
+    """Return whether this runs in a Space, whose page is for everyone and whose disk is nobody's."""
+    return bool(os.environ.get("SPACE_ID"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
@@ -14,6 +15,23 @@ from hf_midrange.curation.report import LEFT_OUT_BY_HAND
 UNMARKED, KEPT = "none", "keep"
 MARKS = (UNMARKED, KEPT, *LEFT_OUT_BY_HAND)
 _BEFORE = "; before: "
+
+
+class Marks(dict[int, str]):
+    """Marks by row, the last given ones last, which all pages of one explorer share.
+
+    Gradio gives each page that is opened a deep copy of what it starts with. Were these copies apart, two open pages
+    would overwrite each other's export, and a page that is loaded again would have lost its marks.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Marks:
+        return self
+
+    def give(self, row: int, mark: str) -> None:
+        """Give a row a mark, in place of the one it has."""
+        self.pop(row, None)
+        if mark != UNMARKED:
+            self[row] = mark
 
 
 def marks_in(ds: Dataset) -> dict[int, str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import secrets
 import sys
+import webbrowser
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.explorer.cards import Cards
+from hf_midrange.explorer.guard import Guard
 from hf_midrange.explorer.index import Index
 
 
@@ -32,7 +36,8 @@ def explore(
 
     Rows are shown a page at a time and only these are read, so that 100,000 are no more work than 100. What marks do
     to the rows is told at `explorer.edited`. The app asks nothing of any other machine, unless rows are published;
-    it listens on this machine alone. In a notebook it shows in the cell.
+    it listens on this machine alone, and only to whoever has its address, which ends in a token. In a notebook it
+    shows in the cell.
 
     Args:
         ds: one split, best what `curate` returned: with `label`, `logits`, perhaps `band`, `concepts_<source>`, and
@@ -44,7 +49,7 @@ def explore(
         block: in a script, return only when the app is stopped.
 
     Returns:
-        The running app; its `close()` stops it.
+        The running app; its `close()` stops it, and its `local_url` is the address with the token.
 
     Raises:
         ModuleNotFoundError: if gradio is not installed.
@@ -56,20 +61,23 @@ def explore(
     """
     require_gradio()
     import gradio as gr
+    from starlette.middleware import Middleware
 
     from hf_midrange.explorer.app import build
-    from hf_midrange.explorer.export import Exports
+    from hf_midrange.explorer.export import Exports, in_space
 
     if columns.KEEP in ds.column_names:
         columns.require(ds, columns.WEIGHT)  # marks change both
     exports = Exports(ds, findings, Path(output_dir))
     exports.refuse_own_folder()
     index = Index(ds, findings)
-    app = build(index, Cards(ds, index), exports)
+    app: Any = build(index, Cards(ds, index), exports)
     system = ["system-ui", "sans-serif"]  # Gradio's own fonts would be asked of another machine
+    token = "" if in_space() else secrets.token_urlsafe(24)  # a Space is called by a name that others choose
     app.launch(
+        server_name="127.0.0.1" if token else None,
         server_port=port,
-        inbrowser=open_browser,
+        inline=False,
         prevent_thread_lock=True,
         quiet=True,
         theme=gr.themes.Default(font=system, font_mono=["ui-monospace", "monospace"]),
@@ -80,11 +88,25 @@ def explore(
         mcp_server=False,
         enable_monitoring=False,
         run_history=False,  # it would keep what was shown in the browser's storage
+        app_kwargs={"middleware": [Middleware(Guard, token=token)]},
     )
+    app.local_url = f"{app.local_url}{token}/" if token else app.local_url
+    _show(app.local_url, open_browser)
     typer.echo(f"the explorer runs at {app.local_url} until it is stopped (Ctrl-C)")
     if block and not hasattr(sys, "ps1"):  # a prompt goes on while the app runs
         app.block_thread()
     return app
+
+
+def _show(url: str, open_browser: bool) -> None:
+    """Show the page in the cell of a notebook, and in the browser if that is wanted."""
+    shell = getattr(builtins, "get_ipython", None)  # set where IPython runs
+    if shell is not None and hasattr(shell(), "kernel"):
+        from IPython.display import IFrame, display
+
+        display(IFrame(url, "100%", 800))
+    if open_browser:
+        webbrowser.open(url)
 
 
 def require_gradio() -> None:

@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -60,8 +58,7 @@ def serving(command, port, folder, **environment):
         heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - it may be ignored in a background
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=env, preexec_fn=heard)
         try:
-            _wait_for(f"http://127.0.0.1:{port}", process, log)
-            yield f"http://127.0.0.1:{port}"
+            yield _address(f"http://127.0.0.1:{port}", process, log)
             process.send_signal(signal.SIGINT)
             process.wait(10)
         finally:
@@ -69,14 +66,13 @@ def serving(command, port, folder, **environment):
             process.wait()
 
 
-def _wait_for(url, process, log):
+def _address(url, process, log):
+    """Return the address that the server prints, as soon as it does."""
     for _ in range(WAIT * 5):
-        try:
-            urllib.request.urlopen(url, timeout=5).read()
-            return
-        except (urllib.error.URLError, ConnectionError):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
+        if printed := re.search(rf"{re.escape(url)}\S*", log.read_text()):
+            return printed[0]
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.2)
     raise AssertionError(log.read_text())
 
 
