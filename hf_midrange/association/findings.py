@@ -91,7 +91,7 @@ def provenance(findings: Dataset) -> dict[str, Any]:
     with intact("the description of the findings", "provenance", _ASSOCIATE_AGAIN):
         facts = json.loads(findings.info.description or "{}")
         if not isinstance(facts, dict):
-            raise TypeError(f"it is a {type(facts).__name__} where a mapping is expected")
+            raise ValueError(f"it is a {type(facts).__name__} where a mapping is expected")
         return facts
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_midrange import columns
-from hf_midrange.io.files import intact, read_sealed
+from hf_midrange.io.files import from_json, intact, read_json
 from hf_midrange.io.shard_records import AGAIN, mapped, verified
 
 
@@ -54,7 +55,8 @@ def _refuse_unfinished(folder: Path, rows: int) -> None:
     if not path.is_file():
         return
     with intact(path, what, AGAIN):
-        wanted = read_sealed(path, what, AGAIN)["key"]["rows"]
+        key = from_json(dict[str, Any], read_json(path, what, AGAIN)["key"], "key")
+        wanted = from_json(int | None, key["rows"], "rows")
     if wanted is not None and rows != wanted:
         raise FileNotFoundError(
             f"{folder} holds {rows} of {wanted} rows: the extraction there is not finished; {AGAIN}"

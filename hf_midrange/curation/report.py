@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Value
 
 from hf_midrange import columns
-from hf_midrange.io.files import intact
+from hf_midrange.io.files import from_json, intact
 
 
 REPAIRED = "repaired"
@@ -53,10 +53,10 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
     if not written:
         raise ValueError("the `reason` column holds no report; `curate(ds)` writes one")
     with intact("the report in the `reason` column", "report of a curation", "curate the rows again"):
-        report = json.loads(written)
-        splits = report.get("splits", {})
-        if not all(isinstance(one["verdict"], str) for one in splits.values() or [report]):
-            raise TypeError("a verdict is no text")
+        report = from_json(dict[str, Any], json.loads(written), "report")
+        splits = from_json(dict[str, dict[str, Any]], report.get("splits", {}), "splits")
+        for one in splits.values() or [report]:
+            from_json(str, one["verdict"], "verdict")
     if not splits:
         return report
     # Splits that share one set of features, as on the Hub, share one column description too.

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from hf_midrange.io.files import intact, read_sealed, sealed, write_atomically
+from hf_midrange.io.files import from_json, intact, read_json, sealed, write_atomically
 
 
 MANIFEST = "manifest.json"
@@ -50,9 +50,9 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def read_key(path: Path) -> dict[str, Any]:
     """Return what a manifest says a folder of shards was made from."""
     what, remedy = "manifest of an extraction", "give another `output_dir`, or `overwrite=True` to start again there"
-    found = read_sealed(path, what, remedy)
+    found = read_json(path, what, remedy)
     with intact(path, what, remedy):
-        return dict(found["key"].items())
+        return from_json(dict[str, Any], found["key"], "key")
 
 
 def model_key(model: nn.Module) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from datasets import IterableDataset
 
 from hf_midrange.extraction.shards import ShardFolder
-from hf_midrange.io.files import read_sealed, sealed, write_atomically
+from hf_midrange.io.files import from_json, intact, read_json, sealed, write_atomically
 
 
 class Position(NamedTuple):
@@ -49,8 +49,12 @@ class Positions:
         path = self._path(number)
         if not path.is_file():
             return None
-        kept = read_sealed(path, "position of a stream", "delete it: rows are then read again, and nothing is lost")
-        return Position(number + 1, int(kept["rows"]), dict(kept["state"]))
+        what, remedy = "position of a stream", "delete it: rows are then read again, and nothing is lost"
+        kept = read_json(path, what, remedy)
+        with intact(path, what, remedy):
+            return Position(
+                number + 1, from_json(int, kept["rows"], "rows"), from_json(dict[str, Any], kept["state"], "state")
+            )
 
     def _path(self, number: int) -> Path:
         return self.store.folder / f"shard-{number:06d}.position"

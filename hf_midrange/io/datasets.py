@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from hf_midrange import columns
 from hf_midrange.io.files import (
     DamagedFileError,
     explained,
+    from_json,
     intact,
     read_json,
-    read_sealed,
-    sealed,
     sha256_of,
     write_atomically,
 )
@@ -81,7 +81,7 @@ def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
     with explained(output):
         ds.save_to_disk(output, num_shards=1 if empty else None)
     files = {file.relative_to(output).as_posix(): sha256_of(file) for file in files_of(output)}
-    write_atomically(output / CHECKSUMS, sealed({"files": files}, indent=1))
+    write_atomically(output / CHECKSUMS, json.dumps({"files": files}, indent=1))
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -98,14 +98,16 @@ def _files_of_rows(folder: Path) -> list[Path]:
         return []
     with intact(folder / _SAVED_DATASET, "state of a dataset", _WRITE_AGAIN):
         state = read_json(folder / _SAVED_DATASET, "state of a dataset", _WRITE_AGAIN)
-        tables = [folder / Path(part["filename"]).name for part in state["_data_files"]]
+        names = [part["filename"] for part in from_json(list[dict[str, Any]], state["_data_files"], "_data_files")]
+        tables = [folder / Path(name).name for name in from_json(list[str], names, "filename")]
     return [file for file in (*tables, folder / "dataset_info.json", folder / _SAVED_DATASET) if file.is_file()]
 
 
 def _split_names(folder: Path) -> list[str]:
     file, what = folder / _SAVED_SPLITS, "list of splits"
     with intact(file, what, _WRITE_AGAIN):
-        return [Path(name).name for name in read_json(file, what, _WRITE_AGAIN)["splits"]]
+        names = from_json(list[str], read_json(file, what, _WRITE_AGAIN)["splits"], "splits")
+        return [Path(name).name for name in names]
 
 
 def _verify(folder: Path) -> None:
@@ -114,7 +116,7 @@ def _verify(folder: Path) -> None:
     if not path.is_file():
         return
     with intact(path, what, _WRITE_AGAIN):
-        expected = dict(read_sealed(path, what, _WRITE_AGAIN)["files"])
+        expected = from_json(dict[str, str], read_json(path, what, _WRITE_AGAIN)["files"], "files")
     for name, checksum in expected.items():
         file = folder / name
         if not file.is_file():

@@ -19,14 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 
 Made = TypeVar("Made")
 
-SEAL = "checksum"
-"""Key under which a JSON file holds the sha256 of everything else in it."""
-
+_OLD_CHECKSUM = "checksum"
 _UNFINISHED = "unfinished.tmp"
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
-"""What reading a file raises whose content is not what its reader expects."""
 
 
 class DamagedFileError(ValueError):
@@ -91,18 +87,12 @@ def sha256_of(path: Path) -> str:
 
 
 def sealed(facts: Mapping[str, Any], *, indent: int | None = None, allow_nan: bool = True) -> str:
-    """Return JSON text of `facts` that holds the checksum of its own content."""
-    whole = {**facts, SEAL: _checksum(facts)}
-    text = json.dumps(whole, indent=indent, ensure_ascii=False, allow_nan=allow_nan)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a character, as broken texts have them
-        return json.dumps(whole, indent=indent, allow_nan=allow_nan)
-    return text
+    """Return JSON text of `facts`."""
+    return json.dumps(facts, indent=indent, allow_nan=allow_nan)
 
 
-def read_sealed(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """Return the mapping in a JSON file, without its checksum; files of earlier versions have none.
+def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a JSON file, without the checksum of itself that version 0.1 wrote into it.
 
     Args:
         path: the file.
@@ -110,52 +100,32 @@ def read_sealed(path: Path, what: str, remedy: str) -> dict[str, Any]:
         remedy: what to do if it is not.
 
     Raises:
-        DamagedFileError: if it is no JSON mapping, or not the one that was written.
-    """
-    facts = read_json(path, what, remedy)
-    expected = facts.pop(SEAL, None)
-    if (expected is not None or _has_seal(facts)) and expected != _checksum(facts):
-        raise DamagedFileError(
-            f"{path} was changed after it was written: its checksum is another; {remedy}, or, if it was changed on "
-            f'purpose, remove its entry "{SEAL}"'
-        )
-    return facts
-
-
-def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """Return the mapping in a JSON file.
-
-    Raises:
         DamagedFileError: if the file holds anything else.
     """
     with intact(path, what, remedy):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
         if not isinstance(found, dict):
-            raise TypeError(f"it holds a {type(found).__name__} where a mapping is expected")
+            raise ValueError(f"it holds a {type(found).__name__} where a mapping is expected")
+        found.pop(_OLD_CHECKSUM, None)
         return found
+
+
+read_sealed = read_json
 
 
 @contextmanager
 def intact(path: object, what: str, remedy: str) -> Iterator[None]:
-    """Turn what goes wrong while content is read, but not a missing file, into one line that says what to do."""
+    """Turn a value or key that a file should not hold, or lacks, into one line that says what to do."""
     try:
         yield
     except DamagedFileError:
         raise
-    except _DAMAGE as error:
+    except (ValueError, KeyError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DamagedFileError(f"{path} is no whole {what} ({' '.join(reason.split())[:300]}); {remedy}") from error
-
-
-def _has_seal(facts: Mapping[str, Any]) -> bool:
-    """Whether an entry is the checksum of the others: then its key was changed."""
-    digests = [key for key, value in facts.items() if isinstance(value, str) and len(value) == 64]
-    return any(facts[key] == _checksum({name: facts[name] for name in facts if name != key}) for key in digests)
-
-
-def _checksum(facts: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(facts))  # tuples and keys as a reader finds them
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 @overload

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
-from hf_midrange.io.files import DamagedFileError, intact, read_sealed, sha256_of
+from hf_midrange.io.files import DamagedFileError, from_json, intact, read_json, sha256_of
 
 
 AGAIN = "run the extraction again with the same arguments: it computes what is missing and nothing else"
@@ -31,13 +31,14 @@ def read_record(path: Path) -> dict[str, Any]:
         DamagedFileError: if the file is not what was written.
     """
     what, remedy = "record of a shard", f"delete it, and {AGAIN}"
-    record = read_sealed(path, what, remedy)
+    record = read_json(path, what, remedy)
+    kinds: dict[str, Any] = {
+        "first": int, "rows": int, "not_finite": list[int], "unreadable": dict[str, str], TABLE: str
+    }  # fmt: skip
     with intact(path, what, remedy):
-        int(record["first"]), int(record["rows"]), [int(row) for row in record["not_finite"]]
-        {int(row): str(reason) for row, reason in record["unreadable"].items()}
-        if not isinstance(record[TABLE], str):
-            raise TypeError(f"its {TABLE} is no text")
-    return record
+        checked = {name: from_json(kind, record[name], name) for name, kind in kinds.items()}
+        [int(row) for row in checked["unreadable"]]
+    return checked
 
 
 def mapped(folder: Path, number: int, record: Mapping[str, Any]) -> Dataset:
