@@ -154,6 +154,7 @@ def _classifier_for(rows: Dataset, name: str) -> nn.Module:
         id2label=dict(enumerate(names)),
         label2id={label: k for k, label in enumerate(names)},
         ignore_mismatched_sizes=True,
+        trust_remote_code=False,
     )
 
 
@@ -171,7 +172,7 @@ def _trainer(
 
 def _processor(model: nn.Module, script: ScriptArguments) -> Any:  # noqa: ANN401 - a tokenizer or image processor
     auto = AutoTokenizer if modality(model) == "text" else AutoImageProcessor
-    return auto.from_pretrained(script.processor or script.model)
+    return auto.from_pretrained(script.processor or script.model, trust_remote_code=False)
 
 
 def _curation_rows(data: DatasetDict, script: ScriptArguments) -> Dataset:
