@@ -18,7 +18,8 @@ OURS = LINES[: LINES.index("# not ours")]
 
 def lower_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [Requirement(line) for line in project["dependencies"]]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["metric"]]
+    requirements = [Requirement(line) for line in lines]
     return {r.name: Version(next(s.version for s in r.specifier if s.operator == ">=")) for r in requirements}
 
 
