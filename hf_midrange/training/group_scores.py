@@ -1,4 +1,4 @@
-"""Accuracy by group from inside a Trainer's evaluation, beside the user's own metrics."""
+"""Accuracy by group, or else by class, from inside a Trainer's evaluation, beside the user's own metrics."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from datasets import ClassLabel, Dataset
 from torch import nn
 from transformers import EvalPrediction
 
-from hf_midrange.classifier import number_of_labels
+from hf_midrange.classifier import label_names, number_of_labels
 from hf_midrange.columns import GROUP, PSEUDO_GROUP, class_label
 from hf_midrange.scoring import group_metrics
 
 
+CLASS = "class"
+"""What rows without groups are scored by."""
+
+
 @dataclass
 class GroupScores:
-    """A `compute_metrics` for evaluations whose label ids are `(labels, group)`.
+    """A `compute_metrics` for evaluations whose label ids are `(labels, group)`; scored by class, they are the labels.
 
     Attributes:
-        column: `group`, or `pseudo_group`.
+        column: `group`, `pseudo_group` or `class`.
         names: names of the groups, by id.
         train_shares: each group's share of the training set, or None.
         compute: the user's own `compute_metrics`, which sees what it would see without this one.
         preprocess: the user's own `preprocess_logits_for_metrics`.
+        keeps_logits: whether somebody wants the logits of all rows; they take memory.
     """
 
     column: str
@@ -34,20 +39,37 @@ class GroupScores:
     train_shares: Sequence[float] | None = None
     compute: Callable[..., dict] | None = None
     preprocess: Callable[..., Any] | None = None
+    keeps_logits: bool = True
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def label_names(self) -> list[str]:
+        """What a batch has as labels beside those of the model."""
+        return [] if self.column == CLASS else [self.column]
 
     def predictions(self, logits: Any, labels: Any) -> tuple[Any, Any]:  # noqa: ANN401 - tensors, nested
         """Return predicted class ids beside what the user makes of the logits: a `preprocess_logits_for_metrics`."""
         first = logits[0] if isinstance(logits, tuple | list) else logits
-        theirs = logits if self.preprocess is None else self.preprocess(logits, own_labels(labels))
-        return first.argmax(-1), theirs
+        predicted = first.argmax(-1)
+        if not self.keeps_logits:
+            return predicted, predicted
+        return predicted, logits if self.preprocess is None else self.preprocess(logits, self.own_labels(labels))
+
+    def own_labels(self, label_ids: Any) -> Any:  # noqa: ANN401 - arrays, nested
+        """Return label ids as they would be without the group beside them."""
+        if self.column == CLASS:
+            return label_ids
+        if isinstance(label_ids, list):  # one entry a batch: `eval_do_concat_batches=False`
+            return [self.own_labels(batch) for batch in label_ids]
+        labels = tuple(label_ids[:-1])
+        return labels[0] if len(labels) == 1 else labels
 
     def __call__(self, prediction: EvalPrediction, **batched: bool) -> dict[str, Any]:
         """Return all metrics; with `batch_eval_metrics`, only of the last batch, for all of them."""
-        labels = own_labels(prediction.label_ids)
-        first = labels[0] if isinstance(labels, tuple) else labels
-        predicted, groups = part_of(prediction.predictions, 0), part_of(prediction.label_ids, -1)
-        self.seen.append((_array(predicted), _array(first), _array(groups)))
+        labels = self.own_labels(prediction.label_ids)
+        first = _array(labels[0] if isinstance(labels, tuple) else labels)
+        groups = first if self.column == CLASS else _array(part_of(prediction.label_ids, -1))
+        self.seen.append((_array(part_of(prediction.predictions, 0)), first, groups))
         theirs = {}
         if self.compute is not None:
             own = EvalPrediction(
@@ -62,7 +84,9 @@ class GroupScores:
 
     def metrics(self, predicted: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict[str, float]:
         """Return the figures by name; rows without a group count for none of them."""
-        known = groups >= 0
+        if truth.ndim > 1:  # a label for each word, or several a row
+            return {}
+        known = (groups >= 0) & (groups < len(self.names))
         if not known.any():
             return {}
         shares = self.train_shares
@@ -90,12 +114,17 @@ def scored_column(features: Any) -> str | None:  # noqa: ANN401 - Features, or N
     return None
 
 
-def scored_by(model: nn.Module, dataset: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataset
-    """Return the column to score by, in a tuple; an empty one if there is none or a row has not one label."""
+def scored_by(model: nn.Module, dataset: Any) -> tuple[str, list[str]] | None:  # noqa: ANN401 - any dataset
+    """Return what to score rows by, `group`, `pseudo_group` or `class`, and its names; None if not by one label."""
     kind = getattr(getattr(model, "config", None), "problem_type", None)
+    count = number_of_labels(model)
+    if count == 1 or kind not in (None, "single_label_classification"):
+        return None
     column = scored_column(getattr(dataset, "features", None))
-    one_label = (number_of_labels(model) or 2) > 1 and kind in (None, "single_label_classification")
-    return (column,) if column is not None and one_label else ()
+    if column is not None:
+        return column, list(dataset.features[column].names)
+    names = label_names(model) or [str(k) for k in range(count or 0)]
+    return (CLASS, names) if names else None
 
 
 def shares_by_id(shares: Mapping[str, float] | None, names: Sequence[str]) -> list[float] | None:
@@ -112,14 +141,6 @@ def group_shares(dataset: Any) -> dict[str, dict[str, float]]:  # noqa: ANN401 -
     ids = dataset.with_format(None).select_columns([column])[:][column]
     counts = np.bincount([k for k in ids if k is not None and k >= 0], minlength=len(names))
     return {column: dict(zip(names, (counts / max(1, counts.sum())).tolist(), strict=True))}
-
-
-def own_labels(label_ids: Any) -> Any:  # noqa: ANN401 - arrays, nested
-    """Return label ids as they would be without the group beside them."""
-    if isinstance(label_ids, list):  # one entry a batch: `eval_do_concat_batches=False`
-        return [own_labels(batch) for batch in label_ids]
-    labels = tuple(label_ids[:-1])
-    return labels[0] if len(labels) == 1 else labels
 
 
 def part_of(values: Any, which: int) -> Any:  # noqa: ANN401 - arrays, nested

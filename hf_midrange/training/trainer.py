@@ -20,7 +20,7 @@ from hf_midrange.publishing.model import Background
 from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.card import write_card
 from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head, untimed
-from hf_midrange.training.group_scores import GroupScores, group_shares, own_labels, part_of, scored_by, shares_by_id
+from hf_midrange.training.group_scores import GroupScores, group_shares, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.report import DebiasReport
 from hf_midrange.training.row_inputs import EXTRAS, RowCollator, accepted_columns, column_names, one_of
@@ -36,12 +36,14 @@ class MidRangeTrainer(Trainer):
     Everything a `Trainer` does stays, and a script that uses one needs only the two class names changed. In addition:
 
     - `debias()` extracts, finds concepts, associates and curates the rows of `curation_dataset`, retrains the head on
-      them, and puts it into `model`.
+      them, and puts it into `model`. Metrics of the evaluation set are logged as `debias/before_...` and
+      `debias/after_...`.
     - Where the evaluation set has a `group` column (a `ClassLabel`), metrics come with `accuracy`,
       `worst_group_accuracy` and `group_accuracy_<name>`, each with the ends of its 95 % interval (`_ci_low`,
       `_ci_high`), and `accuracy_train_shares`, the mean over groups weighted by their shares of the training set. With
-      `pseudo_group` instead, `worst_pseudo_group_accuracy` and `pseudo_group_accuracy_<name>`. They need no
-      `compute_metrics`; one that is given still runs, and its figures win where names are the same.
+      `pseudo_group` instead, `worst_pseudo_group_accuracy` and `pseudo_group_accuracy_<name>`; with neither,
+      `worst_class_accuracy` and `class_accuracy_<name>`. They need no `compute_metrics`; one that is given still runs,
+      and its figures win where names are the same.
     - A training set that `curate` made is trained on by its `weight` or its `keep`; see
       `MidRangeArguments.curated_rows`.
     - Rows with an `image` or `text` and no model inputs are prepared by `processing_class`, without augmentation.
@@ -127,24 +129,24 @@ class MidRangeTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate as every Trainer does; where rows have groups, score by them."""
-        rows: Any = dataloader.dataset
-        by = scored_by(self._classifier, rows)
-        if not by or self.args.prediction_loss_only:
+        """Evaluate as every Trainer does; where rows have groups, score by them, else by class."""
+        by = scored_by(self._classifier, dataloader.dataset)
+        if by is None or self.args.prediction_loss_only:
             return super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
+        column, names = by
         theirs = self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics
-        names = rows.features[by[0]].names
-        scores = GroupScores(by[0], names, shares_by_id(self._train_groups.get(by[0]), names), *theirs[1:])
-        self.label_names = [*self.label_names, scores.column]
+        shares = shares_by_id(self._train_groups.get(column), names)
+        scores = GroupScores(column, names, shares, *theirs[1:], keeps_logits=not prediction_loss_only)
+        self.label_names = [*self.label_names, *scores.label_names]
         self.compute_metrics, self.preprocess_logits_for_metrics = scores, cast(Any, scores.predictions)
         try:
             output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         finally:
             self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics = theirs
         predictions = None if output.predictions is None else part_of(output.predictions, 1)
-        label_ids = None if output.label_ids is None else own_labels(output.label_ids)
+        label_ids = None if output.label_ids is None else scores.own_labels(output.label_ids)
         return output._replace(predictions=predictions, label_ids=label_ids)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:  # noqa: ANN401 - those of Trainer
@@ -181,7 +183,7 @@ class MidRangeTrainer(Trainer):
         self._refuse_sharded()
         rows = self._rows_for_curation(curation_dataset)
         model = self.accelerator.unwrap_model(self.model)
-        before = self._evaluated("before_debias")
+        before = self._evaluated("debias/before")
         named = self._option("concept_sources")
         chosen = [source_named(text) for text in named] if sources is None and named else sources
         work = Debiasing(
@@ -195,7 +197,7 @@ class MidRangeTrainer(Trainer):
         )
         findings, curated, head = work.run(plain_table(rows, model), self._collator.inputs(rows), chosen)
         put_head(model, head)
-        after = self._evaluated("after_debias")
+        after = self._evaluated("debias/after")
         self.debias_report = DebiasReport.of(findings, curated, head, before, after)
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")

@@ -227,6 +227,24 @@ def test_without_groups_the_worst_pseudo_group_is_reported(tmp_path):
     assert "eval_worst_group_accuracy" not in metrics
 
 
+@pytest.mark.parametrize("options", [{}, {"eval_do_concat_batches": False}], ids=["plain", "not concatenated"])
+def test_without_groups_accuracy_is_told_by_class(options, tmp_path):
+    test = pictures(37, tie=0.5, seed=1)
+    plain = test.remove_columns("group")
+    options = arguments(tmp_path, **options)
+    trainer = hm.MidRangeTrainer(resnet(), options, eval_dataset=plain, processing_class=processor())
+    metrics = trainer.evaluate()
+    with torch.no_grad():
+        pixels = processor()(images=test["image"][:], return_tensors="pt")["pixel_values"]
+        right = trainer.model.eval()(pixels).logits.argmax(1).numpy() == np.array(test["label"][:])
+    labels = np.array(test["label"][:])
+    assert metrics["eval_accuracy"] == pytest.approx(right.mean())
+    by_class = [right[labels == k].mean() for k in range(2)]
+    assert [metrics[f"eval_class_accuracy_{name}"] for name in ("bar", "beam")] == pytest.approx(by_class)
+    assert metrics["eval_worst_class_accuracy"] == pytest.approx(min(by_class))
+    assert trainer.predict(plain).predictions[0].shape[-1] == 2  # logits, as they would be without
+
+
 def test_rows_without_a_group_or_label_are_not_scored(tmp_path):
     test = pictures(20, seed=1)
     some = test.map(lambda row, k: {"group": None if k < 5 else row["group"]}, with_indices=True)
