@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
-    from hf_midrange.bands import BandSketch as BandSketch
     from hf_midrange.bands import LogitBands as LogitBands
     from hf_midrange.concepts import Annotations as Annotations
     from hf_midrange.concepts import Captions as Captions
@@ -47,7 +46,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "extract": "extraction",
     "merge_shards": "extraction",
-    "BandSketch": "bands",
     "LogitBands": "bands",
     "annotate": "concepts",
     "concept_report": "concepts",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.association.testing import Problem
 from hf_midrange.bands import LogitBands
+from hf_midrange.bands.logit_bands import band_names
 from hf_midrange.io.blocks import Entries, by_unit
 
 
@@ -73,11 +73,11 @@ def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
     cut = highest >= 0
     members, unit_names = _units(len(highest), label.names)
     present, names, sources = _concepts(ds, need_concepts)
-    band_names = _band_names(int(highest.max(initial=-1)) + 1, ds.info.description or "")
-    problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(band_names), members)
+    names_of_bands = _band_names(int(highest.max(initial=-1)) + 1, columns.facts(ds.features, columns.BAND))
+    problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(names_of_bands), members)
     values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
     source_ids = np.asarray(ds[columns.SOURCE_ID][:]) if columns.SOURCE_ID in ds.column_names else None
-    return Inputs(problem, ds, values, names, sources, unit_names, band_names, source_ids, bands_from, cut)
+    return Inputs(problem, ds, values, names, sources, unit_names, names_of_bands, source_ids, bands_from, cut)
 
 
 def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:
@@ -99,15 +99,13 @@ def _units(number: int, classes: list[str]) -> tuple[tuple[int | None, ...], lis
     return (None,) * number, [f"unit_{k}" for k in range(number)]
 
 
-def _band_names(seen: int, description: str) -> tuple[str, ...]:
-    """Return the names of as many bands as the dataset was cut into; of unknown bands as many as are seen, at least 3.
+def _band_names(seen: int, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the bands that the column was cut into; of unknown bands as many as are seen, at least 3.
 
-    `LogitBands.transform` writes its edges into the description: the values alone do not tell two bands from three
-    with nothing at the top.
+    The values alone do not tell two bands from three with nothing at the top.
     """
-    written = re.search(r"^bands: .*edges=\(([^)]*)\)", description, flags=re.MULTILINE)
-    cut = len([edge for edge in written[1].split(",") if edge.strip()]) + 1 if written else 3
-    return LogitBands("edges", tuple(range(max(cut, seen) - 1))).names
+    told = tuple(facts.get("bands", ()))
+    return told if len(told) >= max(seen, 2) else band_names(max(seen, 3))
 
 
 def _concepts(ds: Dataset, needed: bool) -> tuple[sparse.csr_matrix, list[str], list[str]]:

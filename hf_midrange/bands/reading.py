@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List
 from datasets.table import InMemoryTable
 
 from hf_midrange import columns
-from hf_midrange.io.blocks import working_set
+from hf_midrange.io.blocks import MOST_ROWS, working_set
 
 
 BLOCK_VALUES = 100_000_000
@@ -19,15 +18,6 @@ BLOCK_VALUES = 100_000_000
 each block of its units."""
 
 BATCH_VALUES = 8_000_000
-
-
-class Batch(NamedTuple):
-    """Consecutive rows."""
-
-    values: np.ndarray
-    """Of shape `(n, U)`."""
-    ids: np.ndarray | None
-    """Class ids of shape `(n,)`; None where no class is asked about."""
 
 
 def unit_names(features: Features, column: str, width: int, supervised: bool) -> tuple[str, ...]:
@@ -67,27 +57,41 @@ def unit_blocks(ds: Dataset, column: str, width: int) -> Iterator[tuple[int, np.
         yield first, _block(ds, column, first, min(first + step, width))
 
 
-def table_batches(ds: Dataset, column: str, supervised: bool) -> Iterator[Batch]:
-    """Yield the rows of a dataset batch by batch, checked; only a batch is in memory."""
-    size = batch_rows(width_of(ds, column))
-    narrow = ds.select_columns([column, columns.LABEL] if supervised else [column])
-    for first in range(0, len(ds), size):
-        part = narrow.select(range(first, min(first + size, len(ds))))
-        yield Batch(
-            require_finite(columns.matrix(part, column), first, column), columns.labels(part) if supervised else None
-        )
+def drawn_rows(ds: IterableDataset, names: Sequence[str], seed: int) -> Dataset:
+    """Return at most `MOST_ROWS` rows of a stream, drawn at random in one pass; all rows of a stream that is shorter.
 
+    Each row gets a random number, and the rows with the smallest numbers are kept (bottom-k sampling), so that memory
+    does not grow with the stream and every row is as likely to be drawn.
 
-def stream_batches(ds: IterableDataset, column: str, supervised: bool) -> Iterator[Batch]:
-    """Yield the rows of a stream batch by batch, checked; only a batch is in memory."""
-    names = [column, columns.LABEL] if supervised else [column]
+    Args:
+        ds: a stream that knows its features.
+        names: the columns to keep, the first of which holds the units and must be finite.
+        seed: of the draw.
+
+    Raises:
+        KeyError, TypeError: if a column is missing, or the first holds no vectors.
+        ValueError: if the stream does not know its features, has no rows, or units are NaN or infinite.
+    """
     features = Features({name: stream_features(ds, names)[name] for name in names})
-    size, first = batch_rows(features[column].length), 0
-    for table in ds.select_columns(names).with_format("arrow").iter(batch_size=size):
-        part = Dataset(InMemoryTable(pa.table(table).select(names).cast(features.arrow_schema)))
-        values = require_finite(columns.matrix(part, column), first, column)
-        first += len(part)
-        yield Batch(values, columns.labels(part) if supervised else None)
+    rng, size = np.random.default_rng(seed), batch_rows(features[names[0]].length)
+    kept, drawn, first = features.arrow_schema.empty_table(), np.empty(0), 0
+    for batch in ds.select_columns(list(names)).with_format("arrow").iter(batch_size=size):
+        part = pa.table(batch).select(list(names)).cast(features.arrow_schema)
+        _require_finite(columns.matrix(Dataset(InMemoryTable(part)), names[0]), first, names[0])
+        kept, drawn, first = pa.concat_tables([kept, part]), np.append(drawn, rng.random(len(part))), first + len(part)
+        if len(drawn) > 2 * MOST_ROWS:
+            kept, drawn = _smallest(kept, drawn)
+    if not first:
+        raise ValueError("the stream has no rows to fit bands on")
+    return Dataset(InMemoryTable(_smallest(kept, drawn)[0].combine_chunks()))
+
+
+def _smallest(rows: pa.Table, drawn: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """Return the rows with the smallest numbers, in order, and these numbers."""
+    if len(drawn) <= MOST_ROWS:
+        return rows, drawn
+    chosen = np.sort(np.argpartition(drawn, MOST_ROWS)[:MOST_ROWS])
+    return rows.take(chosen), drawn[chosen]
 
 
 def stream_features(ds: IterableDataset, names: Sequence[str]) -> Features:
@@ -101,15 +105,14 @@ def stream_features(ds: IterableDataset, names: Sequence[str]) -> Features:
     return ds.features
 
 
-def require_finite(values: np.ndarray, first: int, column: str) -> np.ndarray:
-    """Return `values`, the rows from number `first` on, refusing NaN and infinite ones by their row."""
+def _require_finite(values: np.ndarray, first: int, column: str) -> None:
+    """Raise `ValueError` naming rows with NaN or infinite values; the first of `values` has number `first`."""
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if bad.size:
         raise ValueError(
             f"column {column!r} has NaN or infinite values (first rows: {(first + bad[:5]).tolist()}); drop these "
             "rows, or extract again with `dtype='float32'` if a low precision overflowed"
         )
-    return values
 
 
 def batch_rows(width: int) -> int:
@@ -128,10 +131,12 @@ def _require_vector(features: Features, column: str) -> None:
 
 def _block(ds: Dataset, column: str, first: int, stop: int) -> np.ndarray:
     """Return some units of all rows, of shape `(n, stop - first)`, each unit contiguous in memory."""
-    by_unit, row = np.empty((0, 0)), 0
-    for batch in table_batches(ds, column, supervised=False):
+    size, narrow = batch_rows(width_of(ds, column)), ds.select_columns([column])
+    by_unit = np.empty((0, 0))
+    for row in range(0, len(ds), size):
+        values = columns.matrix(narrow.select(range(row, min(row + size, len(ds)))), column)
+        _require_finite(values, row, column)
         if not row:
-            by_unit = np.empty((stop - first, len(ds)), dtype=batch.values.dtype)
-        by_unit[:, row : row + len(batch.values)] = batch.values[:, first:stop].T
-        row += len(batch.values)
+            by_unit = np.empty((stop - first, len(ds)), dtype=values.dtype)
+        by_unit[:, row : row + len(values)] = values[:, first:stop].T
     return by_unit.T

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_midrange.bands.summary import UnitSummary
+from hf_midrange.bands.unit import UnitValues
 
 
-CLASS_RELATIVE, QUANTILE, AUTO = "class-relative", "quantile", "auto"
+CLASS_RELATIVE, QUANTILE = "class-relative", "quantile"
 
 DEFAULT_EDGES: dict[str, tuple[float, ...] | None] = {
     CLASS_RELATIVE: (0.0, 1.0),
@@ -17,26 +17,21 @@ DEFAULT_EDGES: dict[str, tuple[float, ...] | None] = {
     "range": (1 / 3, 2 / 3),
     "std": (-1.0, 1.0),
     "edges": None,
-    AUTO: None,
 }
-"""Rule -> its own default edges. `edges` are plain values of the unit and have no default; `auto` chooses."""
+"""Rule -> its own default edges. `edges` are plain values of the unit and have no default."""
 
 MOST_BANDS = 127
 """Bands are stored as int8, with -1 for none."""
 
 
-def edges_of(rule: str, edges: Sequence[float] | None, n_bands: int | None) -> tuple[float, ...] | None:
-    """Return the increasing edges that a rule, its `edges` and its `n_bands` stand for; None for `auto`.
+def edges_of(rule: str, edges: Sequence[float] | None, n_bands: int | None) -> tuple[float, ...]:
+    """Return the increasing edges that a rule, its `edges` and its `n_bands` stand for.
 
     Raises:
         ValueError: for an unknown rule, edges that do not increase or do not fit the rule, or too many bands.
     """
     if rule not in DEFAULT_EDGES:
         raise ValueError(f"rule must be one of {list(DEFAULT_EDGES)}, but is {rule!r}")
-    if rule == AUTO:
-        if edges is not None or n_bands is not None:
-            raise ValueError("rule 'auto' chooses the edges of three bands itself; leave `edges` and `n_bands` out")
-        return None
     if n_bands is not None:
         return _edges_of_count(rule, edges, n_bands)
     chosen = DEFAULT_EDGES[rule] if edges is None else tuple(float(edge) for edge in edges)
@@ -46,7 +41,7 @@ def edges_of(rule: str, edges: Sequence[float] | None, n_bands: int | None) -> t
     return chosen
 
 
-def cuts_of(rule: str, summary: UnitSummary, edges: Sequence[float]) -> tuple[float, ...] | None:
+def cuts_of(rule: str, values: UnitValues, edges: Sequence[float]) -> tuple[float, ...] | None:
     """Return the unit's values where the next band begins; None for a unit that cannot be divided.
 
     `class-relative` cuts at positions between the typical stranger and the typical member, `quantile` at quantiles,
@@ -54,34 +49,22 @@ def cuts_of(rule: str, summary: UnitSummary, edges: Sequence[float]) -> tuple[fl
     `edges` at plain values (of constant units too).
     """
     if rule == CLASS_RELATIVE:
-        return class_relative_cuts(summary.typical(), edges)
+        low, high = values.typical()
+        return None if high <= low else tuple((1 - edge) * low + edge * high for edge in edges)
     if rule == "edges":
         return tuple(float(edge) for edge in edges)
-    low, high = summary.limits()
-    if low == high:
+    if values.ordered[0] == values.ordered[-1]:
         return None
-    return tuple(_unsupervised(rule, summary, np.asarray(edges)).tolist())
+    return tuple(_unsupervised(rule, values, np.asarray(edges)).tolist())
 
 
-def class_relative_cuts(typical: tuple[float, float], edges: Sequence[float]) -> tuple[float, ...] | None:
-    """Return the unit's values at the class-relative positions `edges`; None where members stand no higher.
-
-    Args:
-        typical: medians over strangers and over members.
-        edges: increasing positions, 0 the typical stranger and 1 the typical member.
-    """
-    low, high = typical
-    return None if high <= low else tuple((1 - edge) * low + edge * high for edge in edges)
-
-
-def _unsupervised(rule: str, summary: UnitSummary, edges: np.ndarray) -> np.ndarray:
+def _unsupervised(rule: str, values: UnitValues, edges: np.ndarray) -> np.ndarray:
     if rule == QUANTILE:
-        return summary.quantiles(edges)
+        return values.quantiles(edges)
     if rule == "range":
-        low, high = summary.quantiles(np.array([0.01, 0.99]))
+        low, high = values.quantiles(np.array([0.01, 0.99]))
         return low + edges * (high - low)
-    mean, std = summary.moments()
-    return mean + edges * std
+    return values.ordered.mean() + edges * values.ordered.std()
 
 
 def _edges_of_count(rule: str, edges: Sequence[float] | None, n_bands: int) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,14 +54,23 @@ class BandColumns:
         return flat.reshape(len(values), len(self.units))
 
 
-def add_columns(ds: Dataset | IterableDataset, function: BandColumns) -> Any:  # noqa: ANN401 - the kind given
-    """Return `ds` with the band columns; its own format is kept. Of a `Dataset` the other columns are not copied."""
+def add_columns(ds: Dataset | IterableDataset, function: BandColumns, facts: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return `ds` with the band columns; its own format is kept. Of a `Dataset` the other columns are not copied.
+
+    Args:
+        ds: has the column of the units.
+        function: makes the columns.
+        facts: what the column `band` says of itself, such as the names of the bands.
+    """
     if isinstance(ds, IterableDataset):
-        features = _features(ds, len(function.units))
+        features = _features(ds, _new_features(len(function.units), facts))
         return ds.with_format("arrow").map(function, batched=True, features=features).with_format(None)
     if not len(ds):
         raise ValueError("the dataset has no rows")
-    features, narrow = _new_features(len(function.units)), ds.select_columns([function.column]).with_format("arrow")
+    features, narrow = (
+        _new_features(len(function.units), facts),
+        ds.select_columns([function.column]).with_format("arrow"),
+    )
     made = narrow.map(
         replace(function, alone=True),
         batched=True,
@@ -72,18 +82,17 @@ def add_columns(ds: Dataset | IterableDataset, function: BandColumns) -> Any:  #
     return columns.beside(ds, made, features).with_format(ds.format["type"], **ds.format["format_kwargs"])
 
 
-def _features(ds: Dataset | IterableDataset, units: int) -> Features:
+def _features(ds: IterableDataset, new: Features) -> Features:
     if ds.features is None:
         raise ValueError("this stream does not know its features; `ds = ds.cast(features)` declares them")
-    new = _new_features(units)
     return Features({**{name: feature for name, feature in ds.features.items() if name not in new}, **new})
 
 
-def _new_features(units: int) -> Features:
+def _new_features(units: int, facts: Mapping[str, Any]) -> Features:
     return Features(
         {
             columns.QUANTILE: columns.vector(units),
             columns.POSITION: columns.vector(units),
-            columns.BAND: columns.vector(units, "int8"),
+            columns.BAND: columns.with_facts(columns.vector(units, "int8"), **facts),
         }
     )

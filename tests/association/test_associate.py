@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from datasets import Dataset, load_dataset, load_from_disk
 from support.associations import dataset, simulated
 
-from hf_midrange import columns
+from hf_midrange import columns, curate
 from hf_midrange.association import associate, findings_table, load_findings, provenance, save_findings
 from hf_midrange.association.reading import read_inputs
 from hf_midrange.bands import LogitBands
+from hf_midrange.publishing.dataset import Content, write_files
 
 
 def same(one, other):
@@ -182,17 +184,30 @@ def test_ranges_are_read_from_the_column_that_bands_were_cut_from():
 
 
 @pytest.mark.parametrize(("bands", "names"), [(2, {"low", "high"}), (3, {"low", "mid", "high"})])
-def test_bands_are_named_as_they_were_cut(bands, names):
-    findings = associate(LogitBands(n_bands=bands).fit(simulated()).transform(simulated()))
+@pytest.mark.parametrize("way", ["as it is", "disk", "parquet", "published"])
+def test_bands_are_named_as_they_were_cut_wherever_the_rows_have_been(bands, names, way, tmp_path):
+    ds = LogitBands(n_bands=bands).fit(simulated()).transform(simulated())
+    if way == "disk":
+        ds.save_to_disk(tmp_path / "rows")
+        ds = load_from_disk(tmp_path / "rows")
+    if way == "parquet":
+        ds.to_parquet(tmp_path / "rows.parquet")
+        ds = Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path))
+    if way == "published":
+        ds = columns.with_columns(ds, {"embedding": (columns.matrix(ds, "logits"), columns.vector(3))})
+        write_files(Content.of(curate(ds, strategy="class-balanced")), "me/rows", tmp_path)
+        ds = load_dataset(str(tmp_path), split="train")
+    ds.info.description = "a description of the user's own"
+    findings = associate(ds)
     assert set(findings["band"]) == names
     assert any(findings["confounder"])
 
 
 def test_bands_of_the_users_own_are_named_by_what_is_seen():
     ds = LogitBands().fit(simulated()).transform(simulated())
-    ds.info.description = ""
     below = ds.filter(lambda row: max(row["band"]) < 2)
-    assert read_inputs(below).band_names == ("low", "mid", "high")
+    plain = columns.with_columns(below, {"band": (columns.matrix(below, "band"), columns.vector(3, "int8"))})
+    assert read_inputs(below).band_names == read_inputs(plain).band_names == ("low", "mid", "high")
 
 
 def test_rows_and_units_without_a_band_are_left_out():

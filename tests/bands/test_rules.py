@@ -89,9 +89,8 @@ def test_127_bands_are_the_most():
         LogitBands("edges", tuple(range(127)))
     with pytest.raises(ValueError, match="not both"):
         LogitBands(edges=(0.2, 0.8), n_bands=5)
-    for rule in ("edges", "auto"):
-        with pytest.raises(ValueError, match="n_bands"):
-            LogitBands(rule, n_bands=4)
+    with pytest.raises(ValueError, match="n_bands"):
+        LogitBands("edges", n_bands=4)
 
 
 def test_ties_share_a_band_and_empty_the_bands_between_equal_cuts():
@@ -104,7 +103,7 @@ def test_ties_share_a_band_and_empty_the_bands_between_equal_cuts():
     assert spread.fitted[0].quantile(np.array([0.0])).tolist() == [pytest.approx(399 / 800)]
 
 
-@pytest.mark.parametrize("rule", ["quantile", "range", "std", "auto"])
+@pytest.mark.parametrize("rule", ["quantile", "range", "std"])
 def test_constant_units_are_named_and_have_no_bands(rule):
     rng = np.random.default_rng(0)
     values = np.stack([rng.normal(size=60), np.full(60, 2.0)], axis=1)
@@ -155,18 +154,20 @@ def test_a_wide_column_read_in_blocks_gives_the_same_bands(monkeypatch):
         LogitBands().fit(dataset(bad, ds["label"][:], ds.features["label"].names))
 
 
-def test_the_first_format_is_still_read_and_others_are_refused(tmp_path):
+def test_files_of_the_first_release_are_read_and_other_formats_refused(tmp_path):
     fitted = LogitBands(n_bands=5).fit(rows())
-    path = fitted.save_pretrained(tmp_path)
-    assert LogitBands.from_pretrained(tmp_path) == fitted
+    fitted.save_pretrained(tmp_path)
+    path = tmp_path / "bands.json"
     saved = json.loads(path.read_text())
-    del saved["checksum"]
-    old = {"format": 1, "rule": "class-relative", "edges": saved["edges"], "column": "logits"}
-    old["units"] = [{key: value for key, value in unit.items() if key != "search"} for unit in saved["fitted"]]
-    path.write_text(json.dumps(old))
-    assert LogitBands.from_pretrained(tmp_path).fitted == fitted.fitted
+    first = {**saved, "fitted": [{**unit, "search": None} for unit in saved["fitted"]], "checksum": "0" * 64}
+    path.write_text(json.dumps(first))
+    assert LogitBands.from_pretrained(tmp_path) == fitted
     path.write_text(json.dumps({**saved, "format": 3}))
-    with pytest.raises(ValueError, match="format 3; this version reads formats 1 and 2"):
+    with pytest.raises(ValueError, match="format 3; this version reads format 2"):
+        LogitBands.from_pretrained(tmp_path)
+    saved["fitted"][1]["cuts"].reverse()
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match="'c1' has the cuts.*fit the bands again"):
         LogitBands.from_pretrained(tmp_path)
 
 

@@ -20,7 +20,6 @@ import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.association import load_findings, save_findings
 from hf_midrange.bands.shards import read_shards
-from hf_midrange.bands.sketch import BandSketch
 from hf_midrange.commands.app import app
 from hf_midrange.curation.report import curation_report
 from hf_midrange.extraction.manifest import claim
@@ -222,23 +221,6 @@ def test_manifests_and_records(data, bytewise, tmp_path_factory):
         outcome(lambda: claim(at, key, is_main=True), "manifest.json", "another run")
         assert outcome(lambda: read_shards(at), record.name, table.name, "manifest.json", str(at)) is None
         path.write_bytes(content)
-
-
-@FEW
-@given(st.data())
-def test_sketches(data):
-    content = SKETCH
-    try:
-        read = BandSketch.from_bytes(bent(content, data))
-    except ValueError as error:
-        said = str(error)
-    else:
-        assert read.to_bytes() == content
-        return
-    assert "sketch" in said.lower()
-
-
-SKETCH = hm.LogitBands("quantile").sketch(simulated(n=300)).to_bytes()
 
 
 @FEW
