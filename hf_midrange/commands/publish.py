@@ -24,6 +24,10 @@ def publish(
     license: Annotated[str | None, typer.Option(help="as the Hub calls it, such as apache-2.0")] = None,
     public: Annotated[bool, typer.Option("--public", help="for everyone to see; by default private")] = False,
     revision: Annotated[str | None, typer.Option(help="the branch to publish to, made if need be")] = None,
+    commit_message: Annotated[str | None, typer.Option(help="of the commit, or title of the pull request")] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="open a pull request on a repository that exists, and commit nothing")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Put a curated data set, a model, or both on the Hub, each with its card and in one commit.
@@ -39,6 +43,8 @@ def publish(
         "license": license,
         "private": not public,
         "revision": revision,
+        "commit_message": commit_message,
+        "create_pr": create_pr,
     }
     curated_id = None
     if dataset is not None:
@@ -57,7 +63,7 @@ def _publish_dataset(
 
     fitted = None if bands is None else hm.LogitBands.from_pretrained(bands)
     done = hm.publish_dataset(read_dataset(str(dataset)), repo_id, bands=fitted, source=source, **common)
-    typer.echo(f"published {done.commit_url}")
+    typer.echo(f"published {done.pr_url or done.commit_url}")
     return str(done.repo_url.repo_id)
 
 
@@ -69,4 +75,4 @@ def _publish_model(repo_id: str, folder: Path, facts: dict[str, Any], common: di
         raise FileNotFoundError(f"{folder} holds no config.json; `hf-midrange retrain --merge` writes such a folder")
     classifier = named_classifier(str(folder))
     done = hm.publish_model(classifier, repo_id, processor=processor_beside(classifier, folder), **facts, **common)
-    typer.echo(f"published {done.commit_url}")
+    typer.echo(f"published {done.pr_url or done.commit_url}")

@@ -25,9 +25,6 @@ HELD = 64_000_000
 
 BLOCK_BYTES = 16_000_000
 
-JUMPS = 256
-"""Rows far apart that are read at once."""
-
 MOST_ROWS = 100_000
 """Rows that anything is fitted to at most, drawn at random from every class; all other rows are scored by that fit."""
 
@@ -78,12 +75,7 @@ class Vectors:
         if last - first <= 4 * len(numbers):  # reading on is faster than jumping
             run = self._run(first, last)
             return run if np.array_equal(numbers, np.arange(first, last)) else run[numbers - first]
-        return np.concatenate(list(self._jumps(numbers)))
-
-    def _jumps(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield rows far apart, some at a time: each maps pages around it too, which are given back in between."""
-        for start in range(0, len(numbers), JUMPS):
-            yield columns.matrix(self.ds.select(numbers[start : start + JUMPS]), self.column)
+        return columns.matrix(self.ds.select(numbers), self.column)
 
     def _run(self, first: int, last: int) -> np.ndarray:
         """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
