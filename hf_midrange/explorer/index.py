@@ -14,7 +14,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.association.findings import RANGE
-from hf_midrange.publishing.escaping import visible
+from hf_midrange.publishing.escaping import short_names, shortened, visible
 from hf_midrange.reporting.facts import Distribution
 from hf_midrange.reporting.inputs import read, suspects_of
 from hf_midrange.reporting.rendering import figure
@@ -105,8 +105,9 @@ class Index:
         self._present = sparse.csc_matrix(inputs.problem.present)
         self.size = len(ds)
         self.ids, self.classes = self._rows.ids, list(self._rows.classes)
-        self.units, self.bands = inputs.unit_names, inputs.band_names
-        self.concepts = [f"{source}: {name}" for source, name in zip(inputs.sources, inputs.names, strict=True)]
+        self.units, self.bands = short_names(inputs.unit_names), inputs.band_names
+        self._concepts = [f"{source}: {name}" for source, name in zip(inputs.sources, inputs.names, strict=True)]
+        self.concepts = short_names(self._concepts)
         suspects = [] if findings is None else suspects_of(self._rows, findings)[0]
         self.suspects = {row["row"]: self.classes[row["suggested"]] for row in suspects}
         """The class that each row with a suspected label looks like, most suspect first; none without findings."""
@@ -192,11 +193,11 @@ class Index:
         odds = f"odds ratio {figure(row['odds_ratio'])} ({figure(row['ci_low'])} to {figure(row['ci_high'])})"
         band = None if row["band"] == RANGE else self.bands.index(row["band"])
         return Jump(
-            visible(f"{row['concept']} — {row['unit_name']}, {where}: {kind}, {odds}"),
+            visible(f"{shortened(row['concept'])} — {self.units[row['unit']]}, {where}: {kind}, {odds}"),
             Choice(
                 unit=row["unit"],
                 level=self.middle_of(row["unit"], band),
-                concept=self.concepts.index(f"{row['source']}: {row['concept']}"),
+                concept=self._concepts.index(f"{row['source']}: {row['concept']}"),
                 having="tie" if row["confounder"] else "either",
             ),
         )

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hf_midrange.publishing import metadata
-from hf_midrange.publishing.escaping import Markup, front_matter, markdown
+from hf_midrange.publishing.escaping import LONGEST_TEXT, Markup, front_matter, markdown, shortened
 from hf_midrange.publishing.facts import DatasetFacts, ModelFacts, Score
 
 
@@ -36,11 +36,12 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "figure": figure, "accuracy": accuracy, "code": code}
+    environment.filters["name"] = shortened
     return environment
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a template may say
-    return str(value) if isinstance(value, Markup) else markdown(str(value))
+    return str(value) if isinstance(value, Markup) else markdown(shortened(str(value), LONGEST_TEXT))
 
 
 def code(name: str) -> Markup:

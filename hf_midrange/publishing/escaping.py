@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -13,6 +13,9 @@ import yaml
 _AS_IT_IS = re.compile(r"[A-Za-z0-9 ,.;/()%=+'-]|: |(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])")
 _JOINERS = "\u200c\u200d"  # part of how words and emoji are spelt; they move nothing around
 _PLAIN_YAML = re.compile(r"[A-Za-z][A-Za-z0-9_./ -]*")
+
+LONGEST_NAME, LONGEST_TEXT = 80, 2000
+"""Characters of the name of a class, concept or group, and of any other text, that a page or card shows."""
 
 
 class Markup(str):
@@ -28,6 +31,32 @@ def visible(text: str) -> str:
     'a\\nb'
     """
     return "".join(_spelt(c) if _is_invisible(c) else c for c in text)
+
+
+def shortened(text: str, most: int = LONGEST_NAME) -> str:
+    """Return `text`, or its beginning and end where it is longer than `most` characters.
+
+    >>> shortened("abcdefghijklmnopqrstuvwxyz", 12)
+    'abcdefgh…xyz'
+    """
+    end = most // 4
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return names none of which is long; where two would look alike, the later ones are numbered.
+
+    >>> short_names(["cat", "dog"])
+    ['cat', 'dog']
+    """
+    found, short = set(names), []
+    for k, name in enumerate(names):
+        shown = shortened(name)
+        while shown != name and shown in found:
+            shown += f" ({k})"
+        found.add(shown)
+        short.append(shown)
+    return short
 
 
 def markdown(text: str) -> str:

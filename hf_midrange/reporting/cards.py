@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_midrange import columns
 from hf_midrange.association.findings import RANGE
+from hf_midrange.publishing.escaping import shortened
 from hf_midrange.reporting.facts import Card, Example, Sibling, Side, Spot
 from hf_midrange.reporting.highlight import marked, phrase_of
 from hf_midrange.reporting.inputs import TEXTS, Material
@@ -39,9 +40,10 @@ def _card(material: Material, number: int, rows: list[dict[str, Any]]) -> Card:
     is_class = material.member(unit) is not None
     told = {name: row[name] for name in ("band", "source", "concept", "odds_ratio", "ci_low", "ci_high", "q_value")}
     told |= {name: row[name] for name in ("q_confirm", "confirmed", "confounder", "derived", "signature")}
+    told["concept"] = shortened(row["concept"])
     return Card(
         number=number,
-        unit=row["unit_name"],
+        unit=shortened(row["unit_name"]),
         is_class=is_class,
         **told,
         found_at_top=row["found_at_top"],
@@ -56,7 +58,7 @@ def _card(material: Material, number: int, rows: list[dict[str, Any]]) -> Card:
 
 def reading(row: dict[str, Any], is_class: bool) -> str:
     """Return what a finding means, in a sentence or two."""
-    name, unit = f"“{row['concept']}”", f"“{row['unit_name']}”"
+    name, unit = f"“{shortened(row['concept'])}”", f"“{shortened(row['unit_name'])}”"
     where = "whole range" if row["band"] == RANGE else f"{row['band']} band"
     if not is_class:
         return f"{name} goes with the {where} of {unit}, within each label."
@@ -94,7 +96,7 @@ def _sides(row: dict[str, Any], is_class: bool) -> tuple[Side, ...]:
 
 
 def _sibling(row: dict[str, Any]) -> Sibling:
-    concept = f"{row['source']}: {row['concept']}"
+    concept = f"{row['source']}: {shortened(row['concept'])}"
     return Sibling(row["band"], concept, row["odds_ratio"], row["q_value"], row["confirmed"])
 
 

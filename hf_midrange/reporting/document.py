@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from hf_midrange import columns
 from hf_midrange.io.files import write_atomically
 from hf_midrange.publishing.card_facts import shareable, versions
+from hf_midrange.publishing.escaping import LONGEST_TEXT, short_names, shortened
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of, examples
 from hf_midrange.reporting.facts import Card, Curated, Distribution, Example, Facts, Reason, Suspect, plain
@@ -179,11 +180,13 @@ def _curated(material: Material) -> Curated | None:
 def _reasons(curated: Dataset) -> tuple[Reason, ...]:
     columns.require(curated, columns.PSEUDO_GROUP, columns.WEIGHT, columns.REASON)
     cells, weights = columns.labels(curated, columns.PSEUDO_GROUP), columns.numbers(curated, columns.WEIGHT)
-    names, reasons = columns.class_label(curated.features, columns.PSEUDO_GROUP).names, curated[columns.REASON]
+    names = short_names(columns.class_label(curated.features, columns.PSEUDO_GROUP).names)
+    reasons = curated[columns.REASON]
     found = []
     for cell in np.unique(cells)[:REASONS]:
         rows = np.flatnonzero(cells == cell)
-        found.append(Reason(names[cell], len(rows), float(weights[rows].mean()), str(reasons[int(rows[0])])))
+        said = shortened(str(reasons[int(rows[0])]), LONGEST_TEXT)
+        found.append(Reason(names[cell], len(rows), float(weights[rows].mean()), said))
     return tuple(found)
 
 

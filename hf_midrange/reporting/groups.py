@@ -14,6 +14,7 @@ from hf_midrange.curation.report import NOTHING
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.trial import held_out_predictions
 from hf_midrange.io.blocks import blocks, finite_vectors
+from hf_midrange.publishing.escaping import short_names
 from hf_midrange.reporting.facts import Groups, Scored
 from hf_midrange.reporting.inputs import Material
 from hf_midrange.scoring import group_metrics
@@ -41,7 +42,7 @@ def groups_of(
     rows = material.ds if evaluation is None else evaluation
     columns.require(rows, columns.LABEL, columns.LOGITS)
     by = _by(rows, material if evaluation is None else None)
-    names, ids = columns.class_label(rows.features, by).names, columns.labels(rows, by)
+    names, ids = short_names(columns.class_label(rows.features, by).names), columns.labels(rows, by)
     labels = columns.labels(rows)
     same = evaluation is None and material.curated is not None and _same_rows(material.ds, material.curated)
     told = {BEFORE: ("the network as it was", columns.matrix(rows, columns.LOGITS).argmax(axis=1))}

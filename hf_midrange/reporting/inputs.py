@@ -13,6 +13,7 @@ from hf_midrange.association.findings import RANGE, provenance
 from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.association.reading import Inputs, read_inputs
 from hf_midrange.curation.report import curation_report
+from hf_midrange.publishing.escaping import short_names, shortened
 from hf_midrange.reporting.facts import Distribution
 
 
@@ -30,6 +31,7 @@ class Material(NamedTuple):
     ids: np.ndarray
     """Class ids, of shape `(n,)`."""
     classes: tuple[str, ...]
+    """Their names, shortened."""
     findings: list[dict[str, Any]]
     provenance: dict[str, Any]
     curated: Dataset | None
@@ -56,7 +58,7 @@ class Material(NamedTuple):
 
     def distribution(self, unit: int) -> Distribution:
         """Return the histograms of a unit's members and strangers, and its bands."""
-        name, names = self.inputs.unit_names[unit], self.inputs.band_names
+        name, names = shortened(self.inputs.unit_names[unit]), self.inputs.band_names
         return Distribution.of(name, self.values(unit), self.bands(unit), self.member(unit), names)
 
     def _table(self, source: str) -> tuple[sparse.csc_matrix, list[str]]:
@@ -91,7 +93,7 @@ def read(
         shown=_shown(inputs.ds),
         inputs=inputs,
         ids=inputs.problem.ids,
-        classes=tuple(columns.class_label(ds.features).names),
+        classes=tuple(short_names(columns.class_label(ds.features).names)),
         findings=rows,
         provenance={} if findings is None else provenance(findings),
         curated=curated,

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hf_midrange.publishing.escaping import visible
+from hf_midrange.publishing.escaping import LONGEST_TEXT, shortened, visible
 from hf_midrange.reporting import drawing
 from hf_midrange.reporting.facts import Facts
 
@@ -48,11 +48,12 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {each.__name__: each for each in (percent, figure, chance, interval, as_json, counted)}
+    made.filters["name"] = shortened
     return made
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever a template may say
-    return value if isinstance(value, Markup) else visible(str(value))
+    return value if isinstance(value, Markup) else visible(shortened(str(value), LONGEST_TEXT))
 
 
 def percent(share: float) -> str:

@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from hf_midrange.publishing.escaping import shortened
+
 
 WIDTH_IN_FILES = 160
 """Characters in a line where the output is no terminal."""
@@ -48,9 +50,9 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
 
 def _finding(row: Mapping[str, Any]) -> list[str]:
     return [
-        str(row["unit_name"]),
+        shortened(str(row["unit_name"])),
         str(row["band"]),
-        f"{row['source']}: {row['concept']}",
+        f"{row['source']}: {shortened(row['concept'])}",
         f"{_text(row['odds_ratio'])} ({_text(row['ci_low'])} to {_text(row['ci_high'])})",
         _text(row["q_value"]),
         _text(row["q_confirm"]),

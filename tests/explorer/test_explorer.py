@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.commands import called
 from support.hub_server.running import running
-from support.report_material import HOSTILE, TIED, encoded, hostile, images, texts
+from support.report_material import HOSTILE, TIED, encoded, hostile, images, long_named, texts
 
 import hf_midrange as hm
 from hf_midrange import columns
@@ -336,6 +336,20 @@ def test_hostile_text_is_inert_in_every_card():
     assert any("\u202e" in name for name in HOSTILE)
     for jump in Index(ds, hm.associate(ds)).jumps():
         assert "\u202e" not in jump.title
+
+
+def test_names_of_any_length_are_shortened():
+    ds = long_named(200_000)
+    index = Index(ds, hm.associate(ds))
+    told = [*index.concepts, *index.units]
+    assert max(map(len, told)) < 100
+    assert len(set(told)) == len(told)
+    assert max(len(jump.title) for jump in index.jumps()) < 300
+    cards, choice = Cards(ds, index), Choice(concept=0)
+    for members in (True, False):
+        found = index.side(choice, members)
+        said = "".join([*cards.rows(choice, found), cards.side(choice, found, members), cards.range(choice)])
+        assert "x" * 100 not in said
 
 
 def test_the_command_says_what_is_in_the_way(pictures, tmp_path, monkeypatch):

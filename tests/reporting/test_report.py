@@ -9,7 +9,7 @@ from datasets import DatasetDict, Value
 from support.associations import simulated
 from support.commands import called
 from support.curated_rows import report as verdict_in
-from support.report_material import HOSTILE, crowded, head_of, hostile, images, texts
+from support.report_material import HOSTILE, crowded, head_of, hostile, images, long_named, texts
 
 import hf_midrange as hm
 from hf_midrange import columns
@@ -373,6 +373,20 @@ def test_the_page_keeps_its_budget():
     assert made.facts["rows"] == 10_000
 
 
+@pytest.mark.parametrize("letters", [2000, 200_000])
+def test_names_of_any_length_are_shortened(letters):
+    ds = long_named(letters)
+    curated = hm.curate(ds, hm.associate(ds), strategy="group")
+    made = hm.report(curated, hm.associate(ds))
+    assert len(made.html) < 1_500_000
+    assert len(made.summary) < 30_000
+    assert "x" * 2001 not in made.html
+    assert len(str(made)) < 1000
+    names = {card["unit"] for card in made.facts["cards"]} | {card["concept"] for card in made.facts["cards"]}
+    assert max(map(len, names)) <= 80
+    assert len(set(made.facts["classes"])) == 3  # told apart, though their ends are alike
+
+
 def test_images_beyond_the_budget_are_left_out(pictures, monkeypatch):
     curated, _ = pictures
     everything = thumbnails.thumbnails(curated, [3, 1, 2, 3])
@@ -398,7 +412,7 @@ def test_the_command_writes_page_and_facts(pictures, tmp_path):
     assert facts["provenance"]["tested"] > 0
     assert (out / "report.html").stat().st_size < 5_000_000
     with pytest.raises(ValueError, match="not empty"):
-        called("report", tmp_path / "curated", *flags)
+        called("report", tmp_path / "curated", *flags[:2], *flags[4:])  # another report, without the head
 
 
 def test_a_curation_without_its_report_counts_as_not_curated(pictures):

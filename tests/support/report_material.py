@@ -109,6 +109,22 @@ def head_of(ds: Dataset) -> hm.LinearHead:
     return hm.LinearHead.from_weights(np.eye(classes, columns.matrix(ds, "embedding").shape[1]), np.zeros(classes))
 
 
+def long_named(letters: int, n: int = 300) -> Dataset:
+    """Return rows as of `images`, whose classes and concepts have long names, alike but in the middle."""
+    ds = images(n)
+
+    def long(names: list[str]) -> list[str]:
+        return ["x" * (letters // 2) + name + "x" * (letters // 2) for name in names]
+
+    tags, label = columns.presence(ds, "concepts_tags"), columns.class_label(ds.features)
+    words = long(columns.vocabulary(ds.features, "concepts_tags"))
+    made = {
+        "concepts_tags": (columns.concept_arrow(tags, words), columns.concept_list(words)),
+        "label": (columns.labels(ds), ClassLabel(names=long(label.names))),
+    }
+    return columns.with_columns(ds, made)
+
+
 def crowded(n: int = 10_000, concepts: int = 110, classes: int = 4) -> Dataset:
     """Return rows with noise for images and so many concepts that go with a logit, each on rows of its own."""
     rng = np.random.default_rng(0)
