@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from hf_midrange.concepts import Captions as Captions
     from hf_midrange.concepts import EarlyFeatures as EarlyFeatures
     from hf_midrange.concepts import ImageProperties as ImageProperties
+    from hf_midrange.concepts import Kinds as Kinds
     from hf_midrange.concepts import LatentConcepts as LatentConcepts
     from hf_midrange.concepts import NGrams as NGrams
     from hf_midrange.concepts import Predictions as Predictions
     from hf_midrange.concepts import TextStyle as TextStyle
+    from hf_midrange.concepts import TextTopics as TextTopics
     from hf_midrange.concepts import Thumbnail as Thumbnail
     from hf_midrange.concepts import ZeroShot as ZeroShot
     from hf_midrange.concepts import annotate as annotate
@@ -54,10 +56,12 @@ _HOMES = {
     "Captions": "concepts",
     "EarlyFeatures": "concepts",
     "ImageProperties": "concepts",
+    "Kinds": "concepts",
     "LatentConcepts": "concepts",
     "NGrams": "concepts",
     "Predictions": "concepts",
     "TextStyle": "concepts",
+    "TextTopics": "concepts",
     "Thumbnail": "concepts",
     "ZeroShot": "concepts",
     "associate": "association",

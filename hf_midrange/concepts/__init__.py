@@ -4,6 +4,7 @@ from hf_midrange.concepts.annotation import annotate
 from hf_midrange.concepts.captions import Captions
 from hf_midrange.concepts.early_features import EarlyFeatures
 from hf_midrange.concepts.image_properties import ImageProperties
+from hf_midrange.concepts.kinds import Kinds
 from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.ngrams import NGrams
@@ -11,6 +12,7 @@ from hf_midrange.concepts.predictions import Predictions
 from hf_midrange.concepts.report import concept_report
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
+from hf_midrange.concepts.text_topics import TextTopics
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.usual import load_source
 from hf_midrange.concepts.zero_shot import ZeroShot
@@ -21,11 +23,13 @@ __all__ = [
     "Captions",
     "EarlyFeatures",
     "ImageProperties",
+    "Kinds",
     "LatentConcepts",
     "NGrams",
     "Predictions",
     "Source",
     "TextStyle",
+    "TextTopics",
     "Thumbnail",
     "ZeroShot",
     "annotate",

@@ -12,6 +12,7 @@ from hf_midrange import columns
 from hf_midrange.concepts.captions import Captions
 from hf_midrange.concepts.early_features import EarlyFeatures
 from hf_midrange.concepts.image_properties import ImageProperties
+from hf_midrange.concepts.kinds import Kinds
 from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.model_source import ModelLike
@@ -19,17 +20,20 @@ from hf_midrange.concepts.ngrams import NGrams
 from hf_midrange.concepts.predictions import Predictions
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
+from hf_midrange.concepts.text_topics import TextTopics
 from hf_midrange.concepts.thumbnail import Thumbnail
 from hf_midrange.concepts.zero_shot import ZeroShot
 
 
-OF_COLUMNS = {"annotations": Annotations, "ngrams": NGrams, "text-style": TextStyle}
-OF_IMAGES = {"image-properties": ImageProperties, "thumbnail": Thumbnail}
+OF_COLUMNS = {"annotations": Annotations, "ngrams": NGrams, "text-style": TextStyle, "text-topics": TextTopics}
+WITH_DEFAULT = {"image-properties": ImageProperties, "thumbnail": Thumbnail, "kinds": Kinds}
 OF_MODELS = {"predictions": Predictions, "early-features": EarlyFeatures, "captions": Captions}
 KNOWN_SOURCES = ", ".join(
     [
         *(f"{kind}:COLUMN[,COLUMN]" for kind in OF_COLUMNS),
-        *(f"{kind}[:COLUMN]" for kind in OF_IMAGES),
+        "image-properties[:COLUMN]",
+        "thumbnail[:COLUMN]",
+        "kinds[:MODEL]",
         "latent",
         *(f"{kind}:MODEL" for kind in OF_MODELS),
         "zero-shot:LIST:MODEL",
@@ -61,8 +65,8 @@ def source_named(text: str) -> Source:
         raise ValueError(f"--source {name} needs more: of {KNOWN_SOURCES}")
     if name in OF_COLUMNS:
         return OF_COLUMNS[name]([column for column in listed.split(",") if column])
-    if name in OF_IMAGES:
-        return OF_IMAGES[name](*([listed] if listed else []))
+    if name in WITH_DEFAULT:
+        return WITH_DEFAULT[name](*([listed] if listed else []))
     if name in OF_MODELS:
         return OF_MODELS[name](listed)
     if name == "zero-shot":

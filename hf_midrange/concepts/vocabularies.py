@@ -1,8 +1,10 @@
-"""Words to ask an image-text model for, where a user has none: things, colours, places, people, writing."""
+"""Lists of words: to ask an image-text model for, and to look for in texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
 
 
 COLOURS = (
@@ -29,6 +31,50 @@ TEXT_IN_IMAGE = (
     "a label", "a barcode", "an arrow", "a picture frame", "a black border", "a white border", "a drawing",
     "a screenshot", "a black and white photo", "a blurred photo", "a collage",
 )  # fmt: skip
+
+WORD_LISTS = {
+    "negation": "no not never none nobody nothing neither nor nowhere cannot without hardly scarcely barely isn't "
+    "aren't wasn't weren't don't doesn't didn't won't wouldn't can't couldn't shouldn't haven't hasn't hadn't ain't "
+    "mustn't",
+    "politeness": "please thank thanks sorry pardon excuse welcome appreciate appreciated grateful kindly sincerely "
+    "regards apologies apologize apologise",
+    "doubt": "maybe perhaps possibly probably might seem seems seemed apparently presumably supposedly guess unsure "
+    "uncertain doubt doubtful likely",
+    "certainty": "always certainly definitely clearly obviously surely undoubtedly absolutely truly indeed must "
+    "every all",
+    "the writer": "i me my mine myself i'm i've i'd i'll",
+    "the reader": "you your yours yourself you're you've you'd you'll",
+    "women": "woman women female females she her hers herself girl girls lady ladies mother mothers wife wives "
+    "daughter daughters sister sisters actress waitress queen girlfriend feminist feminists she's mom mum aunt "
+    "grandmother",
+    "men": "man men male males he him his himself boy boys gentleman gentlemen father fathers husband husbands son "
+    "sons brother brothers actor waiter king boyfriend guy guys he's dad uncle grandfather",
+    "children and young people": "child children kid kids baby babies toddler teenager teenagers teen teens infant "
+    "youth young youngster pupil schoolchildren",
+    "old people": "elderly old aged senior seniors pensioner pensioners retired retiree grandparents grandma "
+    "grandpa elder elders",
+    "Black people": "black blacks african africans negro colored",
+    "white people": "white whites caucasian caucasians",
+    "Asian people": "asian asians chinese japanese korean koreans indian indians vietnamese filipino filipinos",
+    "Latin Americans": "latino latina latinos latinas hispanic hispanics mexican mexicans",
+    "Muslims": "muslim muslims islam islamic mosque imam koran quran hijab arab arabs",
+    "Christians": "christian christians christianity church churches catholic catholics protestant bible jesus "
+    "christ pope priest",
+    "Jews": "jew jews jewish judaism synagogue rabbi israeli israelis israel",
+    "gay, lesbian and transgender people": "gay gays lesbian lesbians homosexual homosexuals homosexuality bisexual "
+    "transgender transsexual queer lgbt lgbtq trans",
+    "disabled and ill people": "disabled disability disabilities wheelchair blind deaf autistic autism handicapped "
+    "schizophrenic depression bipolar",
+    "migrants": "immigrant immigrants immigration migrant migrants refugee refugees foreigner foreigners alien "
+    "aliens undocumented",
+    "political camps": "liberal liberals conservative conservatives republican republicans democrat democrats "
+    "leftist socialist communist tory tories",
+    "the screen": "film films movie movies cinema scene scenes plot director cast screenplay screen sequel actors "
+    "acting character characters episode series show",
+    "products": "product products bought buy purchase purchased price quality battery camera phone player device "
+    "item amazon shipping warranty",
+}
+"""Name -> words that are looked for in texts, in lower case; none that praise or blame, which often are the class."""
 
 _LISTS = {"colours": COLOURS, "scenes": SCENES, "people": PEOPLE, "text": TEXT_IN_IMAGE}
 
@@ -57,3 +103,10 @@ def words_of(chosen: str | Sequence[str]) -> tuple[str, ...]:
     if not words:
         raise ValueError("the vocabulary is empty; give at least one word")
     return words
+
+
+@lru_cache
+def table(name: str) -> dict[str, str]:
+    """Return a table that comes with the package, derived from WordNet: entry -> what it holds, as text."""
+    file = files("hf_midrange.concepts") / "wordnet" / f"{name}.tsv"
+    return dict(line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines())
