@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence, Set
@@ -18,7 +19,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch, is_text, mapped
-from hf_midrange.io.files import from_json, intact, read_sealed, sealed, write_atomically
+from hf_midrange.io.files import from_json, intact, read_json, write_atomically
 from hf_midrange.io.hub import HubSaved
 
 
@@ -185,7 +186,7 @@ class Source(HubSaved, ABC):
                     f"{type(self).__name__} cannot be saved: `{name}` is a {type(value).__name__}, which JSON cannot "
                     "hold; give a model by its id or folder, and save the names a function gives as a column"
                 )
-        return sealed({"kind": type(self).__name__, **values}, indent=1)
+        return json.dumps({"kind": type(self).__name__, **values}, indent=1)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -194,7 +195,7 @@ class Source(HubSaved, ABC):
         Raises:
             ValueError: if the file holds another kind of source or one fitted by another version of its arithmetic.
         """
-        values = read_sealed(Path(path), FILE, REFIT)
+        values = read_json(Path(path), FILE, REFIT)
         kind, kinds = values.pop("kind", None), _kinds(cls)
         if not isinstance(kind, str) or kind not in kinds:
             raise ValueError(
