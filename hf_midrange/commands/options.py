@@ -15,7 +15,7 @@ def read_flags(file: Path, known: Collection[str]) -> dict[str, Any]:
     """Return what a YAML file says: flag, with underscores and without dashes in front -> value.
 
     Raises:
-        ValueError: if the file is not a YAML mapping, or a key is none of the `known` flags (the near ones are named).
+        ValueError: if the file is not a YAML mapping, or a key is none of the `known` flags (near ones are named).
     """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -23,17 +23,13 @@ def read_flags(file: Path, known: Collection[str]) -> dict[str, Any]:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold lines like 'batch-size: 32', but holds {type(values).__name__}")
+    shown = {_plain(name): name for name in known}
     for key in values:
-        if _plain(key) not in known:
-            raise ValueError(_unknown(file, str(key), known))
+        if _plain(key) not in shown:
+            near = [shown[name] for name in get_close_matches(_plain(key), shown)]
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise ValueError(f"{file} has the unknown key {str(key)!r}; {hint}")
     return {_plain(key): value for key, value in values.items()}
-
-
-def _unknown(file: Path, key: str, known: Collection[str]) -> str:
-    near = [name.replace("_", "-") for name in get_close_matches(_plain(key), known)]
-    names = ", ".join(sorted(name.replace("_", "-") for name in known))
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {names}"
-    return f"{file} has the unknown key {key!r}; {hint}"
 
 
 def _plain(name: object) -> str:
@@ -46,7 +42,7 @@ def _read_config(ctx: typer.Context, file: Path | None) -> Path | None:
         return file
     known = _flags(ctx)
     try:
-        values = read_flags(file, known)
+        values = read_flags(file, [flag.replace("_", "-") for flag in known])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     ctx.default_map = {**(ctx.default_map or {}), **{known[flag]: value for flag, value in values.items()}}

@@ -228,7 +228,7 @@ def test_configurations_of_commands_have_known_keys(task):
 def test_unknown_keys_are_refused_with_the_near_one(tmp_path):
     file = tmp_path / "train.yaml"
     file.write_text("model: m\ndataset: d\nlearing_rate: 0.1\n")
-    with pytest.raises(ValueError, match="'learing_rate'; did you mean 'learning_rate'"):
+    with pytest.raises(ValueError, match="'learing_rate'; did you mean learning_rate"):
         parsed(["--config", str(file)])
 
 
