@@ -187,6 +187,23 @@ def matrix(ds: Dataset, column: str) -> np.ndarray:
     return flat.reshape(len(values), -1) if len(values) else flat.reshape(0, max(ds.features[column].length, 0))
 
 
+def source_ids(ds: Dataset) -> np.ndarray | None:
+    """Return which source each row comes from, of shape `(n,)`; None without such a column.
+
+    Raises:
+        ValueError: if a row has none: all such rows would count as one source.
+    """
+    if SOURCE_ID not in ds.column_names:
+        return None
+    missing = np.flatnonzero(_arrow(ds, SOURCE_ID).is_null(nan_is_null=True))
+    if missing.size:
+        raise ValueError(
+            f"column {SOURCE_ID!r} is empty in {missing.size} of {len(ds)} rows, first in row {missing[0]}; give "
+            "each row that shares its source with no other a value of its own"
+        )
+    return np.asarray(ds.with_format(None)[SOURCE_ID][:])
+
+
 def some_units(ds: Dataset, column: str, units: Sequence[int], batch_size: int = 16_384) -> np.ndarray:
     """Return some entries of a vector column, of shape `(n, len(units))`, reading a batch of rows at a time.
 

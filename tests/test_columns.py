@@ -105,3 +105,14 @@ def test_facts_are_added_and_missing_ones_are_none():
 def test_a_column_of_lists_without_rows_is_an_empty_matrix():
     ds = Dataset.from_dict({"v": []}, features=Features({"v": List(Value("float32"))}))
     assert columns.matrix(ds, "v").shape == (0, 0)
+
+
+@pytest.mark.parametrize("values", [["a", None, "b", "c"], [1.0, float("nan"), 2.0, 3.0]])
+def test_a_row_without_a_source_is_named(values):
+    with pytest.raises(ValueError, match=r"'source_id' is empty in 1 of 4 rows, first in row 1"):
+        columns.source_ids(Dataset.from_dict({"source_id": values}))
+
+
+def test_sources_are_what_the_column_holds():
+    assert columns.source_ids(Dataset.from_dict({"x": [1]})) is None
+    assert columns.source_ids(Dataset.from_dict({"source_id": ["b", "a"]})).tolist() == ["b", "a"]

@@ -76,7 +76,7 @@ def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
     names_of_bands = _band_names(int(highest.max(initial=-1)) + 1, columns.facts(ds.features, columns.BAND))
     problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(names_of_bands), members)
     values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
-    source_ids = np.asarray(ds[columns.SOURCE_ID][:]) if columns.SOURCE_ID in ds.column_names else None
+    source_ids = columns.source_ids(ds)
     return Inputs(problem, ds, values, names, sources, unit_names, names_of_bands, source_ids, bands_from, cut)
 
 

@@ -145,8 +145,7 @@ class LatentConcepts(Source):
         return rows, np.ones(len(rows), dtype=bool)
 
     def _discovery(self, ds: Dataset) -> np.ndarray:
-        sources = np.asarray(ds[columns.SOURCE_ID]) if columns.SOURCE_ID in ds.column_names else None
-        return discovery_half(columns.labels(ds), sources, self.seed)
+        return discovery_half(columns.labels(ds), columns.source_ids(ds), self.seed)
 
     def _refuse_few(self, rows: int, distinct: int, ds: Dataset) -> None:
         least = 2 * (self.k if isinstance(self.k, int) else 4)

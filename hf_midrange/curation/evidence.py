@@ -101,8 +101,7 @@ def read(ds: Dataset, findings: Dataset | None, seed: int) -> Evidence:
             f"column 'logits' has {logits.shape[1]} values per row but `label` has {len(classes)} classes {classes}; "
             "extract with a model whose classes are those of the label"
         )
-    sources = None
-    if columns.SOURCE_ID in ds.column_names:
-        values = np.asarray(ds.with_format(None)[columns.SOURCE_ID]).astype(str)
-        sources = np.unique(values, return_inverse=True)[1]
+    sources = columns.source_ids(ds)
+    if sources is not None:
+        sources = np.unique(sources.astype(str), return_inverse=True)[1]
     return Evidence(ds, findings, labels, classes, embedding, unsaturated(logits.astype(np.float64)), sources, seed)

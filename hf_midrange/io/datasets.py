@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, config, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from hf_midrange import columns
 from hf_midrange.io.files import (
+    FULL,
     DamagedFileError,
     explained,
     from_json,
@@ -153,8 +154,18 @@ def _loaded(reader: str, path: Path, **where: Any) -> Any:  # noqa: ANN401 - one
     try:
         return load_dataset(reader, **where)
     except (DatasetGenerationError, ValueError) as error:
+        with explained(Path(config.HF_DATASETS_CACHE)):
+            _raise_full_disk(error)
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise ValueError(f"{path} cannot be read ({reason}); repair it, or give the rows in another form") from error
+
+
+def _raise_full_disk(error: BaseException | None) -> None:
+    """Raise the error of a full disk that stands behind one of `datasets`: the file that was read is not to blame."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise error
+        error = error.__cause__ or error.__context__
 
 
 def _read_file(file: Path) -> Dataset:

@@ -22,7 +22,8 @@ Made = TypeVar("Made")
 _OLD_CHECKSUM = "checksum"
 _UNFINISHED = "unfinished.tmp"
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk without room."""
 
 
 class DamagedFileError(ValueError):
@@ -55,7 +56,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise OSError(
                 error.errno,
                 f"the disk is full ({error.strerror}); free some space and run the same command or call again: what "

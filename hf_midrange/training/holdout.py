@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_midrange.columns import SOURCE_ID
+from hf_midrange.columns import source_ids
 from hf_midrange.io.files import DamagedFileError, from_json, read_json, write_atomically
 from hf_midrange.training.row_inputs import LABEL_COLUMNS, column_names, has_own_transform
 
@@ -65,7 +65,7 @@ class Holdout:
             raise DamagedFileError(f"{path} is not a whole {what} ({error}); {remedy}") from error
 
 
-def held_out(labels: np.ndarray, fraction: float, seed: int, sources: Sequence | None = None) -> Holdout:
+def held_out(labels: np.ndarray, fraction: float, seed: int, sources: Sequence | np.ndarray | None = None) -> Holdout:
     """Choose about `fraction` of the rows of every label, at least one, with all rows of a source on one side.
 
     Sources (by default each row is its own) are visited in random order and taken where that brings the counts per
@@ -117,8 +117,7 @@ def without_held_out(train: Any, evaluation: Any, fraction: float, seed: int) ->
             f"{type(train).__name__} with columns {column_names(train)}; give a `curation_dataset` instead"
         )
     plain = train.with_format(None)
-    sources = plain[SOURCE_ID][:] if SOURCE_ID in train.column_names else None
-    holdout = held_out(np.asarray(plain[label][:]), fraction, seed, sources)
+    holdout = held_out(np.asarray(plain[label][:]), fraction, seed, source_ids(plain))
     held = train.select(holdout.indices)
     evaluation = next(iter(evaluation.values()), None) if isinstance(evaluation, dict) else evaluation
     if has_own_transform(held) and has_own_transform(evaluation):
