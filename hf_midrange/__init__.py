@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hf_midrange.training import DebiasReport as DebiasReport
     from hf_midrange.training import MidRangeArguments as MidRangeArguments
     from hf_midrange.training import MidRangeTrainer as MidRangeTrainer
+    from hf_midrange.training import debias as debias
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ _HOMES = {
     "DebiasReport": "training",
     "MidRangeArguments": "training",
     "MidRangeTrainer": "training",
+    "debias": "training",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one list above

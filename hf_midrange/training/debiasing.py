@@ -1,30 +1,34 @@
-"""The pipeline inside a trainer: from the rows held out to a repaired head, each step done once and kept."""
+"""From rows that a model was not trained on to its repaired head, for `hm.debias` and the trainer alike."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from torch import nn
 
 import hf_midrange
 from hf_midrange import columns
-from hf_midrange.classifier import fingerprint, label_names, last_linear, number_of_labels
+from hf_midrange.classifier import fingerprint, label_names, last_linear, load_classifier, number_of_labels
 from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.inputs import Processor
 from hf_midrange.head import LinearHead, retrain_head
+from hf_midrange.input_columns import usual_columns
 from hf_midrange.pipeline import Steps, curated_from
-from hf_midrange.training.row_inputs import LABEL_COLUMNS
+from hf_midrange.training.group_scores import GroupScores, scored_by
+from hf_midrange.training.report import DebiasReport
+from hf_midrange.training.row_inputs import one_of
 
 
 logger = logging.getLogger(__name__)
@@ -44,56 +48,58 @@ SAME_MODEL = 0.02
 
 @dataclass(frozen=True)
 class Debiasing:
-    """A model and how its trainer reads rows.
+    """A model and how its rows are read.
 
     Attributes:
         model: the classifier, not wrapped.
-        processor: makes inputs of raw rows: the trainer's `processing_class`, or None for the model's own.
-        precision: the trainer's autocast.
+        processor: makes inputs of raw rows: a trainer's `processing_class`, or None for the model's own.
+        seed: of the steps that choose at random.
+        folder: where the steps are kept; None: nowhere.
         batch_size: rows a forward pass.
         workers: processes that read rows.
-        seed: of the steps that choose at random.
-        folder: where the steps are kept.
+        precision: a trainer's autocast.
+        head: name of the classifier's last linear layer, where it has several.
     """
 
     model: nn.Module
-    processor: Processor | None
-    precision: Callable[[], AbstractContextManager]
-    batch_size: int
-    workers: int
-    seed: int
-    folder: Path
+    processor: Processor | str | None = None
+    seed: int = 0
+    folder: Path | None = None
+    batch_size: int = 64
+    workers: int = 0
+    precision: Callable[[], AbstractContextManager] = nullcontext
+    head: str | None = None
 
-    def run(
-        self, table: Dataset, inputs: Collated | None, sources: Sequence[Any] | None
-    ) -> tuple[Dataset | None, Dataset, LinearHead]:
-        """Return findings, curated rows and the new head; the findings are None where the rows were curated before.
+    def run(self, table: Dataset, inputs: Collated | None, sources: Sequence[Any] | None) -> DebiasReport:
+        """Return what was found and the new head; there are no findings where the rows were curated before.
 
         Args:
-            table: the rows, in plain format, with `label` as a `ClassLabel`.
+            table: the rows, as `table` gives them.
             inputs: their model inputs, or None where the processor is to make them of an image or text.
             sources: concept sources; None: `usual_sources`.
         """
         if self._is_curated(table, inputs):
-            steps = self._steps(table, "curated")
-            return None, table, self._head(steps, table)
+            return DebiasReport.of(None, table, self._new_head(self._steps(table, "curated"), table))
         table = table.remove_columns(_made_by_steps(table))
         chosen = usual_sources(table, self.model, self.processor) if sources is None else list(sources)
         steps = self._steps(table, [_told_apart(source) for source in chosen])
-        extracted = self._extract(table, inputs, output_dir=steps.folder / "shards", run_id=steps.folder.name)
+        kept = {} if steps is None else {"output_dir": steps.folder / "shards", "run_id": steps.folder.name}
+        extracted = self.extracted(table, inputs, **kept)
         repair = curated_from(extracted, chosen, self.seed, steps=steps)
-        return repair.findings, repair.curated, self._head(steps, repair.curated)
+        return DebiasReport.of(repair.findings, repair.curated, self._new_head(steps, repair.curated), repair.bands)
 
-    def _head(self, steps: Steps, curated: Dataset) -> LinearHead:
-        make = lambda part: retrain_head(curated, self.model, seed=self.seed).save_pretrained(part)  # noqa: E731
-        return LinearHead.from_pretrained(steps.written("head", make))
+    def table(self, rows: Dataset, label: str | None = None) -> Dataset:
+        """Return rows in plain format, with their columns named and typed as every step wants them.
 
-    def _steps(self, table: Dataset, sources: str | list[str]) -> Steps:
-        facts = {"rows": table._fingerprint, "sources": sources, "seed": self.seed}
-        version = hf_midrange.__version__
-        return Steps.of(self.folder, {**facts, "model": fingerprint(self.model), "version": version})
+        Raises:
+            KeyError, TypeError, ValueError: as `usual_columns` does.
+        """
+        count = number_of_labels(self.model)
+        names = label_names(self.model) or (None if count is None else [str(k) for k in range(count)])
+        return usual_columns(rows, names, label=label)
 
-    def _extract(self, table: Dataset, inputs: Collated | None, **where: Any) -> Dataset:  # noqa: ANN401
+    def extracted(self, table: Dataset, inputs: Collated | None = None, **where: Any) -> Dataset:  # noqa: ANN401 - as `extract` takes
+        """Return rows with embedding, logits and prediction."""
         with self.precision():
             return extract(
                 table,
@@ -102,8 +108,37 @@ class Debiasing:
                 batch_size=self.batch_size,
                 num_workers=self.workers,
                 shard_size=SHARD_ROWS,
+                head=self.head,
                 **where,
             )
+
+    def scored(self, extracted: Dataset, head: LinearHead | None = None) -> dict[str, float]:
+        """Return accuracy by group, or else by class, of the model or of another head, as the trainer names them."""
+        by = scored_by(self.model, extracted)
+        if by is None:
+            return {}
+        if head is None:
+            predicted = columns.labels(extracted, columns.PREDICTION)
+        else:
+            predicted = head(columns.matrix(extracted, columns.EMBEDDING)).argmax(dim=1).numpy()
+        truth = columns.labels(extracted)
+        groups = columns.labels(extracted, by[0]) if by[0] in extracted.column_names else truth
+        return GroupScores(*by).metrics(predicted, truth, groups)
+
+    def _new_head(self, steps: Steps | None, curated: Dataset) -> LinearHead:
+        def made() -> LinearHead:
+            return retrain_head(curated, self.model, seed=self.seed)
+
+        if steps is None:
+            return made()
+        return LinearHead.from_pretrained(steps.written("head", lambda part: made().save_pretrained(part)))
+
+    def _steps(self, table: Dataset, sources: str | list[str]) -> Steps | None:
+        if self.folder is None:
+            return None
+        facts = {"rows": table._fingerprint, "sources": sources, "seed": self.seed, "head": self.head}
+        version = hf_midrange.__version__
+        return Steps.of(self.folder, {**facts, "model": fingerprint(self.model), "version": version})
 
     def _is_curated(self, table: Dataset, inputs: Collated | None) -> bool:
         """Whether the rows are curated, with embeddings of this very model as far as that can be seen."""
@@ -115,33 +150,73 @@ class Debiasing:
         elif not {columns.IMAGE, columns.TEXT} & {*table.column_names}:
             return True
         there = columns.matrix(some, columns.EMBEDDING)
-        here = columns.matrix(self._extract(some, inputs), columns.EMBEDDING)
+        here = columns.matrix(self.extracted(some, inputs), columns.EMBEDDING)
         if here.shape == there.shape and np.abs(here - there).max() <= SAME_MODEL * np.abs(here).max():
             return True
         logger.warning("the curated rows have embeddings of another model; they are extracted and curated anew")
         return False
 
 
-def plain_table(rows: Dataset, model: nn.Module) -> Dataset:
-    """Return rows without format or transform, whose `label` is a `ClassLabel`, as every step wants them.
+def debias(
+    dataset: Dataset | DatasetDict,
+    model: nn.Module | str,
+    evaluation: Dataset | DatasetDict | None = None,
+    sources: Sequence[Any] | None = None,
+    output_dir: str | Path | None = None,
+    *,
+    processor: Processor | str | None = None,
+    label: str | None = None,
+    head: str | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> DebiasReport:
+    """Find the shortcuts of a classifier and repair its head; print one sentence and return everything.
+
+    It is `extract`, `LogitBands`, `annotate`, `associate`, `curate` and `retrain_head` in one call.
+
+    Args:
+        dataset: rows that the model was not trained on, with an image or a text and a class under one of their usual
+            names.
+        model: the classifier, its folder or its Hub id; it is left as it is.
+        evaluation: rows to score on before and after, by their `group`, or else by class.
+        sources: concept sources, such as `[hm.Thumbnail()]`; None takes those that the columns allow.
+        output_dir: folder for the steps, so that the same call goes on after a crash, and for what comes of them:
+            `curated`, `findings`, `bands`, `head`, `report.html`, and `model` if it was repaired.
+        processor: the model's tokenizer or image processor; None takes the one stored with it.
+        label: column of the classes, where it is not found.
+        head: name of the classifier's last linear layer, where it has several.
+        batch_size: rows a forward pass.
+        seed: of the steps that choose at random.
+
+    Returns:
+        An object with `model` (a repaired copy, or the model itself if nothing was repaired), `head`, `verdict`,
+        `findings`, `curated`, `before`, `after`, `shortcuts` and `report`.
 
     Raises:
-        KeyError: if there is no `label`, `labels` or `label_ids`.
-        TypeError: if they are not class ids.
+        KeyError: if columns are missing.
+        ValueError: if labels are not classes of the model, or there is more than one split.
+
+    Example:
+        ```python
+        repaired = hm.debias(held_out, "me/my-classifier", evaluation=test)
+        repaired.model.save_pretrained("repaired")
+        ```
     """
-    table = rows.with_format(None)
-    name = next((name for name in (columns.LABEL, *LABEL_COLUMNS) if name in table.column_names), None)
-    if name is None:
-        raise KeyError(f"rows for curation need a column 'label' or 'labels', but have {table.column_names}")
-    feature = table.features[name]
-    if not isinstance(feature, ClassLabel):
-        count = number_of_labels(model)
-        names = label_names(model)
-        if not str(getattr(feature, "dtype", "")).startswith(("int", "uint")) or count is None:
-            raise TypeError(f"column {name!r} must hold class ids, but is {feature}")
-        fits = names is not None and len({*names}) == count
-        table = table.cast_column(name, ClassLabel(names=names) if fits else ClassLabel(num_classes=count))
-    return table if name == columns.LABEL else table.rename_column(name, columns.LABEL)
+    classifier = load_classifier(model) if isinstance(model, str) else model
+    folder = None if output_dir is None else Path(output_dir)
+    work = Debiasing(classifier, processor, seed, folder and folder / STEPS, batch_size, head=head)
+    rows = work.table(one_of(dataset, "dataset"), label)
+    test = None if evaluation is None else work.table(one_of(evaluation, "evaluation"), label)
+    outcome = work.run(rows, None, sources)
+    if test is not None:
+        scored = work.extracted(test.remove_columns(_made_by_steps(test)))
+        outcome = outcome.measured(work.scored(scored), work.scored(scored, outcome.head))
+    outcome = outcome.with_model(outcome.head.merge_into(classifier) if outcome.is_changed else classifier)
+    if PartialState().is_main_process:
+        if folder is not None:
+            outcome.write(folder, processor)
+        print(outcome.sentence)  # noqa: T201 - what was found is said
+    return outcome
 
 
 def put_head(model: nn.Module, head: LinearHead) -> None:

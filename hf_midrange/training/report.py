@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from hf_midrange import columns
-from hf_midrange.curation.report import REPAIRED, curation_report
+from hf_midrange.curation.report import NOTHING, REPAIRED, curation_report
 from hf_midrange.head import LinearHead
+from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import write_atomically
+from hf_midrange.io.outputs import written_once
+
+
+if TYPE_CHECKING:
+    from hf_midrange.bands import LogitBands
+    from hf_midrange.reporting import Report
 
 
 SHOWN = ("accuracy", "worst_group_accuracy", "worst_pseudo_group_accuracy", "loss")
@@ -33,6 +41,8 @@ class DebiasReport:
         head: the head that the model now has.
         before: metrics on the evaluation set with the old head; None without such a set.
         after: the same with the new head.
+        bands: the fitted bands; None where an already curated set was used.
+        model: the model with the new head; None where it is a trainer's own.
     """
 
     verdict: str
@@ -42,23 +52,66 @@ class DebiasReport:
     head: LinearHead
     before: Mapping[str, float] | None = None
     after: Mapping[str, float] | None = None
+    bands: LogitBands | None = None
+    model: Any = None
 
     @classmethod
     def of(
-        cls,
-        findings: Dataset | None,
-        curated: Dataset,
-        head: LinearHead,
-        before: Mapping[str, float] | None,
-        after: Mapping[str, float] | None,
+        cls, findings: Dataset | None, curated: Dataset, head: LinearHead, bands: LogitBands | None = None
     ) -> DebiasReport:
         """Return the report, with the verdict of the curated rows; weights of the user's own come without one."""
-        told = bool(getattr(curated.features.get(columns.REASON), "id", None))
-        curation = curation_report(curated) if told else {"verdict": REPAIRED}
-        return cls(curation["verdict"], curation, findings, curated, head, before, after)
+        try:
+            curation = curation_report(curated)
+        except (KeyError, ValueError):
+            curation = {"verdict": REPAIRED}
+        return cls(curation["verdict"], curation, findings, curated, head, bands=bands)
+
+    def measured(self, before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> DebiasReport:
+        """Return the report with metrics of an evaluation set, before and after."""
+        return replace(self, before=before, after=after)
+
+    def with_model(self, model: Any) -> DebiasReport:  # noqa: ANN401 - of many classes
+        """Return the report with the model that came out."""
+        return replace(self, model=model)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the head is another one than before."""
+        return self.verdict != NOTHING
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the head is another one, and no evaluation set has a worse worst group or class for it."""
+        worst = self._worst()
+        return self.is_changed and (worst is None or worst[2] >= worst[1])
+
+    @property
+    def sentence(self) -> str:
+        """The verdict and why, in one sentence."""
+        said = f"{self.verdict}: {self.curation.get('explanation', 'no report came with the curated rows')}"
+        worst = self._worst()
+        return said if worst is None else f"{said}; {worst[0]} {worst[1]:.3f} before, {worst[2]:.3f} after"
+
+    @property
+    def shortcuts(self) -> list[str]:
+        """Concepts that were confirmed to confound a class, most certain first."""
+        return [] if self.findings is None else _confounders(self.findings)
+
+    @cached_property
+    def report(self) -> Report:
+        """The page with the rows that show it.
+
+        Raises:
+            ValueError: where an already curated set was used, which has no findings.
+        """
+        from hf_midrange.reporting import report
+
+        if self.findings is None:
+            raise ValueError("an already curated set has no findings to report; debias the rows it was made of")
+        return report(self.curated, self.findings, head=self.head)
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}: {self.curation.get('explanation', 'no report came with the curated rows')}"]
+        lines = [self.sentence]
         if self.findings is not None:
             lines.append(f"{len(self.findings)} findings on {len(self.curated)} rows{_named(self.findings)}")
         before, after = self.before or {}, self.after or {}
@@ -72,6 +125,16 @@ class DebiasReport:
         before, after = self.before or {}, self.after or {}
         rows = [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in self._measured()]
         return table(("", "before", "after"), rows, [verdict, *found[: len(found) - len(rows)]])
+
+    def _worst(self) -> tuple[str, float, float] | None:
+        """Return the worst group or class of the evaluation set: what it is, and its accuracy before and after."""
+        for kind in ("group", "pseudo_group", "class"):
+            name = f"worst_{kind}_accuracy"
+            if name in (self.before or {}) and name in (self.after or {}):
+                assert self.before is not None
+                assert self.after is not None
+                return f"worst {kind.replace('_', '-')}", self.before[name], self.after[name]
+        return None
 
     def _measured(self) -> list[str]:
         """Return the metrics that are told of before and after."""
@@ -95,13 +158,41 @@ class DebiasReport:
         """Return `to_dict()` as text."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def write(self, folder: Path, processor: Any = None) -> None:  # noqa: ANN401 - of many classes
+        """Write what came out into a folder: datasets, bands, head, page, and the model if its new head is better.
+
+        Args:
+            folder: what is there of an earlier debiasing is replaced.
+            processor: preprocessing to save beside the model.
+        """
+        made: dict[str, Any] = {"head": self.head.save_pretrained, "curated": partial(write_dataset, self.curated)}
+        if self.findings is not None:
+            made["findings"] = partial(write_dataset, self.findings)
+        if self.bands is not None:
+            made["bands"] = self.bands.save_pretrained
+        if self.is_better and hasattr(self.model, "save_pretrained"):
+            made["model"] = self.model.save_pretrained
+        for name in ("head", "curated", "findings", "bands", "model"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            if name in made:
+                written_once(folder / name, made[name])
+        if "model" in made and hasattr(processor, "save_pretrained"):
+            processor.save_pretrained(folder / "model")
+        if self.findings is not None:
+            self.report.save(folder)
+        self.save(folder / "debias_report.json")
+
     def save(self, file: Path) -> None:
         """Write the report as JSON."""
         write_atomically(file, self.to_json() + "\n")
 
 
 def _named(findings: Dataset) -> str:
-    confounders = [row for row in findings.select_columns(["concept", "confounder"]) if row["confounder"]]
-    names = list(dict.fromkeys(str(row["concept"]) for row in confounders))
+    names = _confounders(findings)
     more = f", and {len(names) - 5} more" if len(names) > 5 else ""
     return f"; confounders: {', '.join(names[:5])}{more}" if names else ""
+
+
+def _confounders(findings: Dataset) -> list[str]:
+    rows = findings.select_columns(["concept", "confounder"])
+    return list(dict.fromkeys(str(row["concept"]) for row in rows if row["confounder"]))

@@ -18,6 +18,7 @@ from hf_midrange.columns import GROUP, IMAGE, LABEL, PSEUDO_GROUP, TEXT, TEXT_PA
 from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.faults import refuse_unreadable
 from hf_midrange.extraction.inputs import Preparation, preparation
+from hf_midrange.input_columns import encoded_groups, encoded_labels, is_text
 
 
 EXTRAS = (GROUP, PSEUDO_GROUP, WEIGHT)
@@ -146,6 +147,22 @@ def accepted_columns(model: nn.Module, label_names: Sequence[str]) -> frozenset[
     unwrap = getattr(model, "get_base_model", None)  # of adapters
     base = unwrap() if callable(unwrap) else model
     return frozenset([*inspect.signature(base.forward).parameters, *LABEL_COLUMNS[1:], *label_names]) - {*EXTRAS}
+
+
+def with_classes(dataset: Any, class_names: Sequence[str] | None) -> Any:  # noqa: ANN401 - any dataset
+    """Return rows whose labels and groups, where they are text, are classes; anything else comes back as it is.
+
+    Raises:
+        ValueError: if a label is not one of `class_names`; both are listed.
+    """
+    if isinstance(dataset, dict):
+        return {name: with_classes(one, class_names) for name, one in dataset.items()}
+    if not isinstance(dataset, Dataset) or has_own_transform(dataset):
+        return dataset
+    label = next((name for name in LABEL_COLUMNS if name in dataset.features), None)
+    if label is not None and is_text(dataset.features[label]):
+        dataset = encoded_labels(dataset, class_names, label)
+    return encoded_groups(dataset)
 
 
 def one_of(data: Any, argument: str) -> Any:  # noqa: ANN401 - any dataset

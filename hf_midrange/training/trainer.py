@@ -15,15 +15,16 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_midrange import columns
+from hf_midrange.classifier import label_names
 from hf_midrange.concepts.usual import source_named
 from hf_midrange.publishing.model import Background
 from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.card import write_card
-from hf_midrange.training.debiasing import STEPS, Debiasing, plain_table, put_head, untimed
+from hf_midrange.training.debiasing import STEPS, Debiasing, put_head, untimed
 from hf_midrange.training.group_scores import GroupScores, group_shares, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.report import DebiasReport
-from hf_midrange.training.row_inputs import EXTRAS, RowCollator, accepted_columns, column_names, one_of
+from hf_midrange.training.row_inputs import EXTRAS, RowCollator, accepted_columns, column_names, one_of, with_classes
 from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
 
 
@@ -79,7 +80,9 @@ class MidRangeTrainer(Trainer):
         super().__init__(model, args if args is not None else MidRangeArguments("tmp_trainer"), *positional, **trainer)
         if self._option("debias_after_training"):
             self._refuse_sharded()
-        self.train_dataset = one_of(self.train_dataset, "train_dataset")
+        names = label_names(self._classifier)
+        self.train_dataset = with_classes(one_of(self.train_dataset, "train_dataset"), names)
+        self.eval_dataset = with_classes(self.eval_dataset, names)
         self.curation_dataset = one_of(curation_dataset, "curation_dataset")
         self.holdout: Holdout | None = None
         self.debias_report: DebiasReport | None = None
@@ -99,7 +102,7 @@ class MidRangeTrainer(Trainer):
 
     def _remove_unused_columns(self, dataset: Dataset, description: str | None = None) -> Dataset:
         """Return the rows with the columns that are read, group and weight among them."""
-        return self._collator.narrowed(dataset)
+        return self._collator.narrowed(with_classes(dataset, label_names(self._classifier)))
 
     def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:  # noqa: ANN401
         """Return the collator as it is: it shows the user's own the columns that are left."""
@@ -183,22 +186,22 @@ class MidRangeTrainer(Trainer):
         self._refuse_sharded()
         rows = self._rows_for_curation(curation_dataset)
         model = self.accelerator.unwrap_model(self.model)
-        before = self._evaluated("debias/before")
         named = self._option("concept_sources")
         chosen = [source_named(text) for text in named] if sources is None and named else sources
         work = Debiasing(
             model,
             self._collator.processor,
-            self.accelerator.autocast,
-            self.args.eval_batch_size,
-            self.args.dataloader_num_workers,
             self._seed,
             self._folder / STEPS,
+            self.args.eval_batch_size,
+            self.args.dataloader_num_workers,
+            self.accelerator.autocast,
         )
-        findings, curated, head = work.run(plain_table(rows, model), self._collator.inputs(rows), chosen)
-        put_head(model, head)
-        after = self._evaluated("debias/after")
-        self.debias_report = DebiasReport.of(findings, curated, head, before, after)
+        table = work.table(rows)  # what cannot be used is refused before any pass of the model
+        before = self._evaluated("debias/before")
+        outcome = work.run(table, self._collator.inputs(rows), chosen)
+        put_head(model, outcome.head)
+        self.debias_report = outcome.measured(before, self._evaluated("debias/after"))
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")
         return self.debias_report
