@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hf_midrange.concepts import Thumbnail as Thumbnail
     from hf_midrange.concepts import ZeroShot as ZeroShot
     from hf_midrange.concepts import annotate as annotate
-    from hf_midrange.concepts import concept_report as concept_report
     from hf_midrange.concepts import load_source as load_source
     from hf_midrange.curation import curate as curate
     from hf_midrange.curation import curation_report as curation_report
@@ -51,7 +50,6 @@ _HOMES = {
     "merge_shards": "extraction",
     "LogitBands": "bands",
     "annotate": "concepts",
-    "concept_report": "concepts",
     "load_source": "concepts",
     "Annotations": "concepts",
     "Captions": "concepts",

@@ -4,12 +4,10 @@ from hf_midrange.concepts.annotation import annotate
 from hf_midrange.concepts.captions import Captions
 from hf_midrange.concepts.early_features import EarlyFeatures
 from hf_midrange.concepts.image_properties import ImageProperties
-from hf_midrange.concepts.kinds import Kinds
 from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.ngrams import NGrams
-from hf_midrange.concepts.predictions import Predictions
-from hf_midrange.concepts.report import concept_report
+from hf_midrange.concepts.predictions import Kinds, Predictions
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.text_topics import TextTopics
@@ -33,6 +31,5 @@ __all__ = [
     "Thumbnail",
     "ZeroShot",
     "annotate",
-    "concept_report",
     "load_source",
 ]

@@ -19,7 +19,8 @@ from hf_midrange.split_halves import discovery_half
 
 CLIP = 4.0
 """Standardised embeddings are cut at +-4: a channel that was near dead when fitted reaches 1e5 on new data."""
-EXEMPLARS = 8
+CLUSTERED = 5000
+"""Rows of the middle that are clustered at most, drawn at random."""
 MOST_CLUSTERS = 1000
 
 NUMBERS = (4, 6, 8, 10, 12, 16)
@@ -39,7 +40,8 @@ class LatentConcepts(Source):
     are *derived*: a p-value of theirs is no evidence, and a cluster counts as explained only through a named concept.
     A cluster is called "cluster 2", and after it the concepts of other sources that are most over-represented in it
     within the classes, if any are (Mantel-Haenszel test over labels, Benjamini-Hochberg at 5 % over all clusters
-    and concepts): "cluster 2 (bright top, busy picture)". `exemplars` holds the rows nearest to each centre.
+    and concepts): "cluster 2 (bright top, busy picture)". At most 5,000 rows are clustered, drawn at random; of more
+    than 100,000 in all, so many of the discovery half are looked at.
 
     Fails where the embedding keeps apart what a person would not, or the other way round: clusters of poses, of near
     duplicates. With `k="auto"` the number of clusters is the largest that is stable: two k-means fitted on two random
@@ -49,20 +51,16 @@ class LatentConcepts(Source):
     Args:
         k: number of clusters, or "auto".
         seed: of k-means and of the discovery half, which is the one that `associate` takes with this seed.
-        max_rows: at most so many mid-band rows are used, drawn at random. Of more than 100,000 rows in all, so many
-            of the discovery half are looked at.
         name: always "latent": by the column `concepts_latent` the other steps know derived concepts.
     """
 
     k: int | str = "auto"
     seed: int = 0
-    max_rows: int = 5000
     name: str = "latent"
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     centres: tuple[tuple[float, ...], ...] = ()
     words: tuple[str, ...] = ()
-    exemplars: tuple[tuple[int, ...], ...] = ()
     left_out: tuple[str, ...] = ()
     version: int = 1
 
@@ -107,14 +105,13 @@ class LatentConcepts(Source):
     def learn(self, ds: Dataset) -> Self:
         """Return the source with clusters of the mid-band rows of the discovery half, and their descriptions."""
         rng = np.random.default_rng(self.seed)
-        numbers, half = self._looked_at(ds)
-        ds = ds if len(numbers) == len(ds) else ds.select(numbers)
+        ds, half = self._looked_at(ds)
         embedding = columns.finite_matrix(ds, columns.EMBEDDING)
         mean, scale = embedding[half].mean(axis=0), embedding[half].std(axis=0)
         scale = np.where(scale > 0, scale, np.inf).astype(np.float32)
         standard = _standardised(embedding, mean, scale)
         rows = np.flatnonzero(half & in_the_middle(ds))
-        rows = rng.permutation(rows)[: self.max_rows]
+        rows = rng.permutation(rows)[:CLUSTERED]
         self._refuse_few(len(rows), len({row.tobytes() for row in standard[rows]}), ds)
         k = self.k if isinstance(self.k, int) else stable_number(standard[rows], rng)
         centres = fitted_centres(standard[rows], k, self.seed)
@@ -124,7 +121,6 @@ class LatentConcepts(Source):
             scale=tuple(map(float, np.where(np.isfinite(scale), scale, 0))),
             centres=tuple(tuple(map(float, centre)) for centre in centres),
             words=tuple(map(_called, range(k), over_represented(ds, nearest(standard, centres), half, k))),
-            exemplars=_exemplars(standard, centres, rows, numbers),
         )
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
@@ -135,17 +131,15 @@ class LatentConcepts(Source):
         cluster = nearest(standard, np.array(self.centres, dtype=np.float32))
         return sparse.csr_matrix(cluster[:, None] == np.arange(len(self.centres)))
 
-    def _looked_at(self, ds: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Return numbers of rows, and which of these are for discovery: all rows, or so many of the discovery half."""
-        half = self._discovery(ds)
+    def _looked_at(self, ds: Dataset) -> tuple[Dataset, np.ndarray]:
+        """Return rows, and which of these are for discovery: all rows, or so many of the discovery half."""
+        labels = columns.labels(ds)
+        half = discovery_half(labels, columns.source_ids(ds), self.seed)
         if len(ds) <= MOST_ROWS:
-            return np.arange(len(ds)), half
+            return ds, half
         rows = np.flatnonzero(half)
-        rows = rows[some_rows(columns.labels(ds)[rows], MOST_ROWS, self.seed)]
-        return rows, np.ones(len(rows), dtype=bool)
-
-    def _discovery(self, ds: Dataset) -> np.ndarray:
-        return discovery_half(columns.labels(ds), columns.source_ids(ds), self.seed)
+        rows = rows[some_rows(labels[rows], MOST_ROWS, self.seed)]
+        return ds.select(rows), np.ones(len(rows), dtype=bool)
 
     def _refuse_few(self, rows: int, distinct: int, ds: Dataset) -> None:
         least = 2 * (self.k if isinstance(self.k, int) else 4)
@@ -163,16 +157,6 @@ class LatentConcepts(Source):
 
 def _standardised(embedding: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.clip((embedding - mean) / scale, -CLIP, CLIP)
-
-
-def _exemplars(
-    standard: np.ndarray, centres: np.ndarray, rows: np.ndarray, numbers: np.ndarray
-) -> tuple[tuple[int, ...], ...]:
-    """Return the rows that were clustered and lie nearest to each centre, nearest first."""
-    points = standard[rows]
-    squares = np.square(points, dtype=np.float64).sum(axis=1)  # the same for all centres, but not for all points
-    ranked = np.argsort(distances(points, centres) + squares[:, None], axis=0, kind="stable")[:EXEMPLARS].T
-    return tuple(tuple(int(row) for row in numbers[rows[order]]) for order in ranked)
 
 
 def _called(k: int, words: list[str]) -> str:
@@ -200,15 +184,10 @@ def fitted_centres(points: np.ndarray, k: int, seed: int) -> np.ndarray:
     return KMeans(k, n_init=4, random_state=seed).fit(points).cluster_centers_.astype(np.float32)
 
 
-def distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the squared distances of shape `(n, k)`, without the points' own squares, which are the same for all."""
-    wide = centres.astype(np.float64)
-    return (wide**2).sum(axis=1) - 2 * points.astype(np.float64) @ wide.T
-
-
 def nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Return the position of the nearest centre of each point, of shape `(n,)`."""
-    return distances(points, centres).argmin(axis=1)
+    wide = centres.astype(np.float64)
+    return ((wide**2).sum(axis=1) - 2 * points.astype(np.float64) @ wide.T).argmin(axis=1)
 
 
 def stable_number(points: np.ndarray, rng: np.random.Generator) -> int:

@@ -1,10 +1,12 @@
-"""What another classifier sees in the rows: the labels it puts first, as concepts."""
+"""What another classifier sees in the rows: the labels it puts first, and what kinds of things these are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -14,10 +16,19 @@ from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
 from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, classifier, evaluating
 from hf_midrange.concepts.source import IMAGE, TEXT, refuse_constant, refuse_outside, require_feature
-from hf_midrange.concepts.vocabularies import imagenet_lemmas
+from hf_midrange.concepts.view_source import ViewSource
+from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MOST_LABELS = 1_000_000
+
+SMALL_NETWORK = "timm/tf_efficientnet_lite0.in1k"
+"""4.7 M parameters, 19 MB, Apache-2.0; a second forward pass where the network examined is no larger."""
+MOST_PROBABLE = 0.5
+ROWS_COMPARED, SAME = 4, 0.99
 
 
 @dataclass(frozen=True)
@@ -74,10 +85,7 @@ class Predictions(ModelSource):
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the ids of the first labels of each row."""
         found = classifier(self.model, self.processor)
-        inputs = found.inputs(self.column, batch[self.column])
-        with evaluating(found.model):
-            output = found(inputs)
-        logits = getattr(output, "logits", output).float()
+        logits = _logits(found, self.column, batch)
         return {self._top: list(logits.topk(min(self.top, logits.shape[1])).indices.cpu().numpy().astype(np.int32))}
 
     def learn(self, ds: Dataset) -> Self:
@@ -105,3 +113,136 @@ class Predictions(ModelSource):
                 f"source {self.name!r} needs {count} label names, but has {len(names or ())}; give them with `labels=`"
             )
         return [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names)]
+
+
+@dataclass(frozen=True)
+class Kinds(ModelSource, ViewSource):
+    """What kinds of things an ImageNet network sees in a picture: `view_kinds` and `concepts_kinds`.
+
+    Each of 245 kinds, such as "animal", "dog", "vehicle", "clothing", has in `view_kinds` the summed probability of
+    those of ImageNet's 1,000 classes that are of this kind in WordNet, a number in 0..1; in `concepts_kinds` it is
+    present where that is more than one half. Kinds lie within kinds: a terrier is a dog, a carnivore and an animal.
+
+    It costs one forward pass of the network. Use another network than the one examined. If its features are the
+    `embedding` column itself, the fitted source says that its concepts are derived.
+
+    Fails on what ImageNet does not have: people are seen by their clothes, drawings by what they look like; there are
+    118 dogs and no giraffe. Probability is divided among what a picture shows, so a small thing beside a large one
+    counts little.
+
+    Args:
+        model: an image classifier with ImageNet's 1,000 labels, its Hub id, or its folder.
+        processor: its image processor; None takes the model's own.
+        column: an `Image` column.
+        name: the columns are `view_<name>` and `concepts_<name>`.
+
+    Examples:
+        >>> [name for name in Kinds().vocabulary if "dog" in name][:4]
+        ['dog', 'hunting dog', 'working dog', 'sporting dog']
+    """
+
+    reads: ClassVar[str] = IMAGE
+    of_network: ClassVar[bool] = True
+
+    model: ModelLike = SMALL_NETWORK
+    processor: Any = None
+    column: str = columns.IMAGE
+    name: str = "kinds"
+    thresholds: tuple[float, ...] = ()
+    of_embedding: bool = False
+    left_out: tuple[str, ...] = ()
+    version: int = 1
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Return the kinds, those of most classes first."""
+        return tuple(table("imagenet_kinds"))
+
+    @property
+    def derived(self) -> bool:
+        """Return whether the network's features were found to be the embedding, when the source was fitted."""
+        return self.of_embedding
+
+    def check(self, features: Features) -> None:
+        """Raise unless the column holds images and the network knows ImageNet's classes."""
+        super().check(features)
+        _refuse_other_labels(classifier(self.model, self.processor).model)
+
+    def view(self, batch: Batch) -> np.ndarray:
+        """Return the summed probabilities, float32 of shape `(rows, kinds)`."""
+        logits = _logits(classifier(self.model, self.processor), self.column, batch)
+        probabilities = logits.softmax(dim=1).cpu().numpy()
+        return (probabilities @ _membership()).clip(0, 1).astype(np.float32)
+
+    def learn(self, ds: Dataset) -> Self:
+        """Return the source with the same threshold for all kinds, which knows whether it is derived."""
+        values = columns.matrix(ds, self.view_column)
+        refuse_constant(self, int((values != values[0]).any(axis=0).sum()))
+        thresholds = (MOST_PROBABLE,) * values.shape[1]
+        return replace(self, thresholds=thresholds, of_embedding=self._made_the_embedding(ds))
+
+    def _made_the_embedding(self, ds: Dataset) -> bool:
+        """Return whether this network's features of the first rows are their embeddings, up to precision."""
+        if columns.EMBEDDING not in ds.column_names:
+            return False
+        rows = ds.select(range(min(ROWS_COMPARED, len(ds))))
+        embedding = columns.matrix(rows, columns.EMBEDDING).astype(np.float64)
+        features = _features(classifier(self.model, self.processor), self.column, rows[self.column][:])
+        if features.shape != embedding.shape:
+            return False
+        lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(embedding, axis=1)
+        return bool((np.einsum("ij,ij->i", features, embedding) >= SAME * lengths).all())
+
+
+def _logits(found: Classifier, column: str, batch: Batch) -> Tensor:
+    """Return the float32 logits of some rows, of shape `(rows, labels)`."""
+    inputs = found.inputs(column, batch[column])
+    with evaluating(found.model):
+        output = found(inputs)
+    return getattr(output, "logits", output).float()
+
+
+@lru_cache(maxsize=1)
+def _membership() -> np.ndarray:
+    """Return which of ImageNet's classes are of which kind, float32 of shape `(1000, kinds)`."""
+    kinds = table("imagenet_kinds")
+    member = np.zeros((len(imagenet_lemmas()), len(kinds)), dtype=np.float32)
+    for kind, listed in enumerate(kinds.values()):
+        for first, _, last in (part.partition("-") for part in listed.split(",")):
+            member[int(first) : int(last or first) + 1, kind] = 1
+    return member
+
+
+def _refuse_other_labels(model: nn.Module) -> None:
+    """Raise unless a model has ImageNet's labels; one that names none is believed if it has 1,000."""
+    from hf_midrange.classifier import label_names, number_of_labels
+
+    count, names, expected = number_of_labels(model), label_names(model), imagenet_lemmas()
+    same = sum(name.split(",")[0].lower() == lemma.lower() for name, lemma in zip(names or (), expected, strict=False))
+    unnamed = names is None or names[0] == "LABEL_0"
+    if count != len(expected) or (not unnamed and same < 0.9 * len(expected)):
+        raise ValueError(
+            f"kinds of things are sums over ImageNet's 1,000 classes, but this {type(model).__name__} has {count} "
+            f"labels{f' ({names[0]!r}, ...)' if names else ''}; give a network trained on ImageNet-1k, such as "
+            f"{SMALL_NETWORK!r}, or use `Predictions`"
+        )
+
+
+def _features(found: Classifier, column: str, images: list[Any]) -> np.ndarray:
+    """Return what enters the last linear layer, float64 of shape `(rows, d)`."""
+    inputs = found.inputs(column, images)
+    with evaluating(found.model), _input_of_the_head(found.model) as seen:
+        found(inputs)
+    return seen[0].double().cpu().numpy()
+
+
+@contextmanager
+def _input_of_the_head(model: nn.Module) -> Iterator[list[Tensor]]:
+    from hf_midrange.classifier import last_linear
+
+    seen: list[Tensor] = []
+    handle = last_linear(model)[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -18,14 +18,18 @@ from datasets import (
     concatenate_datasets,
     load_from_disk,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as pillow
+from scipy import sparse
 from typer.testing import CliRunner
 
 import hf_midrange as hm
 from hf_midrange import columns, concepts
 from hf_midrange.commands.app import app
 from hf_midrange.concepts import Annotations, ImageProperties, NGrams, TextStyle, Thumbnail, annotate
-from hf_midrange.concepts.functions import Names
+from hf_midrange.concepts.annotation import leaks_label
+from hf_midrange.concepts.metadata import Names
 
 
 WORDS = "the a good bad film not never cat dog ! ? 7 WOW isn't".split()
@@ -175,6 +179,14 @@ def test_the_label_in_disguise_is_left_out_with_a_warning_and_can_be_kept():
         warnings.simplefilter("error")
         kept = annotate(ds, [Annotations(["twin", "tied"])], keep_disguised=True)
     assert columns.presence(kept, "concepts_annotations").toarray().sum(axis=0).tolist() == [300, 310]
+
+
+@given(st.integers(0, 20))
+def test_a_concept_is_disguised_up_to_half_a_percent_of_contrary_rows(contrary):
+    labels = np.repeat([0, 1], 1000)
+    concept = labels == 1
+    concept[:contrary] = True
+    assert leaks_label(sparse.csr_matrix(concept[:, None]), labels)[0] == (contrary <= 5)
 
 
 def test_the_input_is_checked_before_any_work(ds):

@@ -51,11 +51,12 @@ def test_only_mid_rows_of_the_discovery_half_are_clustered(planted):
     fitted = LatentConcepts(k=4, seed=3).fit(planted)
     half = discovery_half(columns.labels(planted), None, 3)
     mid = (columns.matrix(planted, "band") == 1).any(axis=1)
-    assert all(half[row] and mid[row] for rows in fitted.exemplars for row in rows)
-    other = columns.matrix(planted, "embedding").copy()
-    other[~half] += 100.0
-    moved = columns.with_columns(planted, {"embedding": (other, planted.features["embedding"])})
-    assert LatentConcepts(k=4, seed=3).fit(moved).centres == fitted.centres
+    standardised = columns.matrix(planted, "embedding").copy()
+    standardised[~half] += 100.0  # neither scaled by nor clustered
+    band = np.where((half & mid)[:, None], 1, 0).astype(np.int8) * np.ones((1, 2), dtype=np.int8)
+    moved = {"embedding": (standardised, planted.features["embedding"]), "band": (band, planted.features["band"])}
+    again = LatentConcepts(k=4, seed=3).fit(columns.with_columns(planted, moved))
+    assert again.centres == fitted.centres
 
 
 def test_what_is_fitted_is_frozen_saved_and_independent_of_batches(planted, tmp_path):
