@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from hf_midrange.explorer.cards import Cards
-from hf_midrange.explorer.export import Exports, in_space
 from hf_midrange.explorer.index import PAGE, Choice, Having, Index, Jump
-from hf_midrange.explorer.marks import MARKS, UNMARKED, Marks, marks_in
+from hf_midrange.explorer.marks import MARKS, UNMARKED, Exports, Marks, in_space, marks_in
 from hf_midrange.publishing.escaping import visible
 from hf_midrange.reporting.rendering import render
 

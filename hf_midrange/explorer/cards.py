@@ -13,10 +13,9 @@ from hf_midrange import columns
 from hf_midrange.explorer.index import PAGE, Choice, Index, Rows
 from hf_midrange.explorer.marks import told
 from hf_midrange.reporting import drawing
-from hf_midrange.reporting.highlight import marked, phrase_of
+from hf_midrange.reporting.examples import data_uri, marked, phrase_of
 from hf_midrange.reporting.inputs import TEXTS
 from hf_midrange.reporting.rendering import render
-from hf_midrange.reporting.thumbnails import data_uri
 
 
 SIDE, QUALITY = 160, 80

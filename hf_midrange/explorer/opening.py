@@ -64,7 +64,7 @@ def explore(
     from starlette.middleware import Middleware
 
     from hf_midrange.explorer.app import build
-    from hf_midrange.explorer.export import Exports, in_space
+    from hf_midrange.explorer.marks import Exports, in_space
 
     if columns.KEEP in ds.column_names:
         columns.require(ds, columns.WEIGHT)  # marks change both

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ from hf_midrange.io.files import write_atomically
 from hf_midrange.publishing.card_facts import shareable, versions
 from hf_midrange.publishing.escaping import LONGEST_TEXT, short_names, shortened
 from hf_midrange.reporting import rendering
-from hf_midrange.reporting.cards import cards_of, examples
+from hf_midrange.reporting.cards import cards_of
+from hf_midrange.reporting.examples import examples, thumbnails
 from hf_midrange.reporting.facts import Card, Curated, Distribution, Example, Facts, Reason, Suspect, plain
 from hf_midrange.reporting.groups import groups_of
 from hf_midrange.reporting.inputs import Material, read, suspects_of
-from hf_midrange.reporting.thumbnails import thumbnails
 from hf_midrange.reporting.verdict import verdict_of
 
 
@@ -71,7 +71,6 @@ def report(
     head: LinearHead | None = None,
     *,
     evaluation: Dataset | None = None,
-    controls: Mapping[str, LinearHead] | None = None,
     output_dir: str | Path | None = None,
     seed: int = 0,
 ) -> Report:
@@ -88,20 +87,19 @@ def report(
         head: what `retrain_head` returned.
         evaluation: rows that no head was fitted to, with `embedding`, `logits`, `label` and perhaps `group`, to score
             on. Without them scores are on `ds`, where "after" is cross-validated.
-        controls: further heads to score, by name.
         output_dir: a folder to write `report.html` and `report.json` into.
         seed: of folds and of the control that gives the weights to random rows.
 
     Raises:
         KeyError, TypeError: if columns are missing or of another kind.
-        ValueError: if the findings are of other rows, or the heads of another width.
+        ValueError: if the findings are of other rows, or the head of another width.
 
     Example:
         >>> hm.report(curated, findings, head=head, output_dir="report")     # doctest: +SKIP
     """
     _check_split(ds, "ds")
     _check_split(evaluation, "evaluation")
-    _check_head(evaluation if evaluation is not None else ds, head, controls or {})
+    _check_head(evaluation if evaluation is not None else ds, head)
     material = read(ds, findings, curated)
     cards, left_out = cards_of(material)
     found, note = suspects_of(material, findings)
@@ -116,7 +114,7 @@ def report(
         cards=cards,
         cards_left_out=left_out,
         distributions=_distributions(material),
-        groups=groups_of(material, head, evaluation, controls or {}, seed),
+        groups=groups_of(material, head, evaluation, seed),
         curation=_curated(material),
         suspects=suspects,
         suspected=suspected,
@@ -137,19 +135,17 @@ def _check_split(ds: Dataset | DatasetDict | None, name: str) -> None:
         raise TypeError(f"`{name}` must be one split, such as that of {list(ds)[0]!r}, not a DatasetDict")
 
 
-def _check_head(ds: Dataset, head: LinearHead | None, controls: Mapping[str, LinearHead]) -> None:
-    heads = ({} if head is None else {"head": head}) | dict(controls)
-    if not heads:
+def _check_head(ds: Dataset, head: LinearHead | None) -> None:
+    if head is None:
         return
     columns.require(ds, columns.EMBEDDING)
-    width, classes = columns.matrix(ds.select(range(min(1, len(ds)))), columns.EMBEDDING).shape[1], None
+    width = columns.matrix(ds.select(range(min(1, len(ds)))), columns.EMBEDDING).shape[1]
     classes = columns.class_label(ds.features).num_classes
-    for name, each in heads.items():
-        if (each.width, each.num_classes) != (width, classes):
-            raise ValueError(
-                f"{name!r} has {each.num_classes} classes on embeddings of width {each.width}, but the rows have "
-                f"{classes} classes and embeddings of width {width}"
-            )
+    if (head.width, head.num_classes) != (width, classes):
+        raise ValueError(
+            f"`head` has {head.num_classes} classes on embeddings of width {head.width}, but the rows have {classes} "
+            f"classes and embeddings of width {width}"
+        )
 
 
 def _distributions(material: Material) -> tuple[Distribution, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +23,15 @@ if TYPE_CHECKING:
     from hf_midrange.head import LinearHead
 
 BEFORE, CROSSED, RANDOM, AFTER = "before", "after, cross-validated", "control: random rows", "after"
+OWN_ROWS = "after, own rows"
 
 
 def groups_of(
-    material: Material,
-    head: LinearHead | None,
-    evaluation: Dataset | None,
-    controls: Mapping[str, LinearHead],
-    seed: int,
-) -> Groups | None:
+    material: Material, head: LinearHead | None, evaluation: Dataset | None, seed: int
+) -> Groups:
     """Return accuracy by `group`, or without such a column by pseudo-group, or by label.
 
-    On rows of its own (`evaluation`) each head is scored as it is. On the curated rows themselves, to which the head
+    On rows of its own (`evaluation`) the head is scored as it is. On the curated rows themselves, to which the head
     was fitted, "after" comes from corrections fitted without the row's fold, and so does the control: the same weights
     on random rows of the same class. The head's own accuracy there stands beside them, called what it is.
     """
@@ -48,12 +44,11 @@ def groups_of(
     told = {BEFORE: ("the network as it was", columns.matrix(rows, columns.LOGITS).argmax(axis=1))}
     if same and material.curated is not None and (material.curation or {}).get("verdict") != NOTHING:
         told |= _crossed(material.curated, seed)
-    heads = {} if head is None else {AFTER: head}
-    for name, each in (heads | dict(controls)).items():
+    if head is not None:
         note = "the given head, on rows that it was fitted to: too good" if same else "the given head"
         embedding = finite_vectors(rows, columns.EMBEDDING)
-        predicted = np.concatenate([each(block).argmax(dim=1).numpy() for _, block in blocks(embedding)])
-        told[f"{name}, own rows" if same else name] = (note, predicted)
+        predicted = np.concatenate([head(block).argmax(dim=1).numpy() for _, block in blocks(embedding)])
+        told[OWN_ROWS if same else AFTER] = (note, predicted)
     scores = [
         Scored(name, note, group_metrics(predicted, labels, ids, group_names=names))
         for name, (note, predicted) in told.items()

@@ -22,9 +22,8 @@ from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.bands import LogitBands
 from hf_midrange.explorer import MARKS, edited
 from hf_midrange.explorer.cards import Cards
-from hf_midrange.explorer.export import Exports
 from hf_midrange.explorer.index import PAGE, Choice, Index
-from hf_midrange.explorer.marks import marks_in
+from hf_midrange.explorer.marks import Exports, marks_in
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +211,7 @@ from pathlib import Path
 from datasets import load_dataset, load_from_disk
 from huggingface_hub import HfApi
 from hf_midrange.association import load_findings
-from hf_midrange.explorer.export import Exports
+from hf_midrange.explorer.marks import Exports
 exports = Exports(load_from_disk("rows"), load_findings("findings"), Path("out"))
 print(exports.publish({4: "drop"}, " me/edited ", None))
 made = load_dataset("me/edited", split="train")

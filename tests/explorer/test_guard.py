@@ -155,7 +155,7 @@ def test_in_a_space_each_reader_has_marks_of_their_own(rows, tmp_path, monkeypat
     from copy import deepcopy
 
     from hf_midrange.explorer.app import first_marks
-    from hf_midrange.explorer.export import Exports
+    from hf_midrange.explorer.marks import Exports
 
     exports = Exports(rows[0], None, tmp_path)
     shared = first_marks(exports)
