@@ -22,10 +22,11 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from hf_midrange import columns
 from hf_midrange.association import associate, provenance
-from hf_midrange.association.testing import Options, Problem, test_all
+from hf_midrange.association.screening import Level, Problem, test_all
+from hf_midrange.association.tables import MINIMUM_ROWS
 
 
-OPTIONS = Options(alpha=0.05, method="bh", least=5, exact_below=0.0)
+LEVEL = Level(exact=False)
 """No exact tests: the referee has none, so that both sides do the same work."""
 
 
@@ -65,7 +66,7 @@ def _statsmodels_p(cells, unit):
         tables = cells[side & live]
         whole = tables.sum(0)
         plain = tables if len(tables) else np.zeros((0, 2, 2))
-        if len(plain) and min(whole.sum(0).min(), whole.sum(1).min()) >= OPTIONS.least:
+        if len(plain) and min(whole.sum(0).min(), whole.sum(1).min()) >= MINIMUM_ROWS:
             kept += list(plain)
     return StratifiedTable(kept).test_null_odds(correction=False).pvalue if kept else np.nan
 
@@ -73,7 +74,7 @@ def _statsmodels_p(cells, unit):
 def compare(options):
     problem = simulate(options.rows, options.units, options.concepts, options.density)
     start = time.perf_counter()
-    tested = test_all(problem, list(range(options.units)), OPTIONS)
+    tested = test_all(problem, list(range(options.units)), LEVEL)
     ours = time.perf_counter() - start
     rng = np.random.default_rng(1)
     sample = np.column_stack([rng.integers(0, size, options.sample) for size in tested.p.shape])
@@ -106,7 +107,7 @@ def growth(options):
             rounds = []
             for _ in range(3):
                 start = time.perf_counter()
-                test_all(problem, list(range(size["units"])), OPTIONS)
+                test_all(problem, list(range(size["units"])), LEVEL)
                 rounds.append(time.perf_counter() - start)
             times.append(np.median(rounds))
         exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
-from hf_midrange.association.stratified import Tables
+from hf_midrange.association.tables import Tables
 
 
 AT_ONCE = 4_000_000

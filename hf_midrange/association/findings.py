@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features, List, Value
+from markupsafe import escape
 
 from hf_midrange.io.datasets import one_split, read_dataset
 from hf_midrange.io.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
@@ -26,16 +27,11 @@ _SIDE = {
     "ci_low": Value("float64"),
     "ci_high": Value("float64"),
     "p": Value("float64"),
-    "rows_in_band": Value("int64"),
-    "rows_with_concept_in_band": Value("int64"),
     "profile": _SHARES,
     "profile_low": _SHARES,
     "profile_high": _SHARES,
     "shape": Value("string"),
-    "trend_p": Value("float64"),
-    "hump_p": Value("float64"),
     "auc": Value("float64"),
-    "auc_p": Value("float64"),
 }
 
 FEATURES = Features(
@@ -53,8 +49,6 @@ FEATURES = Features(
         "found_at_top": Value("bool"),
         "odds_ratio_confirm": Value("float64"),
         "power": Value("float64"),
-        "homogeneity_p": Value("float64"),
-        "strata_dropped": Value("int64"),
         **{f"{side}_{name}": feature for side in ("member", "stranger") for name, feature in _SIDE.items()},
     }
 )
@@ -64,8 +58,8 @@ FEATURES = Features(
 `q_value` are the oriented ones of the discovery half. Everything of `member` and `stranger` is over all rows: how much
 more often the concept is present in the band than outside it, or over the whole range how much more often a row with
 it stands above one without it (odds ratio, interval, `p`), its prevalence in five equal bins of that side's range
-(`profile`), the tests behind its `shape` (`trend_p`, `hump_p`), and the chance that a row with the concept stands
-above one of the same label without it (`auc`, `auc_p`). `p_at_top` and `found_at_top` tell what an analysis of the
+(`profile`) and its `shape`, and the chance that a row with the concept stands above one of the same label without it
+(`auc`). `p_at_top` and `found_at_top` tell what an analysis of the
 top band alone would have shown."""
 
 
@@ -141,9 +135,11 @@ class FindingsTable(str):
     __slots__ = ("header", "notes", "rows")
 
     def _repr_html_(self) -> str:
-        from hf_midrange.reporting.rendering import table
-
-        return table(self.header, self.rows, self.notes)
+        cells = [[f"<td>{escape(cell)}</td>" for cell in row] for row in self.rows]
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
+        rows = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
 
 def findings_table(findings: Dataset, rows: int = 20) -> FindingsTable:

@@ -22,10 +22,6 @@ class Profile(NamedTuple):
     high: np.ndarray
     shape: str
     """`rising`, `falling`, `humped`, `dipped` or `flat`."""
-    trend_p: float
-    """Of the Cochran-Armitage trend over the bins, two-sided."""
-    hump_p: float
-    """Of the inner bins against the two ends, two-sided."""
 
 
 def equal_bins(values: np.ndarray) -> np.ndarray:
@@ -48,7 +44,7 @@ def profile(bins: np.ndarray, has: np.ndarray) -> Profile:
         share = hits / totals
     low, high = wilson_interval(hits, totals)
     trend, hump = trend_and_hump(hits, totals)
-    return Profile(share, low, high, shape_of(trend, hump), _two_sided(trend), _two_sided(hump))
+    return Profile(share, low, high, shape_of(trend, hump))
 
 
 def trend_and_hump(hits: np.ndarray, totals: np.ndarray) -> tuple[float, float]:
@@ -75,7 +71,3 @@ def _score_test(hits: np.ndarray, totals: np.ndarray, scores: np.ndarray) -> flo
         return 0.0
     centred = scores - (totals * scores).sum() / n
     return float((hits * centred).sum() / np.sqrt(share * (1 - share) * (totals * centred**2).sum()))
-
-
-def _two_sided(z: float) -> float:
-    return float(special.erfc(abs(z) / np.sqrt(2)))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse, special
 
+from hf_midrange.association.tables import MINIMUM_ROWS, OddsRatios
+
 
 class LabelRanks(NamedTuple):
     """Ranks of one unit's values within each label, ties sharing their mean rank."""
@@ -99,3 +101,42 @@ def stratified_shift(
     with np.errstate(divide="ignore", invalid="ignore"):
         auc, error = (np.where(untestable, np.nan, v / (weight @ pairs)) for v in (excess, np.sqrt(variance)))
     return Shift(0.5 + auc, error)
+
+
+class RankedRows(NamedTuple):
+    """Rows whose units are ranked in turn: what is the same for all units is made once."""
+
+    ids: np.ndarray
+    classes: int
+    present: sparse.csc_matrix
+    """Which row has which concept, of shape `(n, m)`."""
+    with_concept: np.ndarray
+    """Rows of each label with each concept, of shape `(C, m)`."""
+
+    @classmethod
+    def of(cls, ids: np.ndarray, classes: int, present: sparse.spmatrix) -> RankedRows:
+        """Return the rows with labels `ids` and concepts `present`."""
+        table = sparse.csc_matrix(present, dtype=np.float64)
+        return cls(ids, classes, table, rows_with(table, ids, classes))
+
+    def shift(self, values: np.ndarray, strata: np.ndarray | None = None, least: int = MINIMUM_ROWS) -> Shift:
+        """Return how far each concept raises the unit of these values in some labels; None: in all."""
+        pooled = np.ones(self.classes, dtype=bool) if strata is None else strata
+        ranked = label_ranks(values, self.ids, self.classes)
+        return stratified_shift(ranked, self.ids, self.present, pooled, least, self.with_concept)
+
+
+def generalised_odds(shift: Shift, confidence: float = 0.95) -> OddsRatios:
+    """Return the odds that a row with the concept stands above one of the same label without it.
+
+    Agresti's (1980) generalised odds ratio `auc / (1 - auc)`, with the test-based interval of Miettinen (1976): its
+    logarithm is divided by as many standard errors as the rank test saw. Where `auc` is 0 or 1 the interval is open
+    at that end, and its other end is that of .001 or .999.
+    """
+    z = special.ndtri(0.5 + confidence / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = shift.auc / (1 - shift.auc)
+        log = special.logit(np.clip(shift.auc, 0.001, 0.999))
+        error = np.where(shift.auc == 0.5, 4 * shift.error, np.abs(log / shift.z))
+        low, high = np.exp(log - z * error), np.exp(log + z * error)
+    return OddsRatios(ratio, np.where(ratio == 0, 0.0, low), np.where(np.isinf(ratio), np.inf, high))

@@ -5,20 +5,18 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from importlib.metadata import version
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 
-from hf_midrange.association.details import Halves, unit_details
+from hf_midrange.association.details import Halves, range_details, unit_details
 from hf_midrange.association.findings import RANGE, findings_dataset
-from hf_midrange.association.grouping import same_concepts
-from hf_midrange.association.reading import DERIVED_COLUMNS, Inputs, read_inputs
-from hf_midrange.association.sides import FEW_CONCEPT
-from hf_midrange.association.signatures import needless_ranges, one_row_a_pair, signatures
-from hf_midrange.association.testing import Options, Problem, Tested, adjusted, test_all
-from hf_midrange.association.whole_range import range_details, range_p_values
-from hf_midrange.columns import CONCEPTS_PREFIX
+from hf_midrange.association.inputs import Inputs, read_inputs
+from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns
+from hf_midrange.association.same_concepts import same_concepts
+from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
+from hf_midrange.association.tables import FEW_CONCEPT
 from hf_midrange.processes import Share, share
 from hf_midrange.split_halves import discovery_half
 
@@ -28,10 +26,6 @@ def associate(
     *,
     alpha: float = 0.05,
     seed: int = 0,
-    method: Literal["bh", "by"] = "bh",
-    minimum_rows: int = 5,
-    exact_below: float = 25.0,
-    mirrored_units: bool = False,
     distributed: bool = False,
 ) -> Dataset:
     """Return which concepts go with which band of which unit, most significant first.
@@ -49,17 +43,13 @@ def associate(
             `concepts_<source>` column. Rows sharing a `source_id` stay in one half.
         alpha: level of the false-discovery rate and of every side test.
         seed: of the split into halves.
-        method: `bh` (Benjamini-Hochberg) or `by` (Benjamini-Yekutieli, for any dependence between tests).
-        minimum_rows: a side is tested with this many rows in and out of the band, with and without the concept.
-        exact_below: under this null variance of the count, p-values at or below alpha are exact mid-p values.
-        mirrored_units: of two units that are mirror images (two classes), report every finding for both. Otherwise
-            each is reported once, for the unit with an odds ratio above 1: the other says the same, inverted. Both are
-            tested either way, which leaves `q_value` as it would be with one.
         distributed: divide the units among the processes that a launcher started. Each must call this with the same
             rows, and each gets all findings, the same as those of one process.
 
     Returns:
-        One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`. Where
+        One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`. Of two
+        units that are mirror images (two classes) each finding is reported once, for the unit with an odds ratio above
+        1: the other says the same, inverted. Both are tested, which leaves `q_value` as it would be with one. Where
         the whole range shows a concept and no band does, `band` is "range" and `odds_ratio` the odds that a row with
         the concept stands above one of the same label without it (Agresti's generalised odds ratio).
         `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1. `signature` reads the whole range
@@ -77,26 +67,27 @@ def associate(
         >>> findings = associate(bands.transform(annotated), alpha=0.05)      # doctest: +SKIP
         >>> print(findings_table(findings))                                   # doctest: +SKIP
     """
-    options = Options(alpha, method, minimum_rows, exact_below)
-    _check(options)
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, but is {alpha}")
+    level = Level(alpha)
     inputs = read_inputs(ds)
     problem, shared = inputs.problem, share(distributed)
     _check_same_rows(inputs, shared)
     half = discovery_half(problem.ids, inputs.source_ids, seed)
     halves = Halves(problem.rows(half), problem.rows(~half), problem)
     units, left_out = _units(inputs)
-    tested = _test_together(inputs, halves.discovery, units, options, shared)
-    derived = np.array([CONCEPTS_PREFIX + source in DERIVED_COLUMNS for source in inputs.sources], dtype=bool)
-    q = _q_values(tested.p, derived, method)
-    found = Discovered(np.argwhere(q <= alpha), tested.p, q, _q_values(tested.p[:, -2], derived, method))
-    details, cuts = _details(inputs, halves, found.tests, options, shared)
-    columns = details | _describe(inputs, found, options)
-    columns |= _verdicts(columns, derived[found.tests[:, 2]], options)
-    twice = not mirrored_units and inputs.mirrored()
+    tested = _test_together(inputs, halves.discovery, units, level, shared)
+    derived = inputs.derived
+    q = _q_values(tested.p, derived)
+    found = Discovered(np.argwhere(q <= alpha), tested.p, q, _q_values(tested.p[:, -2], derived))
+    details, cuts = _details(inputs, halves, found.tests, level, shared)
+    columns = details | _describe(inputs, found, level)
+    columns |= _verdicts(columns, derived[found.tests[:, 2]], level)
+    twice = inputs.mirrored()
     order = _order(columns, only_above_one=twice)
     order = order[columns["told"][order]]
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
-    facts = _facts(ds, inputs, halves, tested, options, seed) | _tests_made(tested, units)
+    facts = _facts(ds, inputs, halves, tested, level, seed) | _tests_made(tested, units)
     facts |= {"observed_cuts": cuts, "units_left_out": left_out, "mirrored_findings_dropped": twice}
     return findings_dataset(ordered, facts)
 
@@ -114,15 +105,6 @@ class Discovered(NamedTuple):
     """The same of the top band alone, as if it were all that one looks at, of shape `(U, m)`."""
 
 
-def _check(options: Options) -> None:
-    if not 0 < options.alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, but is {options.alpha}")
-    if options.method not in ("bh", "by"):
-        raise ValueError(f"method must be 'bh' or 'by', but is {options.method!r}")
-    if options.least < 1:
-        raise ValueError(f"minimum_rows must be at least 1, but is {options.least}")
-
-
 def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
     """Return the units to test, and why others are not."""
     left_out = {}
@@ -137,11 +119,11 @@ def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
     return units, left_out
 
 
-def _q_values(p: np.ndarray, derived: np.ndarray, method: Literal["bh", "by"]) -> np.ndarray:
+def _q_values(p: np.ndarray, derived: np.ndarray) -> np.ndarray:
     """Return adjusted p-values, the last axis being concepts; derived concepts are a family of their own."""
     q = np.full(p.shape, np.nan)
     for family in (derived, ~derived):
-        q[..., family] = adjusted(p[..., family], method)
+        q[..., family] = adjusted(p[..., family])
     return q
 
 
@@ -151,11 +133,11 @@ def _check_same_rows(inputs: Inputs, shared: Share) -> None:
         raise ValueError(f"each process must be given the same rows, but they have (rows, units, concepts) {seen}")
 
 
-def _test_together(inputs: Inputs, problem: Problem, units: list[int], options: Options, shared: Share) -> Tested:
+def _test_together(inputs: Inputs, problem: Problem, units: list[int], level: Level, shared: Share) -> Tested:
     """Return the tests of every unit, each process making those of its own; the last band is the whole range."""
     mine = shared.part(units)
-    tested = test_all(problem, mine, options)
-    ranked = range_p_values(problem, inputs.unit_values(np.array(mine, dtype=np.int64)), options)
+    tested = test_all(problem, mine, level)
+    ranked = range_p_values(problem, inputs.unit_values(np.array(mine, dtype=np.int64)))
     p, power = np.concatenate([tested.p, ranked[:, None]], axis=1), tested.power
     missed: Counter[str] = Counter()
     for own, *figures, reasons in shared.gathered((mine, p[mine], power[mine], tested.not_tested)):
@@ -165,35 +147,35 @@ def _test_together(inputs: Inputs, problem: Problem, units: list[int], options: 
 
 
 def _details(
-    inputs: Inputs, halves: Halves, tests: np.ndarray, options: Options, shared: Share
+    inputs: Inputs, halves: Halves, tests: np.ndarray, level: Level, shared: Share
 ) -> tuple[dict[str, list], dict[str, list]]:
     """Return the columns that need the rows again, and the cuts of the units concerned."""
-    made = shared.gathered(_own_details(inputs, halves, tests, options, shared.part(np.unique(tests[:, 0]))))
+    made = shared.gathered(_own_details(inputs, halves, tests, level, shared.part(np.unique(tests[:, 0]))))
     parts = [part for own, _ in made for part in own]
     if not parts:
         nothing = np.empty((0, 2), dtype=np.int64)
-        parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, options)]
+        parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, level)]
     columns = {name: [value for part in parts for value in part[name]] for name in parts[0]}
     return columns, {name: cut for _, cuts in made for name, cut in cuts.items()}
 
 
 def _own_details(
-    inputs: Inputs, halves: Halves, tests: np.ndarray, options: Options, units: list[int]
+    inputs: Inputs, halves: Halves, tests: np.ndarray, level: Level, units: list[int]
 ) -> tuple[list[dict], dict[str, list]]:
     """Return the columns of each of some units, and their cuts."""
     parts, cuts = [], {}
     for unit, values in inputs.unit_values(np.array(units, dtype=np.int64)):
         own = tests[tests[:, 0] == unit, 1:]
         in_band = own[:, 0] < halves.whole.number
-        parts.append(unit_details(halves, values, unit, own[in_band], options))
+        parts.append(unit_details(halves, values, unit, own[in_band], level))
         if not in_band.all():
-            ranged = range_details(halves, values, unit, own[~in_band, 1], options)
+            ranged = range_details(halves, values, unit, own[~in_band, 1], level)
             parts[-1] = {name: [*column, *ranged[name]] for name, column in parts[-1].items()}
         cuts[inputs.unit_names[unit]] = inputs.observed_cuts(unit, values)
     return parts, cuts
 
 
-def _describe(inputs: Inputs, found: Discovered, options: Options) -> dict[str, Any]:
+def _describe(inputs: Inputs, found: Discovered, level: Level) -> dict[str, Any]:
     units, bands, concepts = found.tests.T
     top = len(inputs.band_names) - 1
     names = (*inputs.band_names, RANGE)
@@ -210,7 +192,7 @@ def _describe(inputs: Inputs, found: Discovered, options: Options) -> dict[str, 
         "middle": (bands > 0) & (bands < top),
         "whole_range": bands > top,
         "p_at_top": found.p[units, top, concepts],
-        "found_at_top": found.q_top[units, concepts] <= options.alpha,
+        "found_at_top": found.q_top[units, concepts] <= level.alpha,
         "group": _groups(inputs, concepts, p),
     }
 
@@ -228,17 +210,17 @@ def _groups(inputs: Inputs, concepts: np.ndarray, p: np.ndarray) -> list[str]:
     return [names[number[concept]] for concept in concepts]
 
 
-def _verdicts(columns: dict[str, Any], derived: np.ndarray, options: Options) -> dict[str, Any]:
+def _verdicts(columns: dict[str, Any], derived: np.ndarray, level: Level) -> dict[str, Any]:
     """Return what the confirmation half says of what the other half discovered."""
-    q_confirm = _q_values(np.asarray(columns["p_confirm"], dtype=np.float64), derived, options.method)
+    q_confirm = _q_values(np.asarray(columns["p_confirm"], dtype=np.float64), derived)
     above, again = (np.asarray(columns[name]) > 1 for name in ("odds_ratio", "odds_ratio_confirm"))
-    holds = (q_confirm <= options.alpha) & (above == again)
+    holds = (q_confirm <= level.alpha) & (above == again)
     signature = np.full(len(derived), "none", dtype=object)
     pairs = np.column_stack([columns["unit"], columns["number"]])
     for family in (derived, ~derived):
         _, first, where = np.unique(pairs[family], axis=0, return_index=True, return_inverse=True)
         z = [np.asarray(columns[f"{side}_z_confirm"])[family][first] for side in ("member", "stranger")]
-        signature[family] = signatures(z[0], z[1], options)[where.reshape(-1)]
+        signature[family] = range_patterns(z[0], z[1], level.alpha)[where.reshape(-1)]
     told = ~needless_ranges(columns["whole_range"], holds, pairs)
     flagged = told & holds & ~derived & above & (signature == "confounder")
     return {
@@ -260,7 +242,7 @@ def _order(columns: dict[str, Any], only_above_one: bool) -> np.ndarray:
     return order[ratios[order] > 1] if only_above_one else order
 
 
-def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options: Options, seed: int) -> dict[str, Any]:
+def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, level: Level, seed: int) -> dict[str, Any]:
     return {
         "dataset_fingerprint": ds._fingerprint,
         "dataset_description": ds.info.description,
@@ -271,7 +253,7 @@ def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, options:
         "bands": inputs.bands,
         "concepts": len(inputs.names),
         "power": _power(tested.power),
-        "options": options._asdict() | {"seed": seed},
+        "options": {"alpha": level.alpha, "seed": seed},
         "versions": {name: version(name) for name in ("hf-midrange", "numpy", "scipy", "datasets")}
         | {"python": platform.python_version()},
     }

@@ -87,7 +87,7 @@ def run_trial(seed: int, sizes: dict[str, int], data: tuple[np.ndarray, np.ndarr
 
     curation = hm.LogitBands().fit(curation).transform(curation)
     curation = hm.annotate(curation, [hm.Thumbnail(mode="L"), hm.ImageProperties()])
-    findings = hm.associate(curation, seed=seed, mirrored_units=True)
+    findings = hm.associate(curation, seed=seed)
 
     curated = hm.curate(curation, findings, seed=seed)
     head = hm.retrain_head(curated, model, seed=seed)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from hf_midrange.association.testing import Options, adjusted
+from hf_midrange.association.screening import adjusted
 
 
-def signatures(members: np.ndarray, strangers: np.ndarray, options: Options) -> np.ndarray:
+def range_patterns(members: np.ndarray, strangers: np.ndarray, alpha: float) -> np.ndarray:
     """Return `confounder`, `hardness`, `core` or `none` for each pair of a unit and a concept, of shape `(t,)`.
 
     A claim about two sides is as significant as the weaker of its two one-sided tests (intersection-union; Berger
@@ -18,7 +18,7 @@ def signatures(members: np.ndarray, strangers: np.ndarray, options: Options) -> 
     Args:
         members: how far the concept raises the unit in its members, as a standard normal statistic; NaN if untestable.
         strangers: the same in strangers; NaN where they nearly never or nearly always have the concept.
-        options: level and method of adjustment.
+        alpha: level.
     """
     raised, lowered, raised_strangers = special.ndtr(-members), special.ndtr(members), special.ndtr(-strangers)
     alone = np.isnan(strangers)
@@ -27,7 +27,7 @@ def signatures(members: np.ndarray, strangers: np.ndarray, options: Options) -> 
         "hardness": np.maximum(lowered, raised_strangers),
         "core": np.where(alone, raised, np.nan),
     }
-    shown = [adjusted(p, options.method) <= options.alpha for p in claims.values()]
+    shown = [adjusted(p) <= alpha for p in claims.values()]
     return np.select(shown, list(claims), "none")
 
 

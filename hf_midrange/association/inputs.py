@@ -10,14 +10,11 @@ from datasets import Dataset, DatasetDict
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.association.testing import Problem
+from hf_midrange.association.screening import Problem
 from hf_midrange.bands import LogitBands
 from hf_midrange.bands.logit_bands import band_names
 from hf_midrange.io.blocks import Entries, by_unit
 
-
-DERIVED_COLUMNS = ("concepts_latent",)
-"""Columns computed from the same embedding as the logits (`LatentConcepts`): their p-values are no evidence."""
 
 MIRRORED = -0.999
 
@@ -32,6 +29,9 @@ class Inputs(NamedTuple):
     names: list[str]
     """The concepts' names, of length m."""
     sources: list[str]
+    derived: np.ndarray
+    """Which concepts were computed from the same embedding as the logits: their p-values are no evidence. Of shape
+    `(m,)`; the columns say so themselves (`columns.facts`)."""
     unit_names: list[str]
     band_names: tuple[str, ...]
     source_ids: np.ndarray | None
@@ -72,12 +72,14 @@ def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
     highest = bands.highest()
     cut = highest >= 0
     members, unit_names = _units(len(highest), label.names)
-    present, names, sources = _concepts(ds, need_concepts)
+    present, names, sources, derived = _concepts(ds, need_concepts)
     names_of_bands = _band_names(int(highest.max(initial=-1)) + 1, columns.facts(ds.features, columns.BAND))
     problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(names_of_bands), members)
     values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
     source_ids = columns.source_ids(ds)
-    return Inputs(problem, ds, values, names, sources, unit_names, names_of_bands, source_ids, bands_from, cut)
+    return Inputs(
+        problem, ds, values, names, sources, derived, unit_names, names_of_bands, source_ids, bands_from, cut
+    )
 
 
 def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:
@@ -108,21 +110,23 @@ def _band_names(seen: int, facts: Mapping[str, Any]) -> tuple[str, ...]:
     return told if len(told) >= max(seen, 2) else band_names(max(seen, 3))
 
 
-def _concepts(ds: Dataset, needed: bool) -> tuple[sparse.csr_matrix, list[str], list[str]]:
+def _concepts(ds: Dataset, needed: bool) -> tuple[sparse.csr_matrix, list[str], list[str], np.ndarray]:
     found = columns.concept_columns(ds.features)
     if not found and not needed:
-        return sparse.csr_matrix((len(ds), 0), dtype=bool), [], []
+        return sparse.csr_matrix((len(ds), 0), dtype=bool), [], [], np.empty(0, dtype=bool)
     if not found:
         raise KeyError(
             f"the dataset has no column named {columns.CONCEPTS_PREFIX}<source>; it has {ds.column_names}; "
             "`annotate` adds them"
         )
-    names, sources = [], []
+    names, sources, derived = [], [], []
     for column in found:
         words = columns.vocabulary(ds.features, column)
         names += words
         sources += [column.removeprefix(columns.CONCEPTS_PREFIX)] * len(words)
-    return sparse.csr_matrix(sparse.hstack([columns.presence(ds, c) for c in found], format="csr")), names, sources
+        derived += [bool(columns.facts(ds.features, column).get("derived"))] * len(words)
+    table = sparse.csr_matrix(sparse.hstack([columns.presence(ds, column) for column in found], format="csr"))
+    return table, names, sources, np.array(derived, dtype=bool)
 
 
 def _orders_alike(ds: Dataset, column: str, bands: Entries, cut: np.ndarray) -> bool:

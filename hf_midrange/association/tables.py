@@ -1,0 +1,246 @@
+"""Stratified 2x2 tables, many tests at once: how they are counted, which are tested, and their statistics.
+
+A table counts rows of one stratum: `a` in the band with the concept, `in_band` in the band, `with_concept` with the
+concept, `total` in all. Arrays have shape `(S, m)`: strata by tests. Everything is pooled over the first axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse, special
+
+
+class Tables(NamedTuple):
+    """2x2 tables, arrays of shape `(S, m)`, float64."""
+
+    a: np.ndarray
+    """Rows in the band that have the concept."""
+    in_band: np.ndarray
+    """Rows in the band."""
+    with_concept: np.ndarray
+    """Rows that have the concept."""
+    total: np.ndarray
+    """Rows of the stratum."""
+
+    def informative(self) -> np.ndarray:
+        """Return where all four margins are positive; other tables say nothing about association."""
+        return (
+            (self.in_band > 0)
+            & (self.in_band < self.total)
+            & (self.with_concept > 0)
+            & (self.with_concept < self.total)
+        )
+
+    def kept(self, where: np.ndarray) -> Tables:
+        """Return the tables with those outside `where` emptied, so that they add nothing to any sum."""
+        return Tables(*(np.where(where, values, 0.0) for values in self))
+
+    def flipped(self, where: np.ndarray) -> Tables:
+        """Return the tables with the concept negated (absence counted instead of presence) where `where` says so."""
+        return Tables(
+            np.where(where, self.in_band - self.a, self.a),
+            self.in_band,
+            np.where(where, self.total - self.with_concept, self.with_concept),
+            self.total,
+        )
+
+    def pick(self, tests: np.ndarray) -> Tables:
+        """Return the tables of some tests."""
+        return Tables(*(values[:, tests] for values in self))
+
+
+def moments(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    """Return `sum(a) - E` and its variance under independence with all margins given, each of shape `(m,)`.
+
+    Mantel and Haenszel 1959; tables with a zero margin or fewer than two rows contribute nothing.
+    """
+    _, n1, m1, t = tables
+    safe = np.maximum(t, 2.0)
+    expected = n1 * m1 / safe
+    # With a zero margin `a` equals its expectation and the variance is 0, so that no table need be left out.
+    variance = expected * (t - n1) * (t - m1) / (safe * (safe - 1))
+    live_excess = np.where(t > 1, tables.a - expected, 0)
+    return live_excess.sum(0), variance.sum(0)
+
+
+def cochran_mantel_haenszel(tables: Tables) -> np.ndarray:
+    """Return two-sided p-values of no association, without continuity correction; NaN where untestable."""
+    return chi_square_p(*moments(tables))
+
+
+def chi_square_p(excess: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return two-sided p-values of sums of counts in the normal approximation; NaN where the variance is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return special.erfc(np.where(variance > 0, np.abs(excess) / np.sqrt(2 * variance), np.nan))
+
+
+class OddsRatios(NamedTuple):
+    """Pooled odds ratios with intervals, each of shape `(m,)`; NaN where no table is informative."""
+
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def pooled_odds_ratio(tables: Tables, confidence: float = 0.95) -> OddsRatios:
+    """Return Mantel-Haenszel odds ratios with the interval of Robins, Breslow and Greenland (1986).
+
+    An odds ratio of 0 or infinity has no such interval: its finite end is then that of the same tables with 0.5 added
+    to each cell (Haldane), its other end 0 or infinity.
+    """
+    live = tables.kept(tables.informative())
+    ratio, error = _ratio_and_error(live, 0.0)
+    shifted, shifted_error = _ratio_and_error(live, 0.5)
+    z = special.ndtri(0.5 + confidence / 2)
+    edge = (ratio == 0) | np.isinf(ratio)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low = np.where(edge, shifted * np.exp(-z * shifted_error), ratio * np.exp(-z * error))
+        high = np.where(edge, shifted * np.exp(z * shifted_error), ratio * np.exp(z * error))
+    return OddsRatios(ratio, np.where(ratio == 0, 0.0, low), np.where(np.isinf(ratio), np.inf, high))
+
+
+def _ratio_and_error(tables: Tables, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the Mantel-Haenszel ratio and the standard error of its logarithm."""
+    filled = tables.total > 0
+    a = np.where(filled, tables.a + shift, 0)
+    b = np.where(filled, tables.in_band - tables.a + shift, 0)
+    c = np.where(filled, tables.with_concept - tables.a + shift, 0)
+    d = np.where(filled, tables.total - tables.in_band - tables.with_concept + tables.a + shift, 0)
+    n = np.where(filled, tables.total + 4 * shift, 1)
+    r, s, p, q = a * d / n, b * c / n, (a + d) / n, (b + c) / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r_sum, s_sum = r.sum(0), s.sum(0)
+        variance = (
+            (p * r).sum(0) / (2 * r_sum**2)
+            + (p * s + q * r).sum(0) / (2 * r_sum * s_sum)
+            + (q * s).sum(0) / (2 * s_sum**2)
+        )
+        return r_sum / s_sum, np.sqrt(variance)
+
+
+MINIMUM_ROWS = 5
+"""A side is tested with this many rows in and out of the band, with and without the concept."""
+
+FEW_BAND, FEW_CONCEPT = "fewer rows in or out of the band than the minimum", "concept in too few or too many rows"
+
+
+class Sides(NamedTuple):
+    """Which strata of which tests are tested, boolean of shape `(C, m)` each."""
+
+    members: np.ndarray
+    strangers: np.ndarray
+
+    def both(self) -> np.ndarray:
+        """Return the strata of either side."""
+        return self.members | self.strangers
+
+
+def testable_sides(tables: Tables, member: int | None) -> Sides:
+    """Return the informative strata of each side, a side only where it can say something.
+
+    A side is tested if its informative strata together have at least `MINIMUM_ROWS` rows in and out of the band, and
+    with and without the concept. In the low band there are few members and in the top band few strangers: such a side
+    is left out rather than tested.
+
+    Args:
+        tables: strata are labels.
+        member: the unit's class; None for a unit that stands for none, whose strata are all strangers'.
+    """
+    live = tables.informative()
+    everyone = [np.sum(values, axis=0, where=live) for values in tables]
+    members, strangers = np.zeros_like(live), live.copy()
+    if member is not None:
+        own = [np.where(live[member], values[member], 0.0) for values in tables]
+        members[member] = live[member] & _enough(own)
+        strangers[member] = False
+        everyone = [both - part for both, part in zip(everyone, own, strict=True)]
+    return Sides(members, strangers & _enough(everyone))
+
+
+def _enough(sums: Sequence[np.ndarray]) -> np.ndarray:
+    _, in_band, with_concept, total = sums
+    margins = (in_band, total - in_band, with_concept, total - with_concept)
+    return np.min(margins, axis=0) >= MINIMUM_ROWS
+
+
+def signs(bands: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what counts as confounded with the class, in members and in strangers: 1 presence, -1 absence.
+
+    In the top band that is presence of the concept on both sides, in the bottom band absence; in the middle absence in
+    members and presence in strangers, which plain pooling would cancel.
+
+    Args:
+        bands: the band of each test, of any shape.
+        top: the highest band.
+    """
+    return np.where(bands < top, -1, 1), np.where(bands == 0, -1, 1)
+
+
+def orient(tables: Tables, member: int | None, bands: np.ndarray, top: int) -> Tables:
+    """Return the tables turned so that an odds ratio above 1 says "confounded with the class" in every band.
+
+    Args:
+        tables: strata are labels.
+        member: the unit's class; None if it has none.
+        bands: the band of each test, of shape `(m,)`.
+        top: the highest band.
+    """
+    members, strangers = signs(bands, top)
+    absence = np.broadcast_to(strangers < 0, tables.a.shape).copy()
+    if member is not None:
+        absence[member] = members < 0
+    return tables.flipped(absence)
+
+
+class Occurrences(NamedTuple):
+    """Which rows have which concept, as index pairs, and the rows' labels."""
+
+    rows: np.ndarray
+    concepts: np.ndarray
+    ids: np.ndarray
+    shape: tuple[int, int]
+    """Classes and concepts."""
+    with_concept: np.ndarray
+    """Rows of each label with each concept, of shape `(C, m)`."""
+
+
+def occurrences(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> Occurrences:
+    """Return the index pairs of a boolean matrix of shape `(n, m)`, with the counts that no band changes."""
+    rows = np.repeat(np.arange(present.shape[0]), np.diff(present.indptr))
+    concepts = present.indices.astype(np.int64)
+    shape = (classes, present.shape[1])
+    with_concept = np.bincount(ids[rows] * shape[1] + concepts, minlength=shape[0] * shape[1]).reshape(shape)
+    return Occurrences(rows, concepts, ids, shape, with_concept)
+
+
+class UnitCounts(NamedTuple):
+    """The counts of one unit."""
+
+    a: np.ndarray
+    """Rows with the concept in each band and label, of shape `(B, C, m)`."""
+    in_band: np.ndarray
+    """Rows in each band and label, of shape `(B, C)`."""
+
+    def tables(self, band: int, found: Occurrences) -> Tables:
+        """Return the 2x2 tables of one band: strata are labels, tests are concepts."""
+        a = self.a[band].astype(np.float64)
+        margins = (self.in_band[band][:, None], found.with_concept, self.in_band.sum(axis=0)[:, None])
+        return Tables(a, *(np.broadcast_to(margin, a.shape).astype(np.float64) for margin in margins))
+
+
+def count_unit(bands: np.ndarray, found: Occurrences, number: int) -> UnitCounts:
+    """Return the counts of one unit whose rows all have a band.
+
+    Args:
+        bands: the unit's band on each row, of shape `(n,)`, in `0..number - 1`.
+        found: the rows' concepts and labels.
+        number: how many bands there are.
+    """
+    classes, concepts = found.shape
+    cell = bands.astype(np.int64) * classes + found.ids
+    keys = (cell * concepts)[found.rows] + found.concepts
+    a = np.bincount(keys, minlength=number * classes * concepts).reshape(number, classes, concepts)
+    return UnitCounts(a, np.bincount(cell, minlength=number * classes).reshape(number, classes))
