@@ -143,6 +143,7 @@ class Kinds(ModelSource, ViewSource):
 
     reads: ClassVar[str] = IMAGE
     of_network: ClassVar[bool] = True
+    names_meanings: ClassVar[bool] = True
 
     model: ModelLike = SMALL_NETWORK
     processor: Any = None

@@ -71,6 +71,7 @@ class TextTopics(ViewSource):
     """
 
     reads: ClassVar[str] = TEXT
+    names_meanings: ClassVar[bool] = True
 
     column: str | Sequence[str] = columns.TEXT
     name: str = "text_topics"

@@ -27,6 +27,9 @@ class ViewSource(Source):
     of_network: ClassVar[bool] = False
     """Whether a network made the view, which may then know more of the class than a view should."""
 
+    names_meanings: ClassVar[bool] = False
+    """Whether entries name meanings and may be the class itself: then it is no side view, but soft words."""
+
     def view(self, batch: Batch) -> np.ndarray:
         """Return the description of each row, float32 of shape `(rows, len(vocabulary))`."""
         raise NotImplementedError
@@ -42,9 +45,9 @@ class ViewSource(Source):
         return bool(self.thresholds)
 
     def measured(self) -> dict[str, Any]:
-        """Return the feature of the view, which is kept and says whether a network made it."""
-        feature = columns.vector(len(self.vocabulary))
-        return {self.view_column: columns.with_facts(feature, of_network=self.of_network)}
+        """Return the feature of the view, which is kept and says what kind of a view it is."""
+        facts = {"of_network": self.of_network, **({"vocabulary": True} if self.names_meanings else {})}
+        return {self.view_column: columns.with_facts(columns.vector(len(self.vocabulary)), **facts)}
 
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the view."""

@@ -61,7 +61,7 @@ def test_the_view_is_the_summed_probability_and_presence_more_than_half(ds, netw
         np.testing.assert_allclose(view[:, names.index(kind)], expected, atol=1e-4)
     np.testing.assert_array_equal(columns.presence(out, "concepts_kinds").toarray(), view > 0.5)
     assert (view[:, names.index("animal")] + 1e-6 >= view[:, names.index("dog")]).all()
-    assert columns.facts(out.features, "view_kinds") == {"of_network": True}
+    assert columns.facts(out.features, "view_kinds") == {"of_network": True, "vocabulary": True}
 
 
 def test_kinds_seen_by_the_network_examined_itself_are_derived(ds, network):

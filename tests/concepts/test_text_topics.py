@@ -84,6 +84,6 @@ def test_topics_are_views_with_a_reading(tmp_path):
     present = columns.presence(out, "concepts_text_topics").toarray()
     assert present[:, names.index("food")].tolist() == [word in (0, 3) for word in range(5)] * 4
     assert columns.matrix(out, "view_text_topics").shape == (20, len(names))
-    assert columns.facts(out.features, "view_text_topics") == {"of_network": False}
+    assert columns.facts(out.features, "view_text_topics") == {"of_network": False, "vocabulary": True}
     fitted = TextTopics.load(tmp_path / "text_topics.json")
     assert annotate(ds, [fitted])["concepts_text_topics"][:] == out["concepts_text_topics"][:]
