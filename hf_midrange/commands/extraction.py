@@ -82,30 +82,32 @@ def run(
 ) -> None:
     """Go all the way: extract, bands, annotate, associate, curate, retrain; without --source, those the columns allow.
 
-    OUTPUT gets the folders bands, findings, curated, head and model. Use rows that the model was not trained on.
+    OUTPUT gets the folders bands, findings, curated, head and model, and report.html. Use rows that the model was not
+    trained on.
     """
     from accelerate import PartialState
 
-    import hf_midrange as hm
-    from hf_midrange.commands.models import repair
+    from hf_midrange.commands.models import named_classifier, save_repaired
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.concepts.usual import source_named, usual_sources
+    from hf_midrange.concepts.usual import source_named
     from hf_midrange.io.datasets import one_split
     from hf_midrange.reporting.tables import print_facts, print_findings
+    from hf_midrange.training.debiasing import Debiasing
 
-    shards = _shards_of(output)
     with new_output(output, dataset, overwrite) as new:
-        ds = one_split(new.read(dataset, split), dataset)
-        sources = [source_named(text) for text in source] or usual_sources(ds, model)
-        extracted = hm.extract(
-            ds, model, batch_size=batch_size, output_dir=shards, on_error=on_error, overwrite=overwrite
-        )
-        is_main = PartialState().is_main_process
-        done = repair(extracted, model, sources, new, seed) if is_main else None
-    if done is not None:
+        classifier = named_classifier(model)
+        steps = Debiasing(classifier, model, seed, new.work, batch_size, on_error=on_error)
+        rows = steps.table(one_split(new.read(dataset, split), dataset))
+        done = steps.run(rows, None, [source_named(text) for text in source] or None)
+        PartialState().wait_for_everyone()  # before the main process clears away what others read
+        if not PartialState().is_main_process:
+            return
+        done.write(new.folder)
+        save_repaired(done.head, classifier, model, new.folder / "model")
+    if done.findings is not None:
         print_findings(done.findings, limit=20)
-        print_facts("curation", hm.curation_report(done.curated))
-        typer.echo(f"wrote {output}; {shards} is only needed to resume and can be deleted")
+    print_facts("curation", done.curation)
+    typer.echo(f"wrote {output}")
 
 
 def _shards_of(output: Path) -> Path:

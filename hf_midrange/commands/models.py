@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import hf_midrange as hm
 from hf_midrange import columns
 
 
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_midrange.head import LinearHead
-    from hf_midrange.io.outputs import NewFolder
-    from hf_midrange.pipeline import Repair
 
 
 def named_classifier(model: str) -> PreTrainedModel:
@@ -63,23 +59,3 @@ def save_repaired(head: LinearHead, classifier: PreTrainedModel, model: str, fol
     processor = processor_beside(classifier, model)
     if processor is not None:
         processor.save_pretrained(folder)
-
-
-def repair(extracted: Dataset, model: str, sources: Sequence[Any], new: NewFolder, seed: int) -> Repair:
-    """Do every step after `extract` and write what each gives; after a crash the finished steps are not done again."""
-    from datasets.fingerprint import Hasher
-
-    from hf_midrange.io.datasets import write_dataset
-    from hf_midrange.pipeline import Steps, curated_from
-
-    made_from = [extracted._fingerprint, [Hasher.hash(source) for source in sources], seed, hm.__version__]
-    done = curated_from(extracted, sources, seed, steps=Steps(new.work / Hasher.hash(made_from)))
-    classifier = named_classifier(model)
-    head = hm.retrain_head(done.curated, classifier, seed=seed)
-
-    write_dataset(done.curated, new.folder / "curated")
-    write_dataset(done.findings, new.folder / "findings")
-    done.bands.save_pretrained(new.folder / "bands")
-    head.save_pretrained(new.folder / "head")
-    save_repaired(head, classifier, model, new.folder / "model")
-    return done

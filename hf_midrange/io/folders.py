@@ -26,7 +26,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def only_writer(folder: Path, option: str = "output_dir") -> Iterator[None]:
+def only_writer(folder: Path, option: str = "output_dir", named: Path | None = None) -> Iterator[None]:
     """Make the folder if need be and hold it against everyone else who asks, until the block is left.
 
     What a process that died was just writing there is deleted.
@@ -37,6 +37,7 @@ def only_writer(folder: Path, option: str = "output_dir") -> Iterator[None]:
     Args:
         folder: what is written into.
         option: what the caller calls it.
+        named: what messages name in its place.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -47,7 +48,7 @@ def only_writer(folder: Path, option: str = "output_dir") -> Iterator[None]:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         holder = _holder(path)  # read first: older versions of filelock empty the file that they ask for
-        _acquire(lock, path, option, holder)
+        _acquire(lock, path, option, holder, named or folder)
         if lock.is_locked:
             _sign(path)
     try:
@@ -65,21 +66,21 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _acquire(lock: FileLock, path: Path, option: str, holder: str) -> None:
+def _acquire(lock: FileLock, path: Path, option: str, holder: str, named: Path) -> None:
     if path.is_symlink():
         raise ValueError(f"{path} is a link, which no lock of ours is; delete it, or give another `{option}`")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"{path.parent} is being written by {holder}; wait until it has ended, or give another `{option}`. "
+            f"{named} is being written by {holder}; wait until it has ended, or give another `{option}`. "
             "A process that died holds nothing"
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         warnings.warn(
-            f"{path.parent} cannot be locked ({error.strerror}); see to it that nothing else writes there",
+            f"{named} cannot be locked ({error.strerror}); see to it that nothing else writes there",
             stacklevel=2,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class Debiasing:
         workers: processes that read rows.
         precision: a trainer's autocast.
         head: name of the classifier's last linear layer, where it has several.
+        on_error: what an unreadable row does, as `extract` takes it.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class Debiasing:
     workers: int = 0
     precision: Callable[[], AbstractContextManager] = nullcontext
     head: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
 
     def run(self, table: Dataset, inputs: Collated | None, sources: Sequence[Any] | None) -> DebiasReport:
         """Return what was found and the new head; there are no findings where the rows were curated before.
@@ -109,6 +111,7 @@ class Debiasing:
                 num_workers=self.workers,
                 shard_size=SHARD_ROWS,
                 head=self.head,
+                on_error=self.on_error,
                 **where,
             )
 
@@ -136,9 +139,16 @@ class Debiasing:
     def _steps(self, table: Dataset, sources: str | list[str]) -> Steps | None:
         if self.folder is None:
             return None
-        facts = {"rows": table._fingerprint, "sources": sources, "seed": self.seed, "head": self.head}
-        version = hf_midrange.__version__
-        return Steps.of(self.folder, {**facts, "model": fingerprint(self.model), "version": version})
+        made_from = {
+            "rows": table._fingerprint,
+            "sources": sources,
+            "seed": self.seed,
+            "head": self.head,
+            "on_error": self.on_error,
+            "model": fingerprint(self.model),
+            "version": hf_midrange.__version__,
+        }
+        return Steps.of(self.folder, made_from)
 
     def _is_curated(self, table: Dataset, inputs: Collated | None) -> bool:
         """Whether the rows are curated, with embeddings of this very model as far as that can be seen."""

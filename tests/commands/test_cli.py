@@ -297,7 +297,8 @@ def test_extract_then_retrain_gives_a_model_that_loads_without_us(images, tiny_v
 def test_run_writes_every_result(images, tiny_vit, tmp_path):
     called("run", images, "--model", tiny_vit, "--output", tmp_path / "all", "--source", "thumbnail")
     written = {path.name for path in (tmp_path / "all").glob("[!.]*")}
-    assert written == {"bands", "curated", "findings", "head", "model"}
+    folders = {"bands", "curated", "findings", "head", "model"}
+    assert written == folders | {"debias_report.json", "report.html", "report.json"}
 
 
 def test_models_and_fitted_files_are_sources_too(images, tiny_vit, tmp_path):

@@ -11,7 +11,7 @@ from support.commands import called
 
 from hf_midrange.commands import outputs
 from hf_midrange.io.datasets import write_dataset
-from hf_midrange.io.outputs import AlreadyFinishedError
+from hf_midrange.io.outputs import AlreadyFinishedError, unfinished
 
 
 @pytest.fixture
@@ -53,11 +53,12 @@ def test_the_very_same_command_says_that_it_has_finished(here):
 def test_what_a_kill_after_the_end_left_is_cleared_by_the_next_start(here):
     annotate("--output", "out")
     before = state("out")
-    (here / "out" / ".unfinished" / "inputs" / "0").mkdir(parents=True)
-    (here / "out" / ".in-use").write_text("")
+    (unfinished(here / "out") / "work" / "shards").mkdir(parents=True)
+    (unfinished(here / "out") / ".in-use").write_text("")
     with pytest.raises(AlreadyFinishedError):
         annotate("--output", "out")
     assert state("out") == before
+    assert not unfinished(here / "out").exists()
 
 
 def test_a_file_that_is_missing_from_the_output_is_noticed(here):

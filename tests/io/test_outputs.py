@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_midrange.io.folders import LOCK, only_writer, scratch_folder
-from hf_midrange.io.outputs import AlreadyFinishedError, new_folder, written_once
+from hf_midrange.io.outputs import AlreadyFinishedError, new_folder, unfinished, written_once
 
 
 @pytest.fixture
@@ -56,34 +56,57 @@ def test_overwriting_deletes_nothing_else(tmp_path):
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"file": "newer", "mine": "kept"}
 
 
-@pytest.mark.parametrize("names", [["/abs"], ["../victim"], [".."], [""], "victim", [1]])
-def test_a_list_of_names_outside_deletes_nothing(tmp_path, victim, names):
-    (tmp_path / "out" / ".unfinished").mkdir(parents=True)
-    named = [str(victim)] if names == ["/abs"] else names
-    (tmp_path / "out" / ".unfinished" / "moved.json").write_text(json.dumps(named))
-    with pytest.raises(ValueError, match="is not a list of names"):
+@pytest.mark.parametrize("handed", ["moved.json", "link"])
+def test_what_a_folder_from_someone_else_says_of_unfinished_work_is_not_read(tmp_path, victim, handed):
+    """The files of 0.1.0, whose names and links were trusted."""
+    (tmp_path / "out").mkdir()
+    if handed == "link":
+        (tmp_path / "out" / ".unfinished").symlink_to(victim)
+        (tmp_path / "out" / ".in-use").symlink_to(victim / "file")
+    else:
+        (tmp_path / "out" / ".unfinished").mkdir()
+        (tmp_path / "out" / ".unfinished" / "moved.json").write_text(json.dumps([str(victim)]))
+    with pytest.raises(ValueError, match="not empty"):
         write(tmp_path / "out")
+    write(tmp_path / "out", overwrite=True)
+    assert [path.name for path in victim.iterdir()] == ["file"]
     assert (victim / "file").read_text() == "precious"
 
 
-def test_a_refused_folder_keeps_what_is_in_it(tmp_path):
-    (tmp_path / "out" / ".unfinished" / "new").mkdir(parents=True)
-    (tmp_path / "out" / ".unfinished" / "moved.json").write_text('["some"]')
-    for name in ("some", "other"):
-        (tmp_path / "out" / name).write_text("kept")
-    with pytest.raises(ValueError, match="not empty"):
-        write(tmp_path / "out")
-    assert (tmp_path / "out" / "some").read_text() == "kept"
-
-
-@pytest.mark.parametrize("name", [".unfinished", ".unfinished/new", ".unfinished/work", ".unfinished/inputs"])
-def test_links_to_folders_are_not_followed(tmp_path, victim, name):
-    link = tmp_path / "out" / name
-    link.parent.mkdir(parents=True)
-    link.symlink_to(victim)
+def test_a_link_beside_the_place_is_not_followed(tmp_path, victim):
+    unfinished(tmp_path / "out").mkdir()
+    for name in ("new", "work", "inputs"):
+        (unfinished(tmp_path / "out") / name).symlink_to(victim)
+    write(tmp_path / "out")
+    unfinished(tmp_path / "other").symlink_to(victim)
     with pytest.raises(ValueError, match="is a link"):
-        write(tmp_path / "out")
+        write(tmp_path / "other")
     assert [path.name for path in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "precious"
+
+
+def test_an_empty_folder_is_filled_and_an_unfinished_one_goes_on(tmp_path):
+    (tmp_path / "out").mkdir()
+    (unfinished(tmp_path / "out") / "work").mkdir(parents=True)
+    (unfinished(tmp_path / "out") / "work" / "step").write_text("done")
+    (unfinished(tmp_path / "out") / "new").mkdir()
+    with new_folder(tmp_path / "out") as new:
+        assert (new.work / "step").read_text() == "done"
+        assert not any(new.folder.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_error_keeps_work_to_go_on_with(tmp_path):
+    def fail(new):
+        new.work.mkdir()
+        (new.work / "step").write_text("done")
+        raise KeyError
+
+    with pytest.raises(KeyError), new_folder(tmp_path / "out") as new:
+        fail(new)
+    assert [path.name for path in unfinished(tmp_path / "out").iterdir()] == ["work"]
+    write(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path, victim):

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hf_midrange.io.outputs import unfinished
+
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -68,7 +70,7 @@ class Command:
 
 def has_begun(out: Path) -> bool:
     """Whether a command has written anything."""
-    return (out / ".unfinished").exists() or Path(f"{out}.shards").exists()
+    return unfinished(out).exists() or Path(f"{out}.shards").exists()
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ import hf_midrange as hm
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.columns import matrix
 from hf_midrange.io.folders import LOCK, only_writer
+from hf_midrange.io.outputs import new_folder
 
 
 pytestmark = pytest.mark.timeout(120)
@@ -49,15 +50,33 @@ def test_two_writers_in_one_folder(tmp_path, vit, capsys):
             hm.extract(images(4), timm_model(), output_dir=tmp_path / "out")
         with pytest.raises(ValueError, match=wanted):
             hm.annotate(Dataset.from_dict({"a": [1, 2]}), [hm.Annotations(["a"])], output_dir=tmp_path / "out")
-        code, said = told(capsys, "bands", vit / "data", "--output", tmp_path / "out")
-        assert code == 1
-        assert f"process {process.pid}" in said
     finally:
         process.kill()
         process.join()
     assert (tmp_path / "out" / LOCK).is_file()  # the dead process left it, but does not hold it
     assert len(hm.extract(images(4), timm_model(), output_dir=tmp_path / "out")) == 4
     assert not (tmp_path / "out" / LOCK).exists()
+
+
+def writing(place: str, ready, done) -> None:
+    with new_folder(Path(place)):
+        ready.set()
+        done.wait(60)
+
+
+def test_two_commands_with_one_output(tmp_path, vit, capsys):
+    ready, done = CONTEXT.Event(), CONTEXT.Event()
+    process = CONTEXT.Process(target=writing, args=(str(tmp_path / "out"), ready, done))
+    process.start()
+    assert ready.wait(60)
+    try:
+        code, said = told(capsys, "bands", vit / "data", "--output", tmp_path / "out")
+        assert code == 1
+        assert f"{tmp_path / 'out'} is being written by process {process.pid}" in said
+        assert "another `--output`" in said
+    finally:
+        process.kill()
+        process.join()
 
 
 def contended(folder: str, log: str, rounds: int) -> None:
