@@ -135,11 +135,16 @@ class FindingsTable(str):
     __slots__ = ("header", "notes", "rows")
 
     def _repr_html_(self) -> str:
-        cells = [[f"<td>{escape(cell)}</td>" for cell in row] for row in self.rows]
-        head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
-        rows = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
+        cells = ("".join(f"<td>{_shown(cell)}</td>" for cell in row) for row in self.rows)
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
+        notes = "".join(f"<p>{_shown(note)}</p>" for note in self.notes)
+        return f"<div><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}</div>"
+
+
+def _shown(text: str) -> str:
+    """Return text as HTML shows it, with a sign for characters that would not show, such as one that turns lines."""
+    return str(escape("".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)))
 
 
 def findings_table(findings: Dataset, rows: int = 20) -> FindingsTable:
