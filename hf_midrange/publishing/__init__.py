@@ -5,7 +5,7 @@ from hf_midrange.publishing.dataset import publish_dataset
 from hf_midrange.publishing.facts import DatasetFacts, ModelFacts, Score
 from hf_midrange.publishing.head_repository import apply_head, publish_head
 from hf_midrange.publishing.model import Background, model_facts, publish_model
-from hf_midrange.publishing.retry import PublishError
+from hf_midrange.publishing.repository import PublishError
 
 
 __all__ = [

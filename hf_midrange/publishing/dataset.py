@@ -20,13 +20,11 @@ from hf_midrange import columns
 from hf_midrange.association.findings import provenance
 from hf_midrange.curation.report import curation_report
 from hf_midrange.io.folders import scratch_folder
-from hf_midrange.publishing import card_facts
-from hf_midrange.publishing.cards import dataset_card
+from hf_midrange.publishing import facts as told
+from hf_midrange.publishing.cards import LIBRARY_TAG, dataset_card
 from hf_midrange.publishing.facts import ConfigFacts, DatasetFacts, SplitFacts
 from hf_midrange.publishing.long_form import BANDS, LongForm
-from hf_midrange.publishing.metadata import LIBRARY_TAG
-from hf_midrange.publishing.repository import Repository, State, open_repository, refuse_non_id
-from hf_midrange.publishing.retry import PublishError
+from hf_midrange.publishing.repository import PublishError, Repository, State, open_repository, refuse_non_id
 
 
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
 
 FOLDERS = {"default": "data", "long": "long", "findings": "findings"}
 PROVENANCE = "findings.json"
+STALE = rf"({'|'.join(FOLDERS.values())})/[^/]*\.parquet|{PROVENANCE}|bands\.json"
+"""Files that an earlier publication wrote."""
 MAX_SHARD_BYTES = 500_000_000
 _BY_CURATE = (columns.PSEUDO_GROUP, columns.KEEP, columns.WEIGHT, columns.CONFOUNDERS, columns.REASON)
 _NEEDED = (columns.LABEL, columns.LOGITS, *_BY_CURATE)
@@ -127,11 +127,12 @@ def publish_dataset(
         _refuse_other(repository, state, content.features)
 
     repository.refuse(refuse_other)
-    with scratch_folder() as folder:
-        write_files(content, repository.repo_id, folder)
-        return repository.commit(
-            folder, message=commit_message or "Publish curated data set", is_stale=_is_ours, refuse_other=refuse_other
-        )
+    return repository.commit(
+        lambda folder: write_files(content, repository.repo_id, folder),
+        message=commit_message or "Publish curated data set",
+        stale=STALE,
+        refuse_other=refuse_other,
+    )
 
 
 def write_files(content: Content, repo_id: str, folder: Path) -> DatasetFacts:
@@ -139,7 +140,7 @@ def write_files(content: Content, repo_id: str, folder: Path) -> DatasetFacts:
     configs = [_write_config("default", content.same, content, folder), _write_long_form(content, folder)]
     if content.findings is not None and len(content.findings):  # `load_dataset` refuses a split without rows
         configs.append(_write_config("findings", {"train": content.findings}, content, folder))
-        text = json.dumps(card_facts.shareable(provenance(content.findings)), indent=2) + "\n"
+        text = json.dumps(told.shareable(provenance(content.findings)), indent=2) + "\n"
         (folder / PROVENANCE).write_text(text, encoding="utf-8")
     if content.bands is not None:
         content.bands.save_pretrained(folder)
@@ -207,15 +208,15 @@ def _dataset_facts(content: Content, repo_id: str, configs: tuple[ConfigFacts, .
         repo_id=repo_id,
         task="image-classification" if columns.IMAGE in features else "text-classification",
         configs=configs,
-        columns=card_facts.column_facts(features),
-        curation=tuple(card_facts.curation_facts(split, name) for name, split in content.splits.items()),
-        versions=card_facts.versions(),
-        groups=tuple(fact for name, split in content.splits.items() for fact in card_facts.group_facts(split, name)),
-        **card_facts.finding_facts(content.findings),
-        bands=card_facts.band_facts(content.bands),
+        columns=told.column_facts(features),
+        curation=tuple(told.curation_facts(split, name) for name, split in content.splits.items()),
+        versions=told.versions(),
+        groups=tuple(fact for name, split in content.splits.items() for fact in told.group_facts(split, name)),
+        **told.finding_facts(content.findings),
+        bands=told.band_facts(content.bands),
         sources=(content.source,) if content.source else (),
-        source_note=card_facts.note_in(first.info.description),
-        classifier=card_facts.classifier_of(first),
+        source_note=told.note_in(first.info.description),
+        classifier=told.classifier_of(first),
         homepage=first.info.homepage or None,
         citation=first.info.citation or None,
         licence=content.license or first.info.license or None,
@@ -279,7 +280,7 @@ def _without_folders(split: Dataset) -> Dataset:
     features = Features(split.features)
     for name in features:
         said = {} if name == columns.REASON else columns.facts(features, name)
-        features[name] = columns.with_facts(features[name], **card_facts.shareable(said)) if said else features[name]
+        features[name] = columns.with_facts(features[name], **told.shareable(said)) if said else features[name]
     info = split.info.copy()
     info.features = features
     return Dataset(split.data, info=info, split=split.split, indices_table=split._indices)
@@ -313,13 +314,6 @@ def _with_files(ds: Dataset) -> Dataset:
     # The feature types live in the metadata; without it nothing would be embedded.
     read = [embed_table_storage(table.cast(ds.features.arrow_schema)) for table in tables]
     return Dataset(InMemoryTable(pa.concat_tables(read)), info=plain.info) if read else plain
-
-
-def _is_ours(path: str) -> bool:
-    """Return whether an earlier publication wrote this file."""
-    folder, _, name = path.partition("/")
-    in_folder = folder in FOLDERS.values() and name.endswith(".parquet")
-    return in_folder or path in (PROVENANCE, "bands.json")
 
 
 def _refuse_other(repository: Repository, state: State, features: Features) -> None:

@@ -13,10 +13,9 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from hf_midrange.io.folders import scratch_folder
-from hf_midrange.publishing.model import Background, model_facts, write_card
-from hf_midrange.publishing.repository import Repository, State, open_repository, refuse_non_id
-from hf_midrange.publishing.retry import PublishError
+from hf_midrange.publishing.cards import write_model_card
+from hf_midrange.publishing.model import RESULTS, Background, model_facts
+from hf_midrange.publishing.repository import PublishError, Repository, State, open_repository, refuse_non_id
 
 
 if TYPE_CHECKING:
@@ -84,19 +83,18 @@ def publish_head(
     )
     base = {"base_model": base_model, "base_revision": pinned, "class_names": list(facts.classes)}
 
-    def refuse_other(state: State) -> None:
-        _refuse_other(repository, state, base)
-
-    with scratch_folder() as folder:
+    def write(folder: Path) -> None:
         head.save_pretrained(folder)
         (folder / BASE_FILE).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
-        write_card(facts, folder)
-        return repository.commit(
-            folder,
-            message=commit_message or "Publish corrected head",
-            is_stale=lambda path: path.startswith(".eval_results/"),
-            refuse_other=refuse_other,
-        )
+        write_model_card(facts, folder)
+
+    def refuse_other(state: State) -> None:
+        same = {"base_model": base_model, "class_names": base["class_names"]}
+        repository.refuse_different(state, BASE_FILE, "a head", same)
+
+    return repository.commit(
+        write, message=commit_message or "Publish corrected head", stale=RESULTS, refuse_other=refuse_other
+    )
 
 
 def apply_head(
@@ -141,18 +139,3 @@ def _load_base(base_model: str, revision: str, token: str | None) -> PreTrainedM
 
 def _newest(repository: Repository, base_model: str) -> str:
     return str(repository.ask("find the base model for", lambda: repository.api.model_info(base_model)).sha)
-
-
-def _refuse_other(repository: Repository, state: State, base: Mapping[str, Any]) -> None:
-    """Refuse to replace what is not a head of this base model for these classes."""
-    if not state.content:
-        return
-    there = repository.read_json(BASE_FILE, state)
-    if there is None or "config.json" in state.files:
-        raise PublishError(f"{repository.repo_id} exists and holds something else than a head; choose another id")
-    for key in ("base_model", "class_names"):
-        if there.get(key) != base[key]:
-            raise PublishError(
-                f"{repository.repo_id} exists and holds another head: its {key} is {there.get(key)}, here it is "
-                f"{base[key]}; choose another id"
-            )

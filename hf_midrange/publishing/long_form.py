@@ -126,14 +126,12 @@ def _long_features(features: Features) -> Features:
 
 def _units_that_matter(ds: Dataset, findings: Dataset | None) -> list[int]:
     classes = columns.class_label(ds.features).num_classes
-    if classes <= MOST_UNITS:
-        return list(range(classes))
-    if findings is not None and len(findings):
+    found: list[int] = []
+    if findings is not None and classes > MOST_UNITS:
         confounded = [unit for unit, is_one in zip(findings["unit"], findings["confounder"], strict=True) if is_one]
-        found = list(dict.fromkeys([*confounded, *findings["unit"]]))
-        return sorted(unit for unit in found[:MOST_UNITS] if 0 <= unit < classes)
+        found = [unit for unit in dict.fromkeys([*confounded, *findings["unit"]]) if 0 <= unit < classes]
     counts = np.bincount(columns.labels(ds), minlength=classes)
-    return sorted(int(k) for k in np.argsort(-counts, kind="stable")[:MOST_UNITS])
+    return sorted((found or np.argsort(-counts, kind="stable").tolist())[:MOST_UNITS])
 
 
 def _bands_are_of_classes(features: Features) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,9 @@ from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
 from hf_midrange.curation.report import NOTHING
-from hf_midrange.io.folders import scratch_folder
-from hf_midrange.publishing import card_facts, metadata
-from hf_midrange.publishing.cards import model_card
-from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score
-from hf_midrange.publishing.repository import Repository, State, is_hub_id, open_repository, refuse_non_id
-from hf_midrange.publishing.retry import PublishError
+from hf_midrange.publishing.cards import model_card, write_model_card
+from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score, curation_facts, finding_facts, versions
+from hf_midrange.publishing.repository import PublishError, State, is_hub_id, open_repository, refuse_non_id
 
 
 if TYPE_CHECKING:
@@ -30,12 +27,14 @@ if TYPE_CHECKING:
 
 OURS = "hf_midrange"
 """The name of the published head in the table of scores."""
-_WEIGHTS = re.compile(r"(model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)")
+RESULTS = r"\.eval_results/.*"
+STALE = rf"(model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)|{RESULTS}"
+"""Files that speak of other weights: weight files themselves, and results measured on them."""
 
 
 @dataclass(frozen=True)
 class Background:
-    """What a caller knows of a model beside the model, for its card; the fields are arguments of `publish_model`."""
+    """What a caller knows of a model beside the model, for its card; most fields are arguments of `publish_model`."""
 
     head: LinearHead | None = None
     curated: Dataset | DatasetDict | None = None
@@ -49,6 +48,8 @@ class Background:
     license: str | None = None
     has_processor: bool = False
     """Whether a tokenizer or image processor is saved beside the model."""
+    language: str | None = None
+    tags: Sequence[str] = ()
 
 
 def publish_model(
@@ -118,20 +119,19 @@ def publish_model(
     repository = open_repository(
         repo_id, "model", private=private, token=token, revision=revision, create_pr=create_pr
     )
-    with scratch_folder() as folder:
-        write_files(model, processor, replace(facts, repo_id=repository.repo_id), folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    facts = replace(facts, repo_id=repository.repo_id)
+    identity = _identity(model, facts.classes)
 
-        def refuse_other(state: State) -> None:
-            _refuse_other(repository, state, config)
+    def refuse_other(state: State) -> None:
+        repository.refuse_different(state, "config.json", "a transformers model", identity)
 
-        repository.refuse(refuse_other)
-        return repository.commit(
-            folder,
-            message=commit_message or "Publish repaired model",
-            is_stale=_is_replaced,
-            refuse_other=refuse_other,
-        )
+    repository.refuse(refuse_other)
+    return repository.commit(
+        lambda folder: write_files(model, processor, facts, folder),
+        message=commit_message or "Publish repaired model",
+        stale=STALE,
+        refuse_other=refuse_other,
+    )
 
 
 def model_facts(model: PreTrainedModel, repo_id: str, background: Background) -> ModelFacts:
@@ -156,7 +156,7 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
         architecture=type(model).__name__,
         task="text-classification" if modality(model) == "text" else "image-classification",
         classes=tuple(class_names(model, background.head, background.curated)),
-        versions=card_facts.versions(),
+        versions=versions(),
         base_model=base,
         base_revision=getattr(model.config, "_commit_hash", None) if base else None,
         licence=background.license,
@@ -165,29 +165,27 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
         changed=(f"{name}.weight", f"{name}.bias") if background.head is not None and corrected else (),
         score=Score.of(OURS, background.metrics) if background.metrics is not None else None,
         controls=tuple(Score.of(name, metrics) for name, metrics in (background.controls or {}).items()),
-        **card_facts.finding_facts(background.findings),
+        **finding_facts(background.findings),
         curation=curation,
         dataset=background.dataset,
         split=background.split,
         curated=background.curated_id,
+        language=background.language,
+        tags=tuple(background.tags),
         corrected=corrected,
     )
 
 
 def write_files(model: PreTrainedModel, processor: Any | None, facts: ModelFacts, folder: Path) -> None:  # noqa: ANN401 - see publish_model
     """Write everything that a model's repository holds into `folder`."""
+    from hf_midrange.classifier import label_names
+
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
-    _name_classes(model, facts.classes, folder)
-    write_card(facts, folder)
-
-
-def write_card(facts: ModelFacts, folder: Path) -> None:
-    """Write README.md and, where a Hub data set is named, the results beside it."""
-    for path, text in {"README.md": model_card(facts), **metadata.eval_results(facts)}.items():
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
+    if list(facts.classes) != label_names(model):
+        _named(type(model.config).from_pretrained(folder), facts.classes).save_pretrained(folder)
+    write_model_card(facts, folder)
 
 
 def class_names(model: nn.Module, head: LinearHead | None, curated: Dataset | DatasetDict | None) -> list[str]:
@@ -233,42 +231,21 @@ def _curation(curated: Dataset | DatasetDict | None) -> CurationFacts | None:
     if curated is None:
         return None
     split = _one(curated)
-    return card_facts.curation_facts(split, str(split.split or "train"))
+    return curation_facts(split, str(split.split or "train"))
 
 
 def _one(curated: Dataset | DatasetDict) -> Dataset:
     return next(iter(curated.values())) if isinstance(curated, DatasetDict) else curated
 
 
-def _name_classes(model: PreTrainedModel, names: tuple[str, ...], folder: Path) -> None:
-    """Write class names into the saved config of a model that has none of its own."""
-    from hf_midrange.classifier import label_names
-
-    if list(names) == label_names(model):
-        return
-    config: Any = type(model.config).from_pretrained(folder)
-    config.id2label, config.label2id = dict(enumerate(names)), {name: k for k, name in enumerate(names)}
-    config.save_pretrained(folder)
+def _named(config: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - of many classes
+    """Return a model's configuration with these class names."""
+    named = copy.deepcopy(config)
+    named.id2label, named.label2id = dict(enumerate(names)), {name: k for k, name in enumerate(names)}
+    return named
 
 
-def _is_replaced(path: str) -> bool:
-    """Return whether a file there speaks of other weights: weight files themselves, and results measured on them."""
-    return bool(_WEIGHTS.fullmatch(path)) or path.startswith(".eval_results/")
-
-
-def _refuse_other(repository: Repository, state: State, config: Mapping[str, Any]) -> None:
-    """Refuse to replace what is not a model of this architecture with these classes."""
-    if not state.content:
-        return
-    there = repository.read_json("config.json", state)
-    if there is None:
-        raise PublishError(
-            f"{repository.repo_id} exists and holds no transformers model ({', '.join(state.content[:4])}, ...); "
-            "choose another id"
-        )
-    for key in ("architectures", "model_type", "architecture", "id2label", "label_names"):
-        if there.get(key) != config.get(key):
-            raise PublishError(
-                f"{repository.repo_id} exists and holds another model: its {key} is {there.get(key)}, here it is "
-                f"{config.get(key)}; choose another id"
-            )
+def _identity(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Any]:
+    """Return what config.json says of architecture and classes."""
+    said = json.loads(_named(model.config, names).to_json_string()) | {"architectures": [type(model).__name__]}
+    return {key: said.get(key) for key in ("architectures", "model_type", "architecture", "id2label", "label_names")}

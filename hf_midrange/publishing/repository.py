@@ -1,25 +1,52 @@
-"""The repository to publish to: what is there already, whether it may be replaced, and the one commit on top of it."""
+"""The repository to publish to: what is there, whether it may be replaced, and the one commit on top of it."""
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
-from hf_midrange.publishing.retry import PublishError, Retries, retried
+from hf_midrange.io.folders import scratch_folder
 
 
+Answer = TypeVar("Answer")
+
+_PASSING = (408, 409, 412, 425, 429)
+"""Overload, and commits that came between (409, 412)."""
 CARD = "README.md"
 HOUSEKEEPING = {".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt"}
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class PublishError(ValueError):
+    """Why something cannot be published, and what would work."""
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often to try, and the seconds before the second try; each further wait is twice as long."""
+
+    attempts: int = 6
+    pause: float = 0.5
+
+    def waits(self) -> list[float]:
+        """Return the seconds to wait after each failed try but the last, with up to a fifth added at random."""
+        return [self.pause * 2**k * random.uniform(1, 1.2) for k in range(self.attempts - 1)]
 
 
 @dataclass(frozen=True)
@@ -74,59 +101,79 @@ class Repository:
         elif self.create_pr:
             raise PublishError(f"there is no {self.repo_type} {self.repo_id} to open a pull request on; check its id")
 
-    def commit(
-        self, folder: Path, *, message: str, is_stale: Callable[[str], bool], refuse_other: Callable[[State], None]
-    ) -> CommitInfo:
-        """Upload a folder and make it one commit on top of the newest one: everything of it, or nothing.
+    def refuse_different(self, state: State, file: str, what: str, facts: Mapping[str, Any]) -> None:
+        """Refuse to replace anything but `what`, whose JSON `file` says the same `facts`; nothing may be there.
 
-        A pull request has the card as its text, and leaves the card of the repository as it is.
+        Raises:
+            PublishError: if something else is there.
+        """
+        if not state.content:
+            return
+        there = self._read_json(file, state)
+        if there is None:
+            raise PublishError(
+                f"{self.repo_id} exists and does not hold {what} but {', '.join(state.content[:4])}, ...; choose "
+                "another id"
+            )
+        for key, value in facts.items():
+            if there.get(key) != value:
+                raise PublishError(
+                    f"{self.repo_id} exists and holds {what}, but another one: its {key} is {there.get(key)}, here it "
+                    f"is {value}; choose another id"
+                )
+
+    def commit(
+        self, write: Callable[[Path], Any], *, message: str, stale: str, refuse_other: Callable[[State], None]
+    ) -> CommitInfo:
+        """Write files, upload them and make them one commit on top of the newest one: everything, or nothing.
 
         If another commit comes between, the repository is looked at again, and the commit is made on top of that one.
         Readers see the old revision or the new one. The Hub knows contents by their hash: what was uploaded before a
-        failure is not sent again.
+        failure is not sent again. A pull request has the card as its text, and leaves the card that is there.
 
         Args:
-            folder: what the repository is to hold.
+            write: writes what the repository is to hold into the folder that it is given.
             message: of the commit.
-            is_stale: whether a file of an earlier publication, if not in `folder`, is deleted in the same commit.
+            stale: regular expression of files of an earlier publication, which go unless they are written anew.
             refuse_other: raises `PublishError` if what is there must not be replaced.
 
         Raises:
             PublishError: if the Hub refuses, or does not answer in time.
         """
-        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        if not self.create_pr:
-            self.ask("make", self._make)
+        with scratch_folder() as folder:
+            write(folder)
+            files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+            if not self.create_pr:
+                self.ask("make", self._make)
 
-        def attempt() -> CommitInfo:
-            state = self._state()
-            if state is None:
-                raise ConnectionError("the repository that was just made is not there yet")
-            refuse_other(state)
-            card = {CARD} if self.create_pr and CARD in state.files else set()
-            # Anew for each try: the client keeps in them which files were unchanged, which another commit may change.
-            added = [
-                CommitOperationAdd(path_in_repo=name, path_or_fileobj=file)
-                for name, file in files.items()
-                if name not in card
-            ]
-            gone = [CommitOperationDelete(name) for name in state.files if is_stale(name) and name not in files]
-            return self.api.create_commit(
-                self.repo_id,
-                [*added, *gone],
-                commit_message=message,
-                commit_description=files[CARD].read_text(encoding="utf-8") if self.create_pr else None,
-                repo_type=self.repo_type,
-                revision=self.revision,
-                create_pr=self.create_pr,
-                parent_commit=state.sha,
-            )
+            def attempt() -> CommitInfo:
+                state = self._state()
+                if state is None:
+                    raise ConnectionError("the repository that was just made is not there yet")
+                refuse_other(state)
+                return self._committed(state, files, message, stale)
 
-        # A pull request whose answer was lost may be open: it is not asked for twice.
-        retries = Retries(attempts=1) if self.create_pr else self.retries
-        return retried(attempt, f"commit to {self.repo_id}", self.token, retries)
+            # A pull request whose answer was lost may be open: it is not asked for twice.
+            retries = Retries(attempts=1) if self.create_pr else self.retries
+            return retried(attempt, f"commit to {self.repo_id}", self.token, retries)
 
-    def read_json(self, path: str, state: State) -> dict[str, Any] | None:
+    def _committed(self, state: State, files: Mapping[str, Path], message: str, stale: str) -> CommitInfo:
+        keeps_card = self.create_pr and CARD in state.files
+        # Anew for each try: the client keeps in them which files were unchanged, which another commit may change.
+        added = [CommitOperationAdd(path, file) for path, file in files.items() if not (keeps_card and path == CARD)]
+        gone = [CommitOperationDelete(path) for path in state.files if re.fullmatch(stale, path) and path not in files]
+        return self.api.create_commit(
+            self.repo_id,
+            [*added, *gone],
+            commit_message=message,
+            commit_description=files[CARD].read_text(encoding="utf-8") if self.create_pr else None,
+            repo_type=self.repo_type,
+            revision=self.revision,
+            create_pr=self.create_pr,
+            parent_commit=state.sha,
+        )
+
+    def _read_json(self, path: str, state: State) -> dict[str, Any] | None:
         """Return the mapping that a JSON file holds at a commit, None if it is not there or holds something else."""
         if path not in state.files:
             return None
@@ -210,7 +257,11 @@ def is_hub_id(text: str) -> bool:
     >>> is_hub_id("me/waterbirds"), is_hub_id("https://x.y/z")
     (True, False)
     """
-    return bool(_HUB_ID.fullmatch(text))
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
 
 
 def refuse_non_id(name: str, value: str | None) -> None:
@@ -228,3 +279,63 @@ def _usable(token: str | None) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise PublishError("the token holds spaces, line breaks or characters that no token has; copy it again")
     return token
+
+
+def retried(ask: Callable[[], Answer], what: str, token: str, retries: Retries) -> Answer:
+    """Return what `ask` returns, asking again after failures that pass: conflicts, overload, 5xx, lost connections.
+
+    Args:
+        ask: talks to the Hub; called anew for each try, so it must read again whatever may have changed.
+        what: the doing, for messages, such as "commit to me/x".
+        token: never shown.
+        retries: how often and how long to wait.
+
+    Raises:
+        PublishError: after the last try, or at once for what will not pass.
+    """
+    for wait in [*retries.waits(), None]:
+        try:
+            return ask()
+        except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
+            if wait is None or not passes(error):
+                # The original is not chained: its text and its request may hold the token.
+                raise _explained(error, what, token, retries if wait is None else None) from None
+            time.sleep(wait)
+    raise AssertionError("the last wait is None")
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether the same request may succeed a moment later."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    status = _status_of(error)
+    return status is None or status >= 500 or status in _PASSING
+
+
+def redacted(text: str, token: str) -> str:
+    """Return `text` without the token."""
+    return text.replace(token, "<token>") if token else text
+
+
+def _status_of(error: BaseException | None) -> int | None:
+    """Return the HTTP status behind an error or its causes, or None where no answer came."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return int(response.status_code)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _explained(error: BaseException, what: str, token: str, tried: Retries | None) -> PublishError:
+    status = _status_of(error)
+    says = " ".join(redacted(str(error), token).split())
+    if isinstance(error, OfflineModeIsEnabled):
+        return PublishError(f"cannot {what}: HF_HUB_OFFLINE is set; unset it to publish")
+    if status in (401, 403):
+        return PublishError(
+            f"cannot {what}: the Hub answers {status}: {says}; a token with write access to this place is needed "
+            "(`hf auth login`, or the environment variable HF_TOKEN)"
+        )
+    often = f" after {tried.attempts} tries" if tried and tried.attempts > 1 else ""
+    return PublishError(f"cannot {what}{often}: {says}. Nothing was changed unless the commit is listed on the Hub")

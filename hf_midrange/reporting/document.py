@@ -13,8 +13,8 @@ from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
 from hf_midrange.io.files import write_atomically
-from hf_midrange.publishing.card_facts import shareable, versions
 from hf_midrange.publishing.escaping import LONGEST_TEXT, short_names, shortened
+from hf_midrange.publishing.facts import shareable, versions
 from hf_midrange.reporting import rendering
 from hf_midrange.reporting.cards import cards_of
 from hf_midrange.reporting.examples import examples, thumbnails

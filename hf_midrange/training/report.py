@@ -17,6 +17,7 @@ from hf_midrange.head import LinearHead
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import write_atomically
 from hf_midrange.io.outputs import written_once
+from hf_midrange.publishing import Background
 
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hf_midrange.reporting import Report
 
 
+BEFORE = "before debiasing"
 SHOWN = ("accuracy", "worst_group_accuracy", "worst_pseudo_group_accuracy", "loss")
 
 
@@ -65,6 +67,17 @@ class DebiasReport:
         except (KeyError, ValueError):
             curation = {"verdict": REPAIRED}
         return cls(curation["verdict"], curation, findings, curated, head, bands=bands)
+
+    def background(self, background: Background) -> Background:
+        """Return what is known of the model for its card, with what was found and done here."""
+        before = score_of(self.before) if self.is_changed else None
+        return replace(
+            background,
+            head=self.head if self.is_changed else None,
+            curated=self.curated if self.curation.get("cells") else None,  # not rows weighted by the user
+            findings=self.findings,
+            controls={BEFORE: before} if before else None,
+        )
 
     def measured(self, before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> DebiasReport:
         """Return the report with metrics of an evaluation set, before and after."""
@@ -185,6 +198,19 @@ class DebiasReport:
     def save(self, file: Path) -> None:
         """Write the report as JSON."""
         write_atomically(file, self.to_json() + "\n")
+
+
+def score_of(metrics: Mapping[str, float] | None) -> dict[str, Any] | None:
+    """Return metrics as `group_metrics` names them; None where rows were not scored by group."""
+    names = {"mean": "accuracy", "worst_group": "worst_group_accuracy"}
+    found = metrics or {}
+    if not all(0 <= found.get(name, -1) <= 1 for name in names.values()):
+        return None
+    score: dict[str, Any] = {key: found[name] for key, name in names.items()}
+    for key, name in names.items():
+        if f"{name}_ci_low" in found:
+            score[f"{key}_ci"] = (found[f"{name}_ci_low"], found[f"{name}_ci_high"])
+    return score
 
 
 def _named(findings: Dataset) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +19,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from hf_midrange import columns
 from hf_midrange.classifier import label_names
 from hf_midrange.concepts.usual import source_named
-from hf_midrange.publishing.model import Background
+from hf_midrange.publishing.cards import write_model_card
+from hf_midrange.publishing.model import Background, model_facts
 from hf_midrange.training.arguments import MidRangeArguments
-from hf_midrange.training.card import write_card
 from hf_midrange.training.debiasing import STEPS, Debiasing, put_head, untimed
 from hf_midrange.training.group_scores import GroupScores, group_shares, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
-from hf_midrange.training.report import DebiasReport
+from hf_midrange.training.report import DebiasReport, score_of
 from hf_midrange.training.row_inputs import EXTRAS, RowCollator, accepted_columns, column_names, one_of, with_classes
 from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
 
@@ -227,22 +229,22 @@ class MidRangeTrainer(Trainer):
             return
         known = [dataset_tags] if isinstance(dataset_tags, str) else list(dataset_tags or [])
         background = Background(
+            metrics=score_of(self._latest_metrics()),
             base_model=finetuned_from,
             dataset=known[0] if known else None,
             split=str(getattr(self.eval_dataset, "split", None) or "evaluation"),
             license=license,
             has_processor=self.processing_class is not None,
-        )
-        write_card(
-            self._folder,
-            self.accelerator.unwrap_model(self.model),
-            self.hub_model_id or model_name or self._folder.name,
-            background,
-            self.debias_report,
-            self._latest_metrics(),
             language=language,
             tags=[tags] if isinstance(tags, str) else tags or (),
         )
+        report = self.debias_report
+        if report is not None:
+            background = report.background(background)
+        # The name stands in the code of the card.
+        name = re.sub(r"[^\w./-]+", "-", self.hub_model_id or model_name or self._folder.name)
+        facts = model_facts(self.accelerator.unwrap_model(self.model), name, background)
+        write_model_card(replace(facts, corrected=report is not None and report.is_changed), self._folder)
 
     def _option(self, name: str) -> Any:  # noqa: ANN401 - of any type
         """Return an argument of `MidRangeArguments`, or its default where the trainer has plain arguments."""

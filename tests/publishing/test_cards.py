@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from hf_midrange.io.files import from_json
 from hf_midrange.publishing import DatasetFacts, ModelFacts, Score, dataset_card, model_card
-from hf_midrange.publishing.cards import code
+from hf_midrange.publishing.cards import code, eval_results, licence_metadata, size_category
 from hf_midrange.publishing.escaping import front_matter, markdown, visible
 from hf_midrange.publishing.facts import (
     BandFacts,
@@ -26,7 +26,6 @@ from hf_midrange.publishing.facts import (
     GroupFacts,
     SplitFacts,
 )
-from hf_midrange.publishing.metadata import eval_results, licence_metadata, size_category
 
 
 HOSTILE = [

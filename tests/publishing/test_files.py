@@ -13,7 +13,7 @@ from support.curated_rows import curated, report
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.publishing import PublishError, card_facts
+from hf_midrange.publishing import PublishError, facts
 from hf_midrange.publishing.dataset import Content, write_files, write_split
 from hf_midrange.publishing.long_form import LongForm, thumbnail
 
@@ -166,10 +166,10 @@ def test_group_balance_counts_rows_kept_and_weight():
             "keep": (np.array([1, 1, 0, 0, 0, 0, 1, 1], bool), Value("bool")),
         },
     )
-    many, few = card_facts.group_facts(ds, "train")
+    many, few = facts.group_facts(ds, "train")
     assert (many.rows, many.share, many.kept, many.share_kept, many.share_weighted) == (6, 0.75, 2, 0.5, 0.5)
     assert (few.name, few.rows, few.share_weighted) == ("few", 2, 0.5)
-    assert card_facts.group_facts(curated(8), "train") == ()
+    assert facts.group_facts(curated(8), "train") == ()
 
 
 def test_nothing_published_names_a_local_folder(tmp_path):
@@ -182,7 +182,7 @@ def test_nothing_published_names_a_local_folder(tmp_path):
     assert "(resnet)" in text
     assert str(tmp_path) not in text
     hidden = {"model": f"extract: {tmp_path}/secret/resnet, ab12", "rows": 3, "list": ["~/x/y", "me/resnet"]}
-    assert card_facts.shareable(hidden) == {"model": "extract: resnet, ab12", "rows": 3, "list": ["y", "me/resnet"]}
+    assert facts.shareable(hidden) == {"model": "extract: resnet, ab12", "rows": 3, "list": ["y", "me/resnet"]}
 
 
 def test_bands_of_other_units_are_left_out_of_the_long_form(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from support.hub_server.running import running
 
-from hf_midrange.publishing.retry import PublishError, Retries, passes, redacted, retried
+from hf_midrange.publishing.repository import PublishError, Retries, passes, redacted, retried
 
 
 ME, READER, LIMITED = "hf_" + "w" * 34, "hf_" + "r" * 34, "hf_" + "l" * 34
@@ -141,8 +141,8 @@ def told(tmp_path_factory):
         ("other classes", "has the classes ['no', 'yes'], this one ['left', 'right']"),
         ("other architecture", "its architectures is ['BertForSequenceClassification']"),
         ("other labels", "its id2label is"),
-        ("head over model", "something else than a head"),
-        ("model over head", "holds no transformers model"),
+        ("head over model", "does not hold a head"),
+        ("model over head", "does not hold a transformers model"),
         ("no base", "cannot find the base model"),
         ("head of another", "retrain a head from this model's own embeddings"),
         ("short revision", "40 hexadecimal digits"),
