@@ -5,10 +5,12 @@ accelerate launch benchmarks/wilds/train.py --config benchmarks/wilds/waterbirds
 
 import sys
 
-from wilds_crops import augmented
+from wilds_crops import augmented, refuse_lost_momentum
 
 from hf_midrange.commands.training import parsed, train
 
 
 if __name__ == "__main__":
-    train(*parsed(sys.argv[1:]), prepare=augmented)
+    script, args = parsed(sys.argv[1:])
+    refuse_lost_momentum(args)
+    train(script, args, prepare=augmented)

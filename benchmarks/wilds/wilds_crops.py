@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
 from datasets import Dataset
 from torchvision.transforms import v2
+from transformers import Trainer
+from transformers.training_args import OptimizerNames
 
 from hf_midrange.columns import IMAGE
 from hf_midrange.training.arguments import MidRangeArguments
@@ -59,3 +62,13 @@ def augmented(rows: Dataset, processor: Any, args: MidRangeArguments) -> Dataset
     if not height or not width:
         raise ValueError(f"the image processor states no input size to crop to, but {dict(size)}")
     return rows.with_transform(Augmented(processor, (height, width)))
+
+
+def refuse_lost_momentum(args: MidRangeArguments) -> None:
+    """Early versions of transformers 5 train with plain SGD, silently, whatever momentum `optim_args` names."""
+    wanted = args.optim == OptimizerNames.SGD and "momentum" in (args.optim_args or "")
+    if wanted and "momentum" not in Trainer.get_optimizer_cls_and_kwargs(args)[1]:
+        raise ValueError(
+            f"optim_args is {args.optim_args!r}, but transformers {transformers.__version__} does not read a momentum "
+            "for sgd; install a newer one"
+        )

@@ -13,7 +13,7 @@ from hf_midrange import columns
 from hf_midrange.association.screening import Problem
 from hf_midrange.bands import LogitBands
 from hf_midrange.bands.logit_bands import band_names
-from hf_midrange.io.blocks import Entries, by_unit
+from hf_midrange.io.blocks import Entries
 
 
 MIRRORED = -0.999
@@ -42,7 +42,8 @@ class Inputs(NamedTuple):
 
     def unit_values(self, units: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield units with their values over all rows, of shape `(n,)`, holding a few at a time."""
-        yield from by_unit(self.ds, self.values, units)
+        table = Entries(self.ds, self.values)
+        yield from ((unit, table[:, unit]) for unit in units.tolist())
 
     def observed_cuts(self, unit: int, values: np.ndarray) -> list[float | None]:
         """Return the least value in each band of a unit above the lowest; None for a band without rows."""

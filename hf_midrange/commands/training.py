@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import transformers
 from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import (
@@ -17,9 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     HfArgumentParser,
-    Trainer,
 )
-from transformers.training_args import OptimizerNames
 
 from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
@@ -84,9 +81,8 @@ def train(
             augment; None: the rows as they are.
 
     Raises:
-        ValueError: if a split is missing, or `optim_args` asks for a momentum that this transformers does not read.
+        ValueError: if a split is missing.
     """
-    _refuse_lost_momentum(args)
     with args.main_process_first():
         data = _splits(script)
     rows = _split(data, script.train_split, script.dataset)
@@ -113,16 +109,6 @@ def debias(script: ScriptArguments, args: MidRangeArguments) -> MidRangeTrainer:
     if trainer.is_world_process_zero():
         print(report)  # noqa: T201 - what the script is for
     return _finished(trainer)
-
-
-def _refuse_lost_momentum(args: MidRangeArguments) -> None:
-    """Early versions of transformers 5 train with plain SGD, silently, whatever momentum `optim_args` names."""
-    wanted = args.optim == OptimizerNames.SGD and "momentum" in (args.optim_args or "")
-    if wanted and "momentum" not in Trainer.get_optimizer_cls_and_kwargs(args)[1]:
-        raise ValueError(
-            f"optim_args is {args.optim_args!r}, but transformers {transformers.__version__} does not read a momentum "
-            "for sgd; install a newer one"
-        )
 
 
 def _words(file: Path, known: set[str]) -> list[str]:

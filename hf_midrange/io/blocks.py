@@ -54,8 +54,6 @@ class Vectors:
     column: str
     shape: tuple[int, int]
     dtype: np.dtype
-    stored: pa.ChunkedArray | None = None
-    """The column itself where row i of it is row i of `ds`, and of the one length."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -79,11 +77,10 @@ class Vectors:
 
     def _run(self, first: int, last: int) -> np.ndarray:
         """Return consecutive rows; `select` takes milliseconds for what a slice of the column does at once."""
-        if self.stored is None:
+        stored = self.ds.data.column(self.column)
+        if self.ds._indices is not None or stored.null_count or not pa.types.is_fixed_size_list(stored.type):
             return columns.matrix(self.ds.select(range(first, last)), self.column)
-        parts = [
-            part.flatten().to_numpy(zero_copy_only=False) for part in self.stored.slice(first, last - first).chunks
-        ]
+        parts = [part.flatten().to_numpy(zero_copy_only=False) for part in stored.slice(first, last - first).chunks]
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(last - first, self.shape[1])
 
 
@@ -126,7 +123,7 @@ def finite_vectors(ds: Dataset, column: str) -> np.ndarray | Vectors:
     if len(ds) * one.nbytes <= HELD:
         return columns.finite_matrix(ds, column)
     plain = ds.select_columns([column]).with_format(None)
-    found = Vectors(plain, column, (len(ds), one.shape[1]), one.dtype, _in_place(plain, column))
+    found = Vectors(plain, column, (len(ds), one.shape[1]), one.dtype)
     bad: list[int] = []
     count = 0
     for first, block in blocks(found):
@@ -140,14 +137,6 @@ def finite_vectors(ds: Dataset, column: str) -> np.ndarray | Vectors:
     if count:
         columns.refuse_not_finite(column, count, bad)
     return found
-
-
-def _in_place(ds: Dataset, column: str) -> pa.ChunkedArray | None:
-    """Return a stored column of vectors of one length; None if rows are null or mapped by a `select`."""
-    stored = ds.data.column(column)
-    if ds._indices is not None or stored.null_count or not pa.types.is_fixed_size_list(stored.type):
-        return None
-    return stored
 
 
 def concept_table(table: sparse.csr_matrix) -> np.ndarray | Presence:
@@ -237,14 +226,3 @@ class Entries:
         rows = max(1, 16_000_000 // self.shape[1])
         parts = (self.ds.select(range(a, min(a + rows, len(self.ds)))) for a in range(0, len(self.ds), rows))
         return np.max([columns.matrix(part, self.column).max(axis=0) for part in parts], axis=0)
-
-
-def by_unit(ds: Dataset, column: str, units: np.ndarray, most: int = 64) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield some units of a column with their values over all rows, `(n,)`, holding at most `most` of them."""
-    width = 4 * max(len(ds), 1)
-    step = min(most, max(1, working_set() // 2 // width))
-    for start in range(0, len(units), step):
-        some = units[start : start + step].tolist()
-        table = columns.some_units(ds, column, some)
-        yield from ((unit, table[:, j]) for j, unit in enumerate(some))
-        del table

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
-from hf_midrange.io.datasets import DATASET_MARKERS, files_of, one_split, read_dataset, write_dataset
+from hf_midrange.io.datasets import DATASET_MARKERS, files_of, read_dataset
 from hf_midrange.io.files import explained, write_atomically
 from hf_midrange.io.folders import only_writer, scratch_folder
 
@@ -48,12 +48,6 @@ class NewFolder:
     def read(self, path: str, split: str | None = None) -> Dataset | DatasetDict:
         """Return the dataset that `path` names; what `datasets` caches of it goes here, not beside it."""
         return read_dataset(path, split, links=self.inputs / str(len([*self.inputs.glob("*")])))
-
-
-def kept(place: Path, make: Callable[[], Dataset]) -> Dataset:
-    """Return the dataset saved in a folder whose name tells what it is made from; it is made if it is not there."""
-    written_once(place, lambda part: write_dataset(make(), part))
-    return one_split(read_dataset(str(place)), str(place))
 
 
 def written_once(place: Path, write: Callable[[Path], None]) -> None:

@@ -311,10 +311,11 @@ def test_recipes_are_the_published_ones(name, tmp_path):
 
 def test_a_momentum_that_would_be_lost_is_refused(tmp_path, monkeypatch):
     from transformers import Trainer
+    from wilds_crops import refuse_lost_momentum
 
-    from hf_midrange.commands.training import parsed, train
+    from hf_midrange.commands.training import parsed
 
     monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda *_: (None, {"lr": 0.1})))
     words = ["--config", str(WILDS / "waterbirds.yaml"), "--output_dir", str(tmp_path), "--bf16", "False"]
     with pytest.raises(ValueError, match=r"'momentum=0\.9', but transformers .* does not read"):
-        train(*parsed(words))
+        refuse_lost_momentum(parsed(words)[1])

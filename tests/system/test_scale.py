@@ -20,7 +20,7 @@ from hf_midrange import columns
 from hf_midrange.curation import STRATEGIES
 from hf_midrange.head import retrain
 from hf_midrange.io import blocks as reading
-from hf_midrange.io.blocks import Entries, Presence, blocks, by_unit, concept_table, finite_vectors, some_rows, varies
+from hf_midrange.io.blocks import Entries, Presence, blocks, concept_table, finite_vectors, some_rows, varies
 from hf_midrange.split_halves import discovery_half
 
 
@@ -112,8 +112,6 @@ def test_entries_are_the_columns_of_the_matrix(units, megabytes, tmp_path_factor
         for unit in units:
             np.testing.assert_array_equal(entries[:, unit], whole[:, unit])
         np.testing.assert_array_equal(entries.highest(), whole.max(axis=0))
-        for unit, values in by_unit(ds, "logits", np.unique(units)):
-            np.testing.assert_array_equal(values, whole[:, unit])
 
 
 @pytest.mark.parametrize("text", ["none", "0", "-3", "nan"])
