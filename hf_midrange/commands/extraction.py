@@ -90,14 +90,13 @@ def run(
     from hf_midrange.commands.models import named_classifier, save_repaired
     from hf_midrange.commands.outputs import new_output
     from hf_midrange.concepts.usual import source_named
-    from hf_midrange.io.datasets import one_split
     from hf_midrange.reporting.tables import print_facts, print_findings
     from hf_midrange.training.debiasing import Debiasing
 
     with new_output(output, dataset, overwrite) as new:
         classifier = named_classifier(model)
         steps = Debiasing(classifier, model, seed, new.work, batch_size, on_error=on_error)
-        rows = steps.table(one_split(new.read(dataset, split), dataset))
+        rows = steps.table(new.rows(dataset, split))
         done = steps.run(rows, None, [source_named(text) for text in source] or None)
         PartialState().wait_for_everyone()  # before the main process clears away what others read
         if not PartialState().is_main_process:

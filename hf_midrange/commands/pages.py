@@ -33,15 +33,14 @@ def report(
     import hf_midrange as hm
     from hf_midrange.association.findings import read_findings
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import one_split
 
     with new_output(output, dataset, overwrite) as new:
         made = hm.report(
-            one_split(new.read(dataset, split), dataset),
+            new.rows(dataset, split),
             read_findings(findings),
-            None if curated is None else one_split(new.read(str(curated), split), str(curated)),
+            None if curated is None else new.rows(str(curated), split),
             None if head is None else hm.LinearHead.from_pretrained(head),
-            evaluation=None if evaluation is None else one_split(new.read(evaluation), evaluation),
+            evaluation=None if evaluation is None else new.rows(evaluation),
             seed=seed,
         )
         page = made.save(new.folder)
@@ -89,10 +88,9 @@ def _write_space(
 ) -> None:
     from hf_midrange.commands.outputs import new_output
     from hf_midrange.explorer.space import write_space
-    from hf_midrange.io.datasets import one_split
 
     with new_output(output, dataset, overwrite) as new:
-        write_space(one_split(new.read(dataset, split), dataset), findings, space, new.folder)
+        write_space(new.rows(dataset, split), findings, space, new.folder)
     typer.echo(f"wrote {output}; put it on the Hub, where only you see it, with")
     typer.echo(f"  hf repos create {space} --type space --space-sdk gradio --private")
     typer.echo(f"  hf upload {space} {output} --type space")

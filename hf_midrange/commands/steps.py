@@ -100,12 +100,12 @@ def associate(
     """Find which concepts fill which band of which logit; the findings are written and printed."""
     from hf_midrange import association
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import one_split, write_dataset
+    from hf_midrange.io.datasets import write_dataset
     from hf_midrange.processes import is_main, is_one_of_several
     from hf_midrange.reporting.tables import print_findings
 
     with new_output(output, dataset, overwrite) as new:
-        ds = one_split(new.read(dataset, split), dataset)
+        ds = new.rows(dataset, split)
         findings = association.associate(ds, alpha=alpha, seed=seed, distributed=is_one_of_several())
         write_dataset(findings, new.folder)
     if is_main():
@@ -127,11 +127,11 @@ def curate(
     from hf_midrange import curation
     from hf_midrange.association.findings import read_findings
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import one_split, write_dataset
+    from hf_midrange.io.datasets import write_dataset
     from hf_midrange.reporting.tables import print_facts
 
     with new_output(output, dataset, overwrite) as new:
-        ds = one_split(new.read(dataset, split), dataset)
+        ds = new.rows(dataset, split)
         found = None if findings is None else read_findings(findings)
         curated = curation.curate(ds, found, strategy=strategy, seed=seed)
         write_dataset(curated, new.folder)
@@ -153,12 +153,11 @@ def retrain(
     import hf_midrange as hm
     from hf_midrange.commands.models import named_classifier, save_repaired
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import one_split
     from hf_midrange.processes import is_main, is_one_of_several
 
     with new_output(output, curated, overwrite) as new:
         classifier = named_classifier(model)
-        rows = one_split(new.read(curated, split), curated)
+        rows = new.rows(curated, split)
         head = hm.retrain_head(rows, classifier, seed=seed, distributed=is_one_of_several())
         if not is_main():
             return

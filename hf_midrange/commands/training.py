@@ -21,7 +21,7 @@ from transformers import (
 from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
 from hf_midrange.commands.options import read_flags
-from hf_midrange.io.datasets import read_dataset
+from hf_midrange.io.datasets import pick_split, read_dataset
 from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.holdout import Holdout
 from hf_midrange.training.trainer import MidRangeTrainer
@@ -85,9 +85,9 @@ def train(
     """
     with args.main_process_first():
         data = _splits(script)
-    rows = _split(data, script.train_split, script.dataset)
+    rows = pick_split(data, script.train_split, script.dataset)
     model = _classifier_for(rows, script.model)
-    curation = None if script.curation_split is None else _split(data, script.curation_split, script.dataset)
+    curation = None if script.curation_split is None else pick_split(data, script.curation_split, script.dataset)
     if prepare is not None:
         rows = prepare(rows, _processor(model, script), args)
     trainer = _trainer(model, script, args, data, train_dataset=rows, curation_dataset=curation)
@@ -124,12 +124,6 @@ def _splits(script: ScriptArguments) -> DatasetDict:
     return data if isinstance(data, DatasetDict) else DatasetDict({script.train_split: data})
 
 
-def _split(data: DatasetDict, name: str, path: str) -> Dataset:
-    if name not in data:
-        raise ValueError(f"{path} has no split {name!r}; it has {', '.join(data)}")
-    return data[name]
-
-
 def _classifier_for(rows: Dataset, name: str) -> nn.Module:
     """Return the model with a head for the classes of the rows: its own where it has as many, else a fresh one."""
     of_images = columns.IMAGE in rows.features
@@ -152,7 +146,7 @@ def _trainer(
     **rows: Any,  # noqa: ANN401
 ) -> MidRangeTrainer:
     named = [script.eval_split] if script.eval_split else [name for name in ("test", "validation") if name in data]
-    scored = _split(data, named[0], script.dataset) if named else None
+    scored = pick_split(data, named[0], script.dataset) if named else None
     return MidRangeTrainer(model, args, eval_dataset=scored, processing_class=_processor(model, script), **rows)
 
 
@@ -163,14 +157,14 @@ def _processor(model: nn.Module, script: ScriptArguments) -> Any:  # noqa: ANN40
 
 def _curation_rows(data: DatasetDict, script: ScriptArguments) -> Dataset:
     if script.curation_split is not None:
-        return _split(data, script.curation_split, script.dataset)
+        return pick_split(data, script.curation_split, script.dataset)
     holdout = Holdout.read(Path(script.model))
     if holdout is None:
         raise ValueError(
             f"{script.model} does not say which rows were held out of training; give a --curation_split that "
             "the model was not trained on"
         )
-    rows = _split(data, script.train_split, script.dataset)
+    rows = pick_split(data, script.train_split, script.dataset)
     if len(rows) != holdout.rows:
         raise ValueError(
             f"the model was trained on a split of {holdout.rows} rows, but {script.train_split!r} has {len(rows)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
-from hf_midrange.io.datasets import DATASET_MARKERS, files_of, read_dataset
+from hf_midrange.io.datasets import DATASET_MARKERS, files_of, one_split, read_dataset
 from hf_midrange.io.files import explained, write_atomically
 from hf_midrange.io.folders import only_writer, scratch_folder
 
@@ -48,6 +48,10 @@ class NewFolder:
     def read(self, path: str, split: str | None = None) -> Dataset | DatasetDict:
         """Return the dataset that `path` names; what `datasets` caches of it goes here, not beside it."""
         return read_dataset(path, split, links=self.inputs / str(len([*self.inputs.glob("*")])))
+
+    def rows(self, path: str, split: str | None = None) -> Dataset:
+        """Return the only split of what `path` names, or the one that is asked for."""
+        return one_split(self.read(path, split), path)
 
 
 def written_once(place: Path, write: Callable[[Path], None]) -> None:
