@@ -20,7 +20,7 @@ from hf_midrange.bands import LogitBands
 from hf_midrange.concepts import annotate
 from hf_midrange.curation import curate
 from hf_midrange.io.datasets import one_split, read_dataset, write_dataset
-from hf_midrange.io.files import write_atomically
+from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.outputs import written_once
 
 
@@ -54,7 +54,7 @@ class Steps:
         folder = parent / name[0]
         if PartialState().is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "key.json", json.dumps(made_from, indent=1, sort_keys=True) + "\n")
+            write_atomically(folder / "key.json", to_json(made_from, indent=1) + "\n")
         return cls(folder)
 
     def written(self, name: str, write: Callable[[Path], None]) -> Path:

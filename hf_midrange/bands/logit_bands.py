@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from hf_midrange.bands.rules import CLASS_RELATIVE, edges_of
 from hf_midrange.bands.shards import read_shards
 from hf_midrange.bands.transform import BandColumns, add_columns
 from hf_midrange.bands.unit import UnitBands
-from hf_midrange.io.files import DamagedFileError, from_json, read_json, write_atomically
+from hf_midrange.io.files import DamagedFileError, from_json, read_json, to_json, write_atomically
 from hf_midrange.io.hub import HubSaved
 
 
@@ -131,15 +130,11 @@ class LogitBands(HubSaved):
     def _write(self, folder: Path) -> None:
         if not self.fitted:
             raise ValueError("these bands are not fitted, so there is nothing to save; call `fit` first")
-        write_atomically(folder / FILE, json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False) + "\n")
+        write_atomically(folder / FILE, to_json(asdict(self), number=FORMAT, allow_nan=False) + "\n")
 
     @classmethod
     def _read(cls, *files: Path) -> LogitBands:
-        saved = read_json(files[0], "file of bands", AGAIN)
-        if saved.get("format") != FORMAT:
-            raise ValueError(
-                f"{files[0]} has format {saved.get('format')!r}; this version reads format {FORMAT}; {AGAIN}"
-            )
+        saved = read_json(files[0], "file of bands", AGAIN, reads=(FORMAT,))
         try:
             bands = from_json(cls, _current(saved))
             for unit in bands.fitted:
@@ -178,4 +173,4 @@ def band_names(number: int) -> tuple[str, ...]:
 def _current(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a file of bands holds, without what earlier versions wrote beside it."""
     units = [{name: value for name, value in unit.items() if name != "search"} for unit in saved.get("fitted", ())]
-    return {name: value for name, value in saved.items() if name not in ("format", "checksum")} | {"fitted": units}
+    return {name: value for name, value in saved.items() if name != "checksum"} | {"fitted": units}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence, Set
@@ -19,7 +18,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch, is_text, mapped
-from hf_midrange.io.files import from_json, intact, read_json, write_atomically
+from hf_midrange.io.files import from_json, intact, read_json, to_json, write_atomically
 from hf_midrange.io.hub import HubSaved
 
 
@@ -186,7 +185,7 @@ class Source(HubSaved, ABC):
                     f"{type(self).__name__} cannot be saved: `{name}` is a {type(value).__name__}, which JSON cannot "
                     "hold; give a model by its id or folder, and save the names a function gives as a column"
                 )
-        return json.dumps({"kind": type(self).__name__, **values}, indent=1)
+        return to_json({"kind": type(self).__name__, **values}, indent=1)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hf_midrange.io.files import (
     intact,
     read_json,
     sha256_of,
+    to_json,
     write_atomically,
 )
 
@@ -82,7 +82,7 @@ def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
     with explained(output):
         ds.save_to_disk(output, num_shards=1 if empty else None)
     files = {file.relative_to(output).as_posix(): sha256_of(file) for file in files_of(output)}
-    write_atomically(output / CHECKSUMS, json.dumps({"files": files}, indent=1))
+    write_atomically(output / CHECKSUMS, to_json({"files": files}, indent=1))
 
 
 def files_of(folder: Path) -> list[Path]:

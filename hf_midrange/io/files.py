@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -18,6 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 
 
 Made = TypeVar("Made")
+
+FORMAT = "format"
+"""The key under which every JSON file of ours holds the number of its format."""
 
 _OLD_CHECKSUM = "checksum"
 _UNFINISHED = "unfinished.tmp"
@@ -87,22 +90,41 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sealed(facts: Mapping[str, Any], *, indent: int | None = None, allow_nan: bool = True) -> str:
-    """Return JSON text of `facts`."""
-    return json.dumps(facts, indent=indent, allow_nan=allow_nan)
+def to_json(
+    facts: Mapping[str, Any], *, number: int = 1, indent: int | None = None, allow_nan: bool = True
+) -> str:
+    """Return JSON text of `facts` with the number of their format, which `read_json` looks at."""
+    return json.dumps({FORMAT: number, **facts}, indent=indent, allow_nan=allow_nan)
 
 
-def read_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """Return the mapping in a JSON file, without the checksum of itself that version 0.1 wrote into it.
+sealed = to_json
+
+
+def read_json(path: Path, what: str, remedy: str, *, reads: Collection[int] = (1,)) -> dict[str, Any]:
+    """Return the mapping in a JSON file, without the number of its format.
+
+    Version 0.1.0 wrote no number into most files, and a checksum of the file into itself: these count as format 1.
 
     Args:
         path: the file.
         what: what it should be, such as "file of bands".
         remedy: what to do if it is not.
+        reads: the formats that can be read; the highest is the one that is written.
 
     Raises:
         DamagedFileError: if the file holds anything else.
+        ValueError: if it is of another format.
     """
+    found = _mapping_in(path, what, remedy)
+    number = found.pop(FORMAT, 1)
+    if number in reads:
+        return found
+    is_newer = isinstance(number, int) and number > max(reads)
+    way = "upgrade hf_midrange to read it" if is_newer else remedy
+    raise ValueError(f"{path} is a {what} of format {number!r}; this version reads {sorted(reads)}; {way}")
+
+
+def _mapping_in(path: Path, what: str, remedy: str) -> dict[str, Any]:
     with intact(path, what, remedy):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 
 from hf_midrange.io.datasets import DATASET_MARKERS, files_of, one_split, read_dataset
-from hf_midrange.io.files import explained, write_atomically
+from hf_midrange.io.files import explained, to_json, write_atomically
 from hf_midrange.io.folders import only_writer, scratch_folder
 
 
@@ -113,7 +113,7 @@ def new_folder(
                 _delete(made.inputs)
             if key is not None:
                 facts = {"key": key, "files": _sizes(made.folder)}
-                write_atomically(made.folder / FINISHED, json.dumps(facts, indent=1, sort_keys=True))
+                write_atomically(made.folder / FINISHED, to_json(facts, indent=1))
             _move(made.folder, place)
             _delete(made.work)
     finally:

@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from hf_midrange.io.files import to_json
 from hf_midrange.publishing.cards import write_model_card
 from hf_midrange.publishing.model import RESULTS, Background, model_facts
 from hf_midrange.publishing.repository import PublishError, Repository, State, open_repository, refuse_non_id
@@ -85,7 +86,7 @@ def publish_head(
 
     def write(folder: Path) -> None:
         head.save_pretrained(folder)
-        (folder / BASE_FILE).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
+        (folder / BASE_FILE).write_text(to_json(base, indent=2) + "\n", encoding="utf-8")
         write_model_card(facts, folder)
 
     def refuse_other(state: State) -> None:

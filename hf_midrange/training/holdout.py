@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_midrange.columns import source_ids
-from hf_midrange.io.files import DamagedFileError, from_json, read_json, write_atomically
+from hf_midrange.io.files import DamagedFileError, from_json, read_json, to_json, write_atomically
 from hf_midrange.training.row_inputs import LABEL_COLUMNS, column_names, has_own_transform
 
 
@@ -44,7 +43,7 @@ class Holdout:
     def write(self, folder: Path) -> None:
         """Write `curation_rows.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / CURATION_ROWS, json.dumps(asdict(self)) + "\n")
+        write_atomically(folder / CURATION_ROWS, to_json(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Holdout | None:
@@ -58,7 +57,6 @@ class Holdout:
             return None
         remedy = "give the rows to curate yourself, as `curation_dataset` or --curation_split"
         saved = read_json(path, what, remedy)
-        saved.pop("checksum", None)  # of earlier versions
         try:
             return from_json(cls, saved)
         except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from datasets import Dataset
 from hf_midrange.curation.report import NOTHING, REPAIRED, curation_report
 from hf_midrange.head import LinearHead
 from hf_midrange.io.datasets import write_dataset
-from hf_midrange.io.files import write_atomically
+from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.outputs import written_once
 from hf_midrange.publishing import Background
 
@@ -169,7 +168,7 @@ class DebiasReport:
 
     def to_json(self) -> str:
         """Return `to_dict()` as text."""
-        return json.dumps(self.to_dict(), indent=2)
+        return to_json(self.to_dict(), indent=2)
 
     def write(self, folder: Path, processor: Any = None) -> None:  # noqa: ANN401 - of many classes
         """Write what came out into a folder: datasets, bands, head, page, and the model if its new head is better.
