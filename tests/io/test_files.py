@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_midrange.io.files import from_json
+from hf_midrange.io.files import from_json, read_json, to_json
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,18 @@ def test_whole_numbers_are_taken_where_floats_are_declared():
 def test_what_does_not_fit_is_refused_by_the_name_of_its_field(plain, message):
     with pytest.raises(ValueError, match=message):
         from_json(Cuts, plain)
+
+
+def test_a_file_says_its_format_and_others_are_refused(tmp_path):
+    path = tmp_path / "facts.json"
+    path.write_text(to_json({"a": 1}))
+    assert json.loads(path.read_text()) == {"format": 1, "a": 1}
+    assert read_json(path, "file of facts", "write it again") == {"a": 1}
+    path.write_text(json.dumps({"a": 1, "checksum": "of 0.1.0"}))  # which wrote no format
+    assert read_json(path, "file of facts", "write it again") == {"a": 1}
+    path.write_text(to_json({"a": 1}, number=3))
+    with pytest.raises(ValueError, match=r"facts\.json is a file of facts of format 3; .* upgrade hf_midrange"):
+        read_json(path, "file of facts", "write it again", reads=(1, 2))
+    path.write_text(to_json({"a": 1}, number=1))
+    with pytest.raises(ValueError, match="of format 1; this version reads .2.; write it again"):
+        read_json(path, "file of facts", "write it again", reads=(2,))
