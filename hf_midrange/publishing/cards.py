@@ -111,8 +111,8 @@ def _model_metadata(facts: ModelFacts) -> dict[str, Any]:
         {
             **licence_metadata(facts.licence),
             "base_model": facts.base_model,
-            "base_model_relation": "adapter" if facts.head_only else "finetune" if facts.base_model else None,
-            "library_name": LIBRARY_TAG if facts.head_only else "transformers",
+            "base_model_relation": _relation(facts),
+            "library_name": facts.library,
             "pipeline_tag": facts.task,
             "language": facts.language,
             "datasets": list(dict.fromkeys(d for d in (facts.curated, facts.dataset) if d)),
@@ -199,6 +199,12 @@ def _info(config: ConfigFacts) -> dict[str, Any]:
 def _config(config: ConfigFacts, first: bool) -> dict[str, Any]:
     files = [{"split": split.name, "path": f"{config.folder}/{split.name}-*"} for split in config.splits]
     return {"config_name": config.name, "data_files": files, **({"default": True} if first else {})}
+
+
+def _relation(facts: ModelFacts) -> str | None:
+    if facts.base_model is None:
+        return None
+    return "finetune" if facts.library == "transformers" else "adapter"
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -232,7 +232,8 @@ class ModelFacts:
     language: str | None = None
     tags: tuple[str, ...] = ()
     """More tags."""
-    head_only: bool = False
+    library: Literal["transformers", "peft", "hf_midrange"] = "transformers"
+    """What loads it: a whole model, an adapter, or the head alone, which is loaded by this package."""
     corrected: bool = True
     """Whether the last layer was corrected; False for an ordinary fine-tuning that only shares the card."""
 

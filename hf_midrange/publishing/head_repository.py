@@ -80,7 +80,7 @@ def publish_head(
         model_facts(merged, repository.repo_id, background),
         base_model=base_model,
         base_revision=pinned,
-        head_only=True,
+        library="hf_midrange",
     )
     base = {"base_model": base_model, "base_revision": pinned, "class_names": list(facts.classes)}
 

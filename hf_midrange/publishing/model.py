@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 OURS = "hf_midrange"
 """The name of the published head in the table of scores."""
 RESULTS = r"\.eval_results/.*"
-STALE = rf"(model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)|{RESULTS}"
+ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+STALE = (
+    rf"(model|adapter_model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)|{RESULTS}"
+)
 """Files that speak of other weights: weight files themselves, and results measured on them."""
 
 
@@ -79,7 +83,8 @@ def publish_model(
     written to a temporary folder first; if anything fails, the repository holds what it held before.
 
     Args:
-        model: a transformers classifier, such as `head.merge_into(model)` gives.
+        model: a transformers classifier, such as `head.merge_into(model)` gives, or one of peft's, of which the
+            adapter alone is published.
         repo_id: `name` or `namespace/name`.
         processor: its tokenizer or image processor, saved beside it.
         head: put into a copy of `model` first; the card then names the parameters that changed.
@@ -102,7 +107,8 @@ def publish_model(
     Raises:
         TypeError: if `model` is not a transformers model.
         PublishError: bad input, found before anything is uploaded: an invalid id, no token, an existing public
-            repository, another model there. Also when the Hub refuses the token, or stays unreachable.
+            repository, another model there, a model that would not load as it is. Also when the Hub refuses the
+            token, or stays unreachable.
         ValueError: if `head` does not fit the model, or `metrics` lack `mean` or `worst_group`.
     """
     _refuse_unsaved(model, processor)
@@ -120,10 +126,11 @@ def publish_model(
         repo_id, "model", private=private, token=token, revision=revision, create_pr=create_pr
     )
     facts = replace(facts, repo_id=repository.repo_id)
-    identity = _identity(model, facts.classes)
+    identity = _identity(model, facts)
+    where, what = (ADAPTER, "an adapter") if _is_adapter(model) else ("config.json", "a transformers model")
 
     def refuse_other(state: State) -> None:
-        repository.refuse_different(state, "config.json", "a transformers model", identity)
+        repository.refuse_different(state, where, what, identity)
 
     repository.refuse(refuse_other)
     return repository.commit(
@@ -145,15 +152,17 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
     Raises:
         ValueError: if metrics lack `mean` or `worst_group`, or class names are too many or too few.
     """
-    from hf_midrange.classifier import last_linear, modality
+    from hf_midrange.classifier import modality
 
-    name, _ = last_linear(model)
     base = background.base_model or _loaded_from(model)
+    if base is None and _is_adapter(model):
+        raise PublishError("an adapter is nothing without its base model; give the Hub id of that, as `base_model`")
     curation = _curation(background.curated)
     corrected = curation is None or curation.verdict != NOTHING
     return ModelFacts(
         repo_id=repo_id,
-        architecture=type(model).__name__,
+        architecture=type(_whole(model)).__name__,
+        library="peft" if _is_adapter(model) else "transformers",
         task="text-classification" if modality(model) == "text" else "image-classification",
         classes=tuple(class_names(model, background.head, background.curated)),
         versions=versions(),
@@ -162,7 +171,7 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
         licence=background.license,
         # timm keeps its preprocessing in the config
         has_processor=background.has_processor or hasattr(model, "timm_model"),
-        changed=(f"{name}.weight", f"{name}.bias") if background.head is not None and corrected else (),
+        changed=_names_of_head(model) if background.head is not None and corrected else (),
         score=Score.of(OURS, background.metrics) if background.metrics is not None else None,
         controls=tuple(Score.of(name, metrics) for name, metrics in (background.controls or {}).items()),
         **finding_facts(background.findings),
@@ -183,8 +192,11 @@ def write_files(model: PreTrainedModel, processor: Any | None, facts: ModelFacts
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
-    if list(facts.classes) != label_names(model):
+    if _is_adapter(model):
+        _name_base(folder / ADAPTER, facts.base_model)
+    elif list(facts.classes) != label_names(model):
         _named(type(model.config).from_pretrained(folder), facts.classes).save_pretrained(folder)
+    _refuse_lost(model, folder)
     write_model_card(facts, folder)
 
 
@@ -212,7 +224,7 @@ def class_names(model: nn.Module, head: LinearHead | None, curated: Dataset | Da
 def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whatever a caller gave
     from transformers import PreTrainedModel
 
-    if not isinstance(model, PreTrainedModel):
+    if not isinstance(_whole(model), PreTrainedModel):
         raise TypeError(
             f"publish_model takes a transformers model, not {type(model).__name__}; load a timm model with "
             "`AutoModelForImageClassification.from_pretrained('timm/...')`, or use `publish_head`"
@@ -222,8 +234,9 @@ def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whate
 
 
 def _loaded_from(model: PreTrainedModel) -> str | None:
-    """Return the Hub id that a model was loaded from; a local path stays private."""
-    name = str(getattr(model.config, "_name_or_path", "") or "")
+    """Return the Hub id that a model, or the base of an adapter, was loaded from; a local path stays private."""
+    said = _adapter_config(model).base_model_name_or_path if _is_adapter(model) else model.config._name_or_path
+    name = str(said or "")
     return name if is_hub_id(name) and not Path(name).exists() else None
 
 
@@ -238,6 +251,60 @@ def _one(curated: Dataset | DatasetDict) -> Dataset:
     return next(iter(curated.values())) if isinstance(curated, DatasetDict) else curated
 
 
+def _is_adapter(model: Any) -> bool:  # noqa: ANN401 - of many classes
+    """Return whether a model is one of peft's, of which the adapter alone is saved."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def _adapter_config(model: Any) -> Any:  # noqa: ANN401 - of many classes
+    return model.peft_config[model.active_adapter]
+
+
+def _whole(model: Any) -> Any:  # noqa: ANN401 - of many classes
+    """Return the transformers model, without the adapter around it."""
+    return model.get_base_model() if _is_adapter(model) else model
+
+
+def _names_of_head(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the head's parameters, as they are without an adapter around them."""
+    from hf_midrange.classifier import last_linear
+
+    name, linear = last_linear(model)
+    plain = re.sub(r"^base_model\.model\.|\.modules_to_save\.\w+$", "", name)
+    return tuple(f"{plain}.{part}" for part, _ in linear.named_parameters())
+
+
+def _name_base(file: Path, base_model: str | None) -> None:
+    """Write into an adapter's configuration which model it is for; a path of this machine would say nothing."""
+    said = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
+    file.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _refuse_lost(model: Any, folder: Path) -> None:  # noqa: ANN401 - of many classes
+    """Refuse what is another model once it is loaded from the folder, as anybody would load it.
+
+    Raises:
+        PublishError: if a tensor is missing there, too many, or another one.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from hf_midrange.classifier import last_linear
+
+    if _is_adapter(model):
+        here = dict(zip(_names_of_head(model), last_linear(model)[1].parameters(), strict=True))
+        there = {
+            name.removeprefix("base_model.model."): tensor for name, tensor in load_file(folder / WEIGHTS).items()
+        }
+        remedy = "name the head in `modules_to_save` of the adapter, or publish `model.merge_and_unload()`"
+    else:
+        here, there = model.state_dict(), type(model).from_pretrained(folder, dtype="auto").state_dict()
+        remedy = "the classifier has parameters that its class does not save; merge the head into a fresh copy of it"
+    lost = [name for name in here if name not in there or not torch.equal(here[name].cpu(), there[name].cpu())]
+    if lost:
+        raise PublishError(f"what would be published is not this model: {', '.join(lost[:4])} would be lost; {remedy}")
+
+
 def _named(config: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - of many classes
     """Return a model's configuration with these class names."""
     named = copy.deepcopy(config)
@@ -245,7 +312,9 @@ def _named(config: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - of many 
     return named
 
 
-def _identity(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Any]:
-    """Return what config.json says of architecture and classes."""
-    said = json.loads(_named(model.config, names).to_json_string()) | {"architectures": [type(model).__name__]}
+def _identity(model: PreTrainedModel, facts: ModelFacts) -> dict[str, Any]:
+    """Return what the file of the configuration says of architecture and classes, or of an adapter's base."""
+    if _is_adapter(model):
+        return {"base_model_name_or_path": facts.base_model, "peft_type": str(_adapter_config(model).peft_type.value)}
+    said = json.loads(_named(model.config, facts.classes).to_json_string()) | {"architectures": [type(model).__name__]}
     return {key: said.get(key) for key in ("architectures", "model_type", "architecture", "id2label", "label_names")}

@@ -1,0 +1,96 @@
+"""What is published is what was repaired: adapters, heads without bias, and what a class would not save."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from support.trainer_parts import bert, resnet, texts, tokenizer, vit
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+
+import hf_midrange as hm
+from hf_midrange.publishing import Background, PublishError, model_facts
+from hf_midrange.publishing.model import write_files
+
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+
+def adapter(model, **options):
+    named = model.named_modules()
+    inner = [name for name, module in named if isinstance(module, torch.nn.Linear) and "attention" in name]
+    config = peft.LoraConfig(r=2, target_modules=inner, init_lora_weights=False, **options)
+    return peft.get_peft_model(model, config)
+
+
+def written(model, folder, **background):
+    facts = model_facts(model, "me/y", Background(**background))
+    folder.mkdir(exist_ok=True)
+    write_files(model, None, facts, folder)
+    return facts
+
+
+def logits(model):
+    batch = tokenizer()(texts(12)["text"][:], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**batch).logits
+
+
+def test_of_an_adapter_the_adapter_alone_is_written_and_gives_the_corrected_logits(tmp_path):
+    bert().save_pretrained(tmp_path / "base")
+    model = adapter(bert(), task_type="SEQ_CLS")
+    head = hm.LinearHead.from_weights(np.random.default_rng(0).normal(size=(2, 16)), [0.5, -0.5])
+    repaired = head.merge_into(model)
+    facts = written(repaired, tmp_path / "out", head=head, base_model="me/base")
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert facts.changed == ("classifier.weight", "classifier.bias")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    loaded = peft.PeftModel.from_pretrained(base, tmp_path / "out")
+    torch.testing.assert_close(logits(loaded), logits(repaired), atol=1e-6, rtol=0)
+    assert not torch.allclose(logits(loaded), logits(model), atol=1e-2)
+    torch.testing.assert_close(logits(loaded.merge_and_unload()), logits(repaired), atol=1e-5, rtol=0)
+
+
+def test_the_card_of_an_adapter_says_what_it_belongs_to(tmp_path):
+    written(adapter(bert(), task_type="SEQ_CLS"), tmp_path, base_model="me/base")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.library_name, card.data.base_model) == ("peft", "me/base")
+    assert card.data.base_model_relation == "adapter"
+    assert 'PeftModel.from_pretrained(base, "me/y")' in card.text
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "me/base"
+
+
+def test_an_adapter_whose_base_is_only_here_is_refused(tmp_path):
+    bert().save_pretrained(tmp_path / "base")
+    model = adapter(AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), task_type="SEQ_CLS")
+    with pytest.raises(PublishError, match="give the Hub id of that, as `base_model`"):
+        model_facts(model, "me/y", Background())
+
+
+def test_an_adapter_that_does_not_hold_its_head_is_refused(tmp_path):
+    with pytest.raises(PublishError, match=r"classifier.weight, classifier.bias would be lost.*`modules_to_save`"):
+        written(adapter(vit()), tmp_path, base_model="me/base")
+
+
+def test_a_parameter_that_the_class_does_not_save_is_refused(tmp_path):
+    model = GPT2ForSequenceClassification(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1, pad_token_id=0))
+    written(model, tmp_path)
+    model.score.bias = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(PublishError, match="score.bias would be lost"):
+        written(model, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [bert, resnet, vit])
+def test_what_is_saved_whole_passes(make, dtype, tmp_path):
+    written(make().to(dtype), tmp_path)
+
+
+def test_a_head_without_bias_is_named_as_it_is(tmp_path):
+    model = GPT2ForSequenceClassification(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1, pad_token_id=0))
+    head = hm.LinearHead.from_weights(np.zeros((2, 8)), np.zeros(2))
+    facts = model_facts(model, "me/y", Background(head=head))
+    assert facts.changed == ("score.weight",)
