@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +12,12 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.columns import Splits
-from hf_midrange.curation.evidence import Evidence, read
-from hf_midrange.curation.report import LEFT_OUT, NOTHING, reason_feature
+from hf_midrange.curation.inputs import read_inputs
+from hf_midrange.curation.report import report_of, with_report
 from hf_midrange.curation.selection import Selection
-from hf_midrange.curation.strategies import STRATEGIES, named_presence
-from hf_midrange.curation.trial import cell_table
-from hf_midrange.curation.verdict import judge
+from hf_midrange.curation.strategies import STRATEGIES, Strategy, named_presence
 from hf_midrange.curation.views import confirmed
+from hf_midrange.head.rows import LEFT_OUT, NOTHING
 
 
 SENTENCES = 10_000
@@ -30,8 +27,7 @@ SENTENCES = 10_000
 def curate(
     ds: Splits,
     findings: Dataset | None = None,
-    strategy: str = "auto",
-    model: Any | None = None,  # noqa: ANN401 - reserved for strategies that need the network
+    strategy: str | Strategy = "auto",
     seed: int = 0,
 ) -> Splits:
     """Return `ds` with `pseudo_group`, `keep`, `weight`, `confounders` and `reason`, and a report inside.
@@ -46,8 +42,8 @@ def curate(
             several of them may show several ties; a
             `source_id` column keeps rows of one source together. Each split of a `DatasetDict` is curated by itself.
         findings: what `associate` returned. Names confounders in the `confounders` column and narrows concept columns.
-        strategy: one of `STRATEGIES`; `"auto"` is the default rule. All but `"group"` ignore the `group` column.
-        model: unused by the strategies at hand, which read `embedding` and `logits`.
+        strategy: one of `STRATEGIES`, or a function of your own (see `hf_midrange.curation.Strategy`); `"auto"` is the
+            default rule. All named ones but `"group"` ignore the `group` column.
         seed: of random choices.
 
     Returns:
@@ -58,18 +54,28 @@ def curate(
     Raises:
         KeyError: a column is missing.
         ValueError: an unknown strategy, a class with fewer than five rows, NaN, or what the strategy lacks.
+
+    Example:
+        ```python
+        curated = hm.curate(ds, findings)
+        hm.curation_report(curated)["verdict"]  # "repaired"
+        ```
     """
-    if strategy not in STRATEGIES:
+    if callable(strategy):
+        name, rule = getattr(strategy, "__name__", type(strategy).__name__), strategy
+    elif strategy in STRATEGIES:
+        name, rule = strategy, STRATEGIES[strategy]
+    else:
         raise ValueError(f"unknown strategy {strategy!r}; choose one of {', '.join(map(repr, STRATEGIES))}")
-    return columns.over_splits(ds, lambda split: _curate_split(split, findings, strategy, seed))
+    return columns.over_splits(ds, lambda split: _curate_split(split, findings, name, rule, seed))
 
 
-def _curate_split(ds: Dataset, findings: Dataset | None, strategy: str, seed: int) -> Dataset:
-    evidence = read(ds, findings, seed)
-    selection = STRATEGIES[strategy](evidence)
-    report = _report(evidence, selection, strategy)
+def _curate_split(ds: Dataset, findings: Dataset | None, name: str, rule: Strategy, seed: int) -> Dataset:
+    inputs = read_inputs(ds, findings, seed)
+    selection = rule(inputs)
+    report = report_of(inputs, selection, name)
     cells, names = _with_left_out(selection)
-    present, concepts = named_presence(evidence, confirmed(findings))
+    present, concepts = named_presence(inputs, confirmed(findings))
     # Where there is nothing to repair, any Trainer that honours these columns must train as if they were not there.
     leave = report["verdict"] == NOTHING
     keep = np.ones(len(ds), dtype=bool) if leave else selection.keep(seed)
@@ -77,14 +83,14 @@ def _curate_split(ds: Dataset, findings: Dataset | None, strategy: str, seed: in
     return columns.with_columns(
         ds,
         {
-            columns.PSEUDO_GROUP: (cells, ClassLabel(names=names)),
+            columns.PSEUDO_GROUP: (cells, with_report(ClassLabel(names=names), report)),
             columns.KEEP: (keep, Value("bool")),
             columns.WEIGHT: (weight, Value("float32")),
             columns.CONFOUNDERS: (
                 columns.concept_arrow(sparse.csr_matrix(present), concepts),
                 columns.concept_list(concepts),
             ),
-            columns.REASON: (_texts(selection.reasons), reason_feature(report)),
+            columns.REASON: (_texts(selection.reasons), Value("string")),
         },
     )
 
@@ -101,39 +107,3 @@ def _with_left_out(selection: Selection) -> tuple[np.ndarray, list[str]]:
     if not left_out.any():
         return selection.cells, selection.names
     return np.where(left_out, len(selection.names), selection.cells), [*selection.names, LEFT_OUT]
-
-
-def _report(evidence: Evidence, selection: Selection, strategy: str) -> dict[str, Any]:
-    cells = cell_table(evidence, selection)
-    views = [
-        {"name": view.name, "auc": view.auc, "skew": view.skew, "carriers": view.carriers(evidence.labels)}
-        for view in (evidence.views if strategy in ("auto", "view") else [])
-    ]
-    report = {
-        "strategy": strategy,
-        "seed": evidence.seed,
-        "rows": len(evidence.labels),
-        "classes": evidence.classes,
-        "views": views,
-        **selection.facts,
-        "cells": cells,
-        "worst_before": min(cell["before"]["accuracy"] for cell in cells),
-        "worst_after": min(cell["after"]["accuracy"] for cell in cells),
-    }
-    verdict, explanation = judge(report)
-    return _plain({"verdict": verdict, "explanation": explanation, **report})
-
-
-def _plain(report: dict[str, Any]) -> dict[str, Any]:
-    """Return the report as JSON holds it: figures rounded, NaN as None."""
-
-    def tidy(value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, dict):
-            return {key: tidy(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [tidy(part) for part in value]
-        if isinstance(value, float | np.floating):
-            return round(float(value), 4) if np.isfinite(value) else None
-        return value
-
-    return json.loads(json.dumps(tidy(report)))

@@ -5,30 +5,68 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Value
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict
 
 from hf_midrange import columns
-from hf_midrange.io.files import from_json, intact
+from hf_midrange.curation.cross_validation import cell_table
+from hf_midrange.curation.inputs import Inputs
+from hf_midrange.curation.selection import Selection
+from hf_midrange.head.rows import NOTHING
 
 
 REPAIRED = "repaired"
-NOTHING = "nothing to repair"
 CANNOT = "features cannot carry it"
 
-LEFT_OUT = "left out"
-"""The pseudo-group of rows that a strategy leaves out; they weigh nothing."""
+BARELY = 1.2
+"""Features do not carry a class where even the upper bound of a repaired accuracy is below this many times chance."""
 
-LEFT_OUT_BY_HAND = ("drop", "mislabelled")
-"""What a reader marks rows as that are to weigh nothing."""
+GAINED = 0.25
+"""A pseudo-group that gains this much accuracy is carried by the features; its rows may be too few to learn from."""
 
 
-def reason_feature(report: dict[str, Any]) -> Value:
-    """Return the feature of the `reason` column with the report written into its `id`.
+def report_of(inputs: Inputs, selection: Selection, strategy: str) -> dict[str, Any]:
+    """Return verdict and figures of a selection as JSON holds them: figures rounded, NaN as None."""
+    cells = cell_table(inputs, selection)
+    views = [
+        {"name": view.name, "auc": view.auc, "skew": view.skew, "carriers": view.carriers(inputs.labels)}
+        for view in vars(inputs).get("views", [])  # those that the strategy read
+    ]
+    verdict, explanation = _judge(selection.doubt, cells, len(inputs.classes))
+    return _plain(
+        {
+            "verdict": verdict,
+            "explanation": explanation,
+            "strategy": strategy,
+            "seed": inputs.seed,
+            "rows": len(inputs.labels),
+            "classes": inputs.classes,
+            "views": views,
+            **selection.facts,
+            "cells": cells,
+            "worst_before": _worst(cells, "before"),
+            "worst_after": _worst(cells, "after"),
+        }
+    )
 
-    The `id` of a feature is the one place for free text that survives `select`, `map`, `save_to_disk`, parquet and the
-    YAML that `push_to_hub` writes.
-    """
-    return Value("string", id=json.dumps(report, ensure_ascii=True, allow_nan=False, separators=(",", ":")))
+
+def _worst(cells: list[dict[str, Any]], when: str) -> float:
+    return min(cell[when]["accuracy"] for cell in cells)
+
+
+def _judge(doubt: str, cells: list[dict[str, Any]], classes: int) -> tuple[str, str]:
+    """Return the verdict, and a sentence that explains it."""
+    if doubt:
+        return NOTHING, f"{doubt}: no sign of a confounder, head left as it is"
+    worst = min(cells, key=lambda cell: cell["after"]["high"])
+    gain = worst["after"]["accuracy"] - worst["before"]["accuracy"]
+    if worst["after"]["high"] < BARELY / classes and gain < GAINED:
+        return CANNOT, (
+            f"balanced weights reach {worst['after']['accuracy']:.2f} in *{worst['name']}* (cross-validated, at most "
+            f"{worst['after']['high']:.2f}): the features do not carry the class there"
+        )
+    before, after = _worst(cells, "before"), _worst(cells, "after")
+    return REPAIRED, f"worst pseudo-group {before:.2f} before, {after:.2f} after, cross-validated"
 
 
 def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
@@ -40,26 +78,48 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
 
     Returns:
         A plain dictionary: `verdict` (`"repaired"`, `"nothing to repair"` or `"features cannot carry it"`),
-        `explanation` (one sentence), `strategy`, `views`, `confirmation`, `contrary_share`, `m`, `q`, and `cells` with
-        rows, weight and cross-validated accuracy before and after, each with its 95 % interval.
+        `explanation` (one sentence), `strategy`, the `views` it read, `contrary_share` (of each class), `m` (its
+        mean), `q` (the share of a class's weight that contrary rows get), what else the strategy found, and `cells`
+        with rows, weight and cross-validated accuracy before and after, each with its 95 % interval.
 
     Raises:
         ValueError: if the dataset was not curated, lost its report, or holds something else in its place.
     """
     if isinstance(curated, DatasetDict):
         return {name: curation_report(split) for name, split in curated.items()}
-    columns.require(curated, columns.REASON)
-    written = getattr(curated.features[columns.REASON], "id", None)
-    if not written:
-        raise ValueError("the `reason` column holds no report; `curate(ds)` writes one")
-    with intact("the report in the `reason` column", "report of a curation", "curate the rows again"):
-        report = from_json(dict[str, Any], json.loads(written), "report")
-        splits = from_json(dict[str, dict[str, Any]], report.get("splits", {}), "splits")
-        for one in splits.values() or [report]:
-            from_json(str, one["verdict"], "verdict")
-    if not splits:
-        return report
+    columns.require(curated, columns.PSEUDO_GROUP)
+    report = columns.facts(curated.features, columns.PSEUDO_GROUP)
     # Splits that share one set of features, as on the Hub, share one column description too.
-    if str(curated.split) not in splits:
-        raise ValueError(f"there are reports of the splits {', '.join(splits)}, not of {curated.split!r}")
-    return splits[str(curated.split)]
+    splits = report.get("splits")
+    if splits is not None:
+        if str(curated.split) not in splits:
+            raise ValueError(f"there are reports of the splits {', '.join(splits)}, not of {curated.split!r}")
+        report = splits[str(curated.split)]
+    if not isinstance(report.get("verdict"), str):
+        raise ValueError("the `pseudo_group` column holds no report of a curation; `curate(ds)` writes one")
+    return report
+
+
+def with_report(feature: ClassLabel, report: dict[str, Any]) -> ClassLabel:
+    """Return the feature of the `pseudo_group` column with a report in it."""
+    return columns.with_facts(feature, **report)
+
+
+def with_reports(feature: ClassLabel, reports: dict[str, dict[str, Any]]) -> ClassLabel:
+    """Return the feature of a `pseudo_group` column that several splits share, with the report of each by its name."""
+    return columns.with_facts(feature, splits=reports)
+
+
+def _plain(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the report as JSON holds it: figures rounded, NaN as None."""
+
+    def tidy(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, dict):
+            return {key: tidy(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [tidy(part) for part in value]
+        if isinstance(value, float | np.floating):
+            return round(float(value), 4) if np.isfinite(value) else None
+        return value
+
+    return json.loads(json.dumps(tidy(report)))

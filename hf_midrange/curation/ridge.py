@@ -9,20 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import blas, cho_solve, lapack
 
+from hf_midrange.head.correction import Scaler
 from hf_midrange.io.blocks import Matrix
 
-
-CLIP = 4.0
-"""Standardised features are clipped here: near-dead channels reach 1e5 on rows that they were not fitted to."""
 
 FITTED_ROWS = 2500
 """Scores are fitted to at most about this many rows, drawn at random; all other rows are scored by that fit."""
 
 FEWEST_OF_CLASS = 100
 """All rows of a class up to this many are fitted to, beyond the draw."""
-
-SINGLE = 500_000
-"""Fits on more values than this are computed in float32."""
 
 ROW_SPACE = 1.25
 """Up to this many rows a column the system in rows costs less: left-out scores need its inverse root alone."""
@@ -56,27 +51,6 @@ def sampled(labels: np.ndarray, sources: np.ndarray | None, seed: int) -> np.nda
     return np.flatnonzero(np.isin(sources, sources[np.concatenate([first, *few])]))
 
 
-def standardised(values: np.ndarray) -> np.ndarray:
-    """Return `values` of shape `(n, d)` with column means 0 and deviations 1, clipped; constant columns become 0."""
-    values = values.astype(np.float64)
-    return scaled(values, *moments(values))
-
-
-def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return column means, and one over column deviations, which is 0 for constant columns."""
-    mean = values.mean(axis=0, dtype=np.float64)
-    deviation = np.sqrt(np.square(values - mean.astype(values.dtype)).mean(axis=0, dtype=np.float64))
-    alive = deviation > 1e-12 * max(float(deviation.max(initial=0.0)), 1e-300)
-    return mean, np.where(alive, 1.0 / np.where(alive, deviation, 1.0), 0.0)
-
-
-def scaled(values: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Return `values` standardised by `moments` and clipped."""
-    moved = values - mean.astype(values.dtype)
-    moved *= inverse.astype(values.dtype)
-    return np.clip(moved, -CLIP, CLIP, out=moved)
-
-
 def class_weights(members: np.ndarray) -> np.ndarray:
     """Return weights of mean 1 which give members and strangers the same total; `members` is `(n,)` bool."""
     share = members.mean()
@@ -104,9 +78,8 @@ def left_out_scores(
     """
     chosen = np.arange(len(values)) if sample is None else sample
     kept = values[:] if sample is None else values[sample]
-    kept = kept.astype(np.float64 if kept.size <= SINGLE else np.float32, copy=False)
-    mean, inverse = moments(kept)
-    features = scaled(kept, mean, inverse)
+    scaler = Scaler.fit(kept, near_dead=0.0)
+    features = scaler.apply(kept)
     norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64))))
     features /= features.dtype.type(norm if norm > 0 else 1.0)
     blocks = _shared(None if sources is None else sources[chosen])
@@ -119,8 +92,7 @@ def left_out_scores(
     beta = np.column_stack([coefficients for _, coefficients in solved])
     slopes = (beta[:-1] / (norm or 1.0)).astype(features.dtype)
     for rows in np.split(rest, range(BLOCK, len(rest), BLOCK)):
-        moved = scaled(values[rows].astype(features.dtype, copy=False), mean, inverse)
-        scores[rows] = moved @ slopes + beta[-1]
+        scores[rows] = scaler.apply(values[rows], features.dtype) @ slopes + beta[-1]
     return scores
 
 

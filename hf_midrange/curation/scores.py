@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import logsumexp
-from scipy.stats import rankdata
 
 from hf_midrange.curation.ridge import Fit, left_out_scores
 from hf_midrange.io.blocks import Matrix
@@ -51,21 +50,13 @@ def opposite_skew(scores: np.ndarray, members: np.ndarray) -> float:
     return robust_skewness(scores[~members]) - robust_skewness(scores[members])
 
 
-def auc(scores: np.ndarray, positives: np.ndarray) -> float:
+def auc(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return the area under the ROC curve of `scores` for `positives` (`(n,)` bool); NaN if one side is empty."""
-    hits, misses = int(positives.sum()), int((~positives).sum())
-    if not hits or not misses:
+    from sklearn.metrics import roc_auc_score
+
+    if positives.all() or not positives.any():
         return float("nan")
-    return float((rankdata(scores)[positives].sum() - hits * (hits + 1) / 2) / (hits * misses))
-
-
-def weighted_auc(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> float:
-    """Return the area under the ROC curve where rows count by their weights; ties of the score count half."""
-    _, places = np.unique(scores, return_inverse=True)
-    up = np.bincount(places, weights=np.where(positives, weights, 0.0))
-    down = np.bincount(places, weights=np.where(positives, 0.0, weights))
-    below = np.cumsum(down) - down / 2
-    return float((up * below).sum() / (up.sum() * down.sum()))
+    return float(roc_auc_score(positives, scores, sample_weight=weights))
 
 
 def margins(logits: np.ndarray) -> np.ndarray:

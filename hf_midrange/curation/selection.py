@@ -45,6 +45,8 @@ class Selection:
     """Weights of rows from a strategy that has no cells; None: each cell's share is spread over its rows."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Figures for the report."""
+    doubt: str = ""
+    """Why the strategy sees nothing to repair, for people; empty: there is something."""
     held_out: np.ndarray | None = None
     """Predictions after the repair by fits without the row's fold, `(n,)`, if the strategy had to make them."""
 
@@ -196,3 +198,27 @@ def balanced(cells: np.ndarray, names: list[str], owners: np.ndarray, reasons: l
         mine = (owners == owner) & (counts > 0)
         shares[mine] = 1 / max(1, mine.sum())
     return Selection(cells, names, owners, shares / shares.sum(), reasons)
+
+
+def by_label_and_part(
+    labels: np.ndarray, parts: np.ndarray, classes: list[str], names: list[str], reasons: list[str]
+) -> Selection:
+    """Return label x part, equal shares within a label; cells of fewer than five rows join their label's largest.
+
+    Args:
+        labels: class ids, `(n,)`.
+        parts: ids of parts that cut across classes, `(n,)`.
+        classes: class names.
+        names: names of the parts.
+        reasons: one sentence per row.
+    """
+    count = len(names)
+    raw = labels * count + parts
+    sizes = np.bincount(raw, minlength=len(classes) * count)
+    for k in range(len(classes)):
+        block = sizes[k * count : (k + 1) * count]
+        small = np.isin(raw, k * count + np.flatnonzero((block > 0) & (block < MINIMUM)))
+        raw[small] = k * count + int(block.argmax())
+    occupied, cells = np.unique(raw, return_inverse=True)
+    cell_names = [f"{classes[cell // count]}, {names[cell % count]}" for cell in occupied]
+    return balanced(cells, cell_names, occupied // count, reasons)

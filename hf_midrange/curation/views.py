@@ -39,6 +39,8 @@ class View:
     """Strength of the penalty that it is read with."""
     dense: bool
     """Whether it is a `view_*` column, made to know little about the class, and not a table of concepts."""
+    of_network: bool
+    """Whether a network made it, which may have learnt the class there."""
 
     def carriers(self, labels: np.ndarray) -> list[dict[str, object]]:
         """Return the entries most correlated with the score within classes, strongest first."""
@@ -73,7 +75,8 @@ def gather(
         if varies(values):
             scores = view_scores(values, labels, ridge, sources, sample)
             figures = (auc_of(scores, labels), skew_of(scores, labels))
-            views.append(View(name, values, entries, scores, *figures, ridge, name in names))
+            learnt = bool(columns.facts(ds.features, name).get("of_network"))
+            views.append(View(name, values, entries, scores, *figures, ridge, name in names, learnt))
     return views
 
 

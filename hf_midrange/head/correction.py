@@ -1,31 +1,32 @@
-"""Fitting a head on raw embeddings: standardise, correct, fold the scaler back in."""
+"""Fitting a correction on raw embeddings: standardise, solve, fold the scaler back in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from hf_midrange.head.convex import Correction, Penalty, Problem, solve, solve_together
-from hf_midrange.head.linear_head import LinearHead
-from hf_midrange.head.streamed import Embeddings, Streamed
-from hf_midrange.processes import ALONE, Share
+from hf_midrange.head.solver import Array, Correction, Problem, solve
 
 
 CLIP = 4.0
+"""Standardised embeddings are clipped here: near-dead channels reach 1e5 on rows that they were not fitted to."""
+
 NEAR_DEAD = 0.01
 """Channels whose deviation is below this share of the median one are left alone: new rows overshoot there."""
 
 SATURATION = 4.0
 """Logits are scaled down to this median gap of best to second: a saturated network has no gradient to correct."""
 
-
 SINGLE = 500_000
 """Embeddings of more values than this are standardised and multiplied in float32, as they came."""
 
 BLOCK = 256
+"""Rows that are standardised at once."""
+
+LOGIT_ROWS = 65_536
+"""Rows of which all logits are looked at together."""
 
 FOLD_TOLERANCE = 1e-3
 """Largest entry of the gradient where only the predictions of a fold are wanted; at most one in 800 differed by it."""
@@ -34,151 +35,136 @@ FOLD_TOLERANCE = 1e-3
 class Scaler(NamedTuple):
     """Standardisation of embeddings, clipped; near-dead channels become 0."""
 
-    mean: torch.Tensor
-    inverse: torch.Tensor
-    """One over the deviation, 0 for near-dead channels; `(d,)`."""
+    mean: np.ndarray
+    """`(d,)` float64."""
+    inverse: np.ndarray
+    """One over the deviation, 0 for near-dead channels; `(d,)` float64."""
 
-    def apply(self, embedding: Embeddings, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Return standardised features of the shape of `embedding`."""
-        mean, inverse = self.mean.to(dtype), self.inverse.to(dtype)
-        features = _empty(embedding.shape, dtype, embedding.device)
-        for rows, block in zip(embedding.split(BLOCK), features.split(BLOCK), strict=True):
-            torch.sub(rows.to(dtype), mean, out=block)
-            block.mul_(inverse).clamp_(-CLIP, CLIP)
+    @classmethod
+    def fit(cls, embedding: np.ndarray, near_dead: float = NEAR_DEAD) -> Scaler:
+        """Return the scaler of embeddings of shape `(n, d)`: sums of blocks of rows, added up in float64.
+
+        Within a block large float32 embeddings are summed in float32, moved by the mean of the first block.
+
+        Args:
+            embedding: raw.
+            near_dead: share of the median deviation below which a channel is left alone.
+        """
+        dtype = _precision(embedding)
+        shift = embedding[:BLOCK].mean(axis=0, dtype=np.float64).astype(dtype)
+        first, second = np.zeros(len(shift)), np.zeros(len(shift))
+        for rows in _blocks(embedding):
+            moved = rows.astype(dtype) - shift
+            first += moved.sum(axis=0)
+            second += np.square(moved, out=moved).sum(axis=0)
+        first, second = first / len(embedding), second / len(embedding)
+        deviation = np.sqrt(np.maximum(second - np.square(first), 0.0))
+        least = max(near_dead * _median(deviation), 1e-12 * float(deviation.max(initial=0.0)), 1e-300)
+        alive = deviation > least
+        return cls(shift + first, np.where(alive, 1.0 / np.where(alive, deviation, 1.0), 0.0))
+
+    def apply(self, embedding: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+        """Return standardised features of the shape of `embedding`; None: in float32 where these are large."""
+        dtype = _precision(embedding) if dtype is None else dtype
+        mean, inverse = self.mean.astype(dtype), self.inverse.astype(dtype)
+        features = np.empty(embedding.shape, dtype=dtype)
+        for rows, block in zip(_blocks(embedding), _blocks(features), strict=True):
+            np.subtract(rows, mean, out=block, dtype=dtype)
+            block *= inverse
+            np.clip(block, -CLIP, CLIP, out=block)
         return features
 
-
-def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return `torch.empty`, in main memory from numpy: it asks for huge pages, which makes passes a tenth faster."""
-    if device.type != "cpu":
-        return torch.empty(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.empty(shape, dtype=np.float32 if dtype == torch.float32 else np.float64))
+    def unscaled(self, found: Correction) -> Correction:
+        """Return a correction of standardised embeddings as one of raw embeddings."""
+        weight = found.weight * self.inverse
+        return Correction(weight, found.bias - weight @ self.mean)
 
 
-@dataclass(frozen=True)
-class StreamedFeatures(Streamed):
-    """Embeddings that are standardised each time they are read."""
+def default_strength(classes: int, corrects: bool) -> float:
+    """Return the factor of the penalty: `.84 / C` for a correction, `.04 / C` for a new head.
 
-    scaler: Scaler | None = None
-
-    def __getitem__(self, some: slice) -> torch.Tensor:
-        """Return consecutive ones of the rows, standardised."""
-        raw = super().__getitem__(some)
-        return raw if self.scaler is None else self.scaler.apply(raw, self.dtype)
-
-
-def fit_scaler(embedding: Embeddings) -> Scaler:
-    """Return the scaler of embeddings of shape `(n, d)`: sums of blocks of rows, added up in float64.
-
-    Within a block large float32 embeddings are summed in float32, moved by the mean of the first block.
+    The first is `.21 |d|^2` of the logit difference d at two classes.
     """
-    dtype = torch.float64 if embedding.numel() <= SINGLE else torch.float32
-    shift = embedding[:BLOCK].double().mean(dim=0).to(dtype)
-    first, second = torch.zeros_like(shift, dtype=torch.float64), torch.zeros_like(shift, dtype=torch.float64)
-    for rows in embedding.split(BLOCK):
-        moved = rows.to(dtype) - shift
-        first += moved.sum(dim=0)
-        second += moved.square_().sum(dim=0)
-    first, second = first / len(embedding), second / len(embedding)
-    deviation = (second - first.square()).clamp_(min=0.0).sqrt()
-    alive = deviation > max(NEAR_DEAD * float(deviation.median()), 1e-12)
-    return Scaler(shift.double() + first, torch.where(alive, 1.0 / torch.where(alive, deviation, 1.0), 0.0))
-
-
-def default_strength(classes: int, penalty: Penalty, corrects: bool) -> float:
-    """Return the factor of the penalty.
-
-    `.84 / C` for an L2 correction, which is `.21 |d|^2` of the logit difference d at two classes; `.04 / C` for a new
-    L2 head; `.01` for l1.
-    """
-    if penalty == "l1":
-        return 0.01
     return 0.84 / classes if corrects else 0.04 / classes
 
 
-def desaturated(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Return logits scaled to a median gap of best to second of at most 4, and the factor."""
-    best = logits.topk(2, dim=1).values
-    factor = min(1.0, SATURATION / max(float((best[:, 0] - best[:, 1]).median()), 1e-12))
+def desaturated(logits: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return logits `(n, C)` scaled to a median gap of best to second of at most 4, and the factor."""
+    gaps = []
+    for first in range(0, len(logits), LOGIT_ROWS):
+        ordered = np.partition(logits[first : first + LOGIT_ROWS], -2, axis=1)
+        gaps.append(ordered[:, -1] - ordered[:, -2])
+    factor = min(1.0, SATURATION / max(_median(np.concatenate(gaps)), 1e-12))
     return logits * factor, factor
 
 
-def fit_head(
-    embedding: Embeddings,
-    labels: torch.Tensor,
-    weights: torch.Tensor,
-    given: LinearHead | None,
-    classes: int,
-    penalty: Penalty = "l2",
-    strength: float | None = None,
-    in_memory: bool = True,
-    shared: Share = ALONE,
-) -> LinearHead:
-    """Return the corrected head `W = s W_given + D`, or a new one where none is `given`.
+def fit_correction(
+    embedding: np.ndarray,
+    offset: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    strength: float,
+    place: Callable[[np.ndarray], Array] = np.asarray,
+) -> Correction:
+    """Return the linear term on raw embeddings that corrects logits best.
 
-    D minimises `sum_i w_i CE(s z_i + x_i D + b, y_i) + strength |D|_F^2` (l2) or `strength |D|_1` (l1) on standardised
-    embeddings x; s is 1 unless the given head is saturated.
+    Minimises `sum_i w_i CE(offset_i + x_i D + b, y_i) + strength |D|_F^2` on standardised embeddings x.
 
     Args:
         embedding: `(n, d)`, raw.
-        labels: `(n,)` int64.
+        offset: logits to correct, `(n, C)`; zeros for a new head.
+        labels: `(n,)`.
         weights: `(n,)`, positive.
-        given: head to correct.
-        classes: number of classes C.
-        penalty: `"l2"` or `"l1"`.
-        strength: factor of the penalty; None: `default_strength`.
-        in_memory: whether streamed embeddings are standardised into memory, or read again for each step.
-        shared: this process's share of the loss; the processes have the same arguments.
+        strength: factor of the penalty.
+        place: puts an array where the solver computes, such as an accelerator.
     """
-    scaler = fit_scaler(embedding)
-    offset, factor = torch.zeros(len(labels), classes, dtype=torch.float64, device=embedding.device), 1.0
-    if given is not None:
-        offset, factor = desaturated(_logits(given, embedding).double())
-    strength = default_strength(classes, penalty, given is not None) if strength is None else strength
-    total = weights.double() / weights.double().sum()
-    dtype = torch.float64 if embedding.numel() <= SINGLE else torch.float32
-    if in_memory or isinstance(embedding, torch.Tensor):
-        features: Embeddings = scaler.apply(embedding, dtype)
-    else:
-        features = StreamedFeatures(embedding.values, embedding.rows, embedding.device, dtype, scaler)
-    found = solve(Problem(features, offset, labels, total, strength, penalty, shared))
-    weight, bias = _unscaled(found, scaler)
-    if given is not None:
-        weight = weight + factor * given.weight.to(weight)
-        bias = bias + factor * given.bias.to(bias)
-    return LinearHead(weight.float(), bias.float(), given.class_names if given else None)
-
-
-def _logits(head: LinearHead, embedding: Embeddings) -> torch.Tensor:
-    if isinstance(embedding, torch.Tensor):
-        return head(embedding)
-    return torch.cat([head(block) for block in embedding.split()])
+    scaler = Scaler.fit(embedding)
+    (found,) = solve(_problem(scaler.apply(embedding), offset, labels, weights[:, None], strength, place))
+    return scaler.unscaled(found)
 
 
 def fold_corrections(
-    embedding: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, folds: torch.Tensor
-) -> list[LinearHead]:
-    """Return, for each fold, an L2 correction fitted to the other rows: a head whose logits are added to the given.
+    embedding: np.ndarray, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: np.ndarray
+) -> list[Correction]:
+    """Return, for each fold, a correction fitted to the other rows, at the default strength.
 
     The scaler is fitted once, on all rows: it reads no label.
 
     Args:
         embedding: `(n, d)`, raw.
         logits: to be corrected, `(n, C)`, not saturated.
-        labels: `(n,)` int64.
+        labels: `(n,)`.
         weights: `(n,)`, positive.
         folds: fold of each row, `(n,)`, in 0..m-1.
     """
-    scaler = fit_scaler(embedding)
-    others = folds[:, None] != torch.arange(int(folds.max()) + 1, device=folds.device)
-    kept = weights.double()[:, None] * others
-    features, strength = scaler.apply(embedding, torch.float32), default_strength(logits.shape[1], "l2", True)
-    problem = Problem(features, logits.double(), labels, kept / kept.sum(dim=0), strength)
-    parts = [_unscaled(found, scaler) for found in solve_together(problem, FOLD_TOLERANCE)]
-    return [LinearHead(weight.float(), bias.float()) for weight, bias in parts]
+    scaler = Scaler.fit(embedding)
+    kept = weights[:, None] * (folds[:, None] != np.arange(int(folds.max()) + 1))
+    features = scaler.apply(embedding, np.dtype(np.float32))
+    problem = _problem(features, logits, labels, kept, default_strength(logits.shape[1], corrects=True))
+    return [scaler.unscaled(found) for found in solve(problem, FOLD_TOLERANCE)]
 
 
-def _unscaled(found: Correction, scaler: Scaler) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias for raw embeddings."""
-    weight = found.weight * scaler.inverse
-    return weight, found.bias - weight @ scaler.mean
+def _problem(
+    features: np.ndarray,
+    offset: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    strength: float,
+    place: Callable[[np.ndarray], Array] = np.asarray,
+) -> Problem:
+    offset, weights = offset.astype(np.float64), weights.astype(np.float64)
+    targets = (labels[:, None] == np.arange(offset.shape[1])).astype(np.float64)
+    return Problem(*map(place, (features, offset, targets, weights / weights.sum(axis=0))), strength)
+
+
+def _precision(embedding: np.ndarray) -> np.dtype:
+    return np.dtype(np.float64 if embedding.size <= SINGLE else np.float32)
+
+
+def _blocks(array: np.ndarray) -> list[np.ndarray]:
+    return [array[first : first + BLOCK] for first in range(0, len(array), BLOCK)]
+
+
+def _median(values: np.ndarray) -> float:
+    """Return the lower median: of two kinds of values that of one, nothing in between."""
+    return float(np.quantile(values, 0.5, method="lower"))

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
-from hf_midrange.curation.evidence import Evidence
+from hf_midrange.curation.inputs import Inputs
 from hf_midrange.curation.ridge import FITTED_ROWS
 from hf_midrange.curation.selection import Selection
+from hf_midrange.head.correction import fold_corrections
 from hf_midrange.io.blocks import blocks
+from hf_midrange.scoring import wilson_interval
 
 
 FOLDS = 5
 
 
-def cell_table(evidence: Evidence, selection: Selection) -> list[dict[str, Any]]:
+def cell_table(inputs: Inputs, selection: Selection) -> list[dict[str, Any]]:
     """Return a record per pseudo-group: rows, weight, and accuracy with 95 % interval before and after the repair."""
-    before = evidence.logits.argmax(axis=1)
-    after = held_out_predictions(evidence, selection) if selection.held_out is None else selection.held_out
+    before = inputs.logits.argmax(axis=1)
+    after = held_out_predictions(inputs, selection) if selection.held_out is None else selection.held_out
     weight = selection.weight()
     records = []
     for cell, name in enumerate(selection.names):
@@ -28,43 +29,38 @@ def cell_table(evidence: Evidence, selection: Selection) -> list[dict[str, Any]]
             records.append(
                 {
                     "name": name,
-                    "class": evidence.classes[selection.owners[cell]],
+                    "class": inputs.classes[selection.owners[cell]],
                     "rows": int(rows.sum()),
                     "weight": round(float(weight[rows].sum() / weight.sum()), 4),
-                    "before": accuracy(before[rows] == evidence.labels[rows]),
-                    "after": accuracy(after[rows] == evidence.labels[rows]),
+                    "before": accuracy(before[rows] == inputs.labels[rows]),
+                    "after": accuracy(after[rows] == inputs.labels[rows]),
                 }
             )
     return records
 
 
 def accuracy(correct: np.ndarray) -> dict[str, float]:
-    """Return the share of true entries with its 95 % Wilson interval."""
-    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
-    return {"accuracy": float(correct.mean()), "low": float(interval.low), "high": float(interval.high)}
+    """Return the share of true entries with its 95 % interval."""
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    return {"accuracy": float(correct.mean()), "low": float(low), "high": float(high)}
 
 
-def held_out_predictions(evidence: Evidence, selection: Selection) -> np.ndarray:
+def held_out_predictions(inputs: Inputs, selection: Selection) -> np.ndarray:
     """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`.
 
     With more than `FITTED_ROWS` rows, the corrections are fitted to a draw of them, rows of little weight less often.
     """
-    import torch
-
-    from hf_midrange.head.correction import fold_corrections
-
-    folds = folds_of(evidence, selection)
-    rows, weights = drawn(selection.weight().astype(np.float64), evidence.seed)
-    embedding = np.require(evidence.embedding[rows], requirements="W")  # torch warns of what is mapped from a file
-    arrays = (embedding, evidence.logits[rows], evidence.labels[rows], weights, folds[rows])
-    heads = fold_corrections(*map(torch.as_tensor, arrays))
+    folds = folds_of(inputs, selection)
+    rows, weights = drawn(selection.weight().astype(np.float64), inputs.seed)
+    arrays = (inputs.embedding[rows], inputs.logits[rows], inputs.labels[rows], weights, folds[rows])
+    heads = fold_corrections(*arrays)
     predictions = np.zeros(len(folds), dtype=np.int64)
-    for first, embedding in blocks(evidence.embedding):
+    for first, embedding in blocks(inputs.embedding):
         here = slice(first, first + len(embedding))
-        logits, of_fold = evidence.logits[here], folds[here]
+        logits, of_fold = inputs.logits[here], folds[here]
         for fold, head in enumerate(heads):
             out = np.flatnonzero(of_fold == fold)
-            corrected = logits[out] + head(torch.as_tensor(embedding[out])).numpy()
+            corrected = logits[out] + embedding[out] @ head.weight.T.astype(np.float32) + head.bias
             predictions[first + out] = corrected.argmax(axis=1)
     return predictions
 
@@ -85,10 +81,10 @@ def drawn(weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, weights[rows] / chance[rows]
 
 
-def folds_of(evidence: Evidence, selection: Selection) -> np.ndarray:
+def folds_of(inputs: Inputs, selection: Selection) -> np.ndarray:
     """Return the fold of each row, `(n,)`: spread over the pseudo-groups, sources never split."""
-    rng = np.random.default_rng(evidence.seed)
-    sources = np.arange(len(evidence.labels)) if evidence.sources is None else evidence.sources
+    rng = np.random.default_rng(inputs.seed)
+    sources = np.arange(len(inputs.labels)) if inputs.sources is None else inputs.sources
     names, first = np.unique(sources, return_index=True)
     order = rng.permutation(len(names))
     order = order[np.argsort(selection.cells[first[order]], kind="stable")]

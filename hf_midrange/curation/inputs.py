@@ -10,17 +10,15 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.ridge import sampled
-from hf_midrange.curation.scores import ROWS, embedding_scores, margins, own_position
+from hf_midrange.curation.scores import embedding_scores, margins, own_position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.curation.views import View, gather
+from hf_midrange.head.correction import desaturated
 from hf_midrange.io.blocks import Matrix, finite_vectors
 
 
-SATURATION = 4.0
-
-
 @dataclass(frozen=True)
-class Evidence:
+class Inputs:
     """The columns of one split as arrays, and scores derived from them on first use."""
 
     ds: Dataset
@@ -52,11 +50,6 @@ class Evidence:
         return embedding_scores(self.embedding, self.logits, self.labels, self.sources, self.sample)
 
     @cached_property
-    def logit_position(self) -> np.ndarray:
-        """Position of each row in the logit of its own class, `(n,)`."""
-        return own_position(self.logits, self.labels)
-
-    @cached_property
     def margin_position(self) -> np.ndarray:
         """Position of each row in the logit margin of its own class, `(n,)`."""
         return own_position(margins(self.logits), self.labels)
@@ -67,22 +60,8 @@ class Evidence:
         return self.logits.argmax(axis=1) != self.labels
 
 
-def unsaturated(logits: np.ndarray) -> np.ndarray:
-    """Return logits divided so that the median gap of the best to the second is at most 4."""
-    return logits / saturation(logits)
-
-
-def saturation(logits: np.ndarray) -> float:
-    """Return by what number `unsaturated` divides; 1 for a network that is not saturated."""
-    gaps = []
-    for first in range(0, len(logits), ROWS):
-        ordered = np.sort(logits[first : first + ROWS], axis=1)
-        gaps.append(ordered[:, -1] - ordered[:, -2])
-    return max(1.0, float(np.median(np.concatenate(gaps))) / SATURATION)
-
-
-def read(ds: Dataset, findings: Dataset | None, seed: int) -> Evidence:
-    """Return the evidence of `ds`, refusing what no strategy can work with.
+def read_inputs(ds: Dataset, findings: Dataset | None, seed: int) -> Inputs:
+    """Return what strategies read of `ds`, refusing what none can work with.
 
     Raises:
         KeyError: a column is missing.
@@ -104,4 +83,5 @@ def read(ds: Dataset, findings: Dataset | None, seed: int) -> Evidence:
     sources = columns.source_ids(ds)
     if sources is not None:
         sources = np.unique(sources.astype(str), return_inverse=True)[1]
-    return Evidence(ds, findings, labels, classes, embedding, unsaturated(logits.astype(np.float64)), sources, seed)
+    logits, _ = desaturated(logits.astype(np.float64))
+    return Inputs(ds, findings, labels, classes, embedding, logits, sources, seed)
