@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 
+from hf_midrange.bands.position import class_relative_position
 from hf_midrange.curation import STRATEGIES, Inputs, Selection, Strategy, balanced, by_label_and_part
 from hf_midrange.curation.ridge import Fit, left_out_scores
-from hf_midrange.curation.scores import position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.head.correction import Scaler
 from hf_midrange.io.blocks import MOST_ROWS, Matrix, blocks, some_rows
@@ -119,7 +119,7 @@ def disagreement(inputs: Inputs) -> Selection:
 
 
 def _in_the_middle(inputs: Inputs) -> np.ndarray:
-    places = [position(inputs.logits[:, k], inputs.labels == k) for k in range(len(inputs.classes))]
+    places = [class_relative_position(inputs.logits[:, k], inputs.labels == k) for k in range(len(inputs.classes))]
     return np.any([(place >= 0) & (place < 1) for place in places], axis=0)
 
 

@@ -7,7 +7,7 @@ oracle is the better of the true groups under the same head and DFR's recipe. On
 
 Results go into a JSON file as they come; a finished run is not repeated, and nothing is downloaded: clothes and
 reviews need `--data` (an error says where they come from). Which seeds and tasks were used to choose rules stands in
-`hf_midrange/curation/default.py`; those of reports are others.
+`hf_midrange/curation/auto.py`; those of reports are others.
 
     python benchmarks/gap.py --profile quick
     python benchmarks/gap.py --profile full --data fashion=FOLDER reviews=FOLDER --output gap_full.json
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import datasets
 import numpy as np
+from baselines import BASELINES
 from gap_tables import by_task, by_tie, details, heads, picture, pooled
 from head import dfr
 from tasks import TASKS, Pool, draw, task_named
@@ -41,7 +42,8 @@ ORACLE = "DFR (oracle)"
 MOST_HARM = 0.02
 """Mean loss of worst-group accuracy on untied runs beyond which `--check` fails."""
 
-SHOWN = [name for name in STRATEGIES if name != "concepts"]
+NAMED = STRATEGIES | BASELINES
+SHOWN = [name for name in NAMED if name != "concepts"]
 SIMULATED = [(2, 0), (2, 1), (2, 2), (5, 0), (5, 1), (5, 2), (10, 0), (10, 1), (10, 2)]
 
 
@@ -73,12 +75,12 @@ def evaluate(run, seed, strategies, crossed):
         if strategy == "view" and not columns.view_columns(run.curation.features):
             continue
         start = time.perf_counter()
-        curated = curate(run.curation, strategy=strategy, seed=seed)
+        curated = curate(run.curation, strategy=BASELINES.get(strategy, strategy), seed=seed)
         repaired = retrain_head(curated, run.head, seed=seed)
         seconds = time.perf_counter() - start
         results[strategy] = score(repaired, run) | selected(curated, labels, truth) | {"seconds": round(seconds, 3)}
         if strategy in crossed:
-            fitted = retrain_head(curated, run.head, prior="none", force=True, seed=seed)
+            fitted = retrain_head(curated, seed=seed)
             results[strategy]["heads"] = {"new": score(fitted, run)["wga"]}
         if strategy == "group":
             results[ORACLE] = score(dfr(run.curation, run.head), run)
@@ -185,7 +187,7 @@ def main():
     parser.add_argument("--tasks", nargs="+", help="real tasks to run, instead of those of the profile")
     parser.add_argument("--ties", nargs="+", help="shares against the tie, or 'untied', instead of the profile's")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of those of the profile")
-    parser.add_argument("--strategies", nargs="+", default=SHOWN, choices=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", default=SHOWN, choices=list(NAMED))
     parser.add_argument("--rows", type=int, help="curation rows per two classes")
     parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="fashion=, reviews=")
     parser.add_argument("--cache", type=Path, default=Path("outputs/gap"), help="where pools of features are kept")

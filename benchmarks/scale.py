@@ -40,7 +40,6 @@ IMPORTS = {
     "publish": ("hf_midrange.publishing",),
     "logits": ("hf_midrange.association",),
     "associate_together": ("accelerate", "hf_midrange.association"),
-    "retrain_together": ("torch", "accelerate", "hf_midrange.head"),
 }
 LESS = 16
 """A network is so much dearer than the rest that `extract` gets this many times fewer rows."""
@@ -246,29 +245,15 @@ def prepare_associate(folder: Path) -> None:
     save(hm.LogitBands().fit(ds).transform(ds), folder / "banded")
 
 
-def prepare_retrain(folder: Path) -> None:
-    import hf_midrange as hm
-
-    write_rows(folder / "rows", 50_000, 1024, 4)
-    save(hm.curate(extracted(folder / "rows"), strategy="mid"), folder / "curated")
-
-
 def step_associate_together(folder: Path) -> None:
     import hf_midrange as hm
 
     hm.associate(load(folder / "banded"), distributed=True)
 
 
-def step_retrain_together(folder: Path) -> None:
-    import hf_midrange as hm
-
-    hm.retrain_head(load(folder / "curated"), force=True, max_rows=None, distributed=True)
-
-
 TOGETHER = {
     "extract": prepare_extract,
     "associate_together": prepare_associate,
-    "retrain_together": prepare_retrain,
 }
 
 

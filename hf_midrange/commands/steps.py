@@ -153,14 +153,13 @@ def retrain(
     import hf_midrange as hm
     from hf_midrange.commands.models import named_classifier, save_repaired
     from hf_midrange.commands.outputs import new_output
-    from hf_midrange.processes import is_main, is_one_of_several
+    from hf_midrange.processes import is_main
 
     with new_output(output, curated, overwrite) as new:
-        classifier = named_classifier(model)
-        rows = new.rows(curated, split)
-        head = hm.retrain_head(rows, classifier, seed=seed, distributed=is_one_of_several())
         if not is_main():
             return
+        classifier = named_classifier(model)
+        head = hm.retrain_head(new.rows(curated, split), classifier, seed=seed)
         head.save_pretrained(new.folder / "head")
         if merge:
             save_repaired(head, classifier, model, new.folder / "model")

@@ -176,7 +176,7 @@ def by_embedding(inputs: Inputs, skew_of_sign: float) -> Selection:
         view=None, rule="embedding", embedding_skew=skew, embedding_skew_of_sign=skew_of_sign, sign=False
     )
     if skew > skew_of_sign and any_low(tie.positions, inputs.labels, tie.edge):
-        predictions = held_out_predictions(inputs, found)
+        predictions = held_out_predictions(inputs, found.cells, found.weight().astype(np.float64))
         found = replace(found, held_out=predictions)
         gains = _gains(predictions, tie.contrary, inputs)
         gain = mean_over_classes(gains)

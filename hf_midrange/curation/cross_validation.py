@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
-from hf_midrange.curation.inputs import Inputs
+from hf_midrange import columns
+from hf_midrange.curation.inputs import Inputs, read_inputs
 from hf_midrange.curation.ridge import FITTED_ROWS
 from hf_midrange.curation.selection import Selection
 from hf_midrange.head.correction import fold_corrections
@@ -20,8 +22,9 @@ FOLDS = 5
 def cell_table(inputs: Inputs, selection: Selection) -> list[dict[str, Any]]:
     """Return a record per pseudo-group: rows, weight, and accuracy with 95 % interval before and after the repair."""
     before = inputs.logits.argmax(axis=1)
-    after = held_out_predictions(inputs, selection) if selection.held_out is None else selection.held_out
-    weight = selection.weight()
+    weight, after = selection.weight(), selection.held_out
+    if after is None:
+        after = held_out_predictions(inputs, selection.cells, weight.astype(np.float64))
     records = []
     for cell, name in enumerate(selection.names):
         rows = selection.cells == cell
@@ -45,15 +48,31 @@ def accuracy(correct: np.ndarray) -> dict[str, float]:
     return {"accuracy": float(correct.mean()), "low": float(low), "high": float(high)}
 
 
-def held_out_predictions(inputs: Inputs, selection: Selection) -> np.ndarray:
+def cross_validated(curated: Dataset, weights: np.ndarray, seed: int) -> np.ndarray:
+    """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`.
+
+    Args:
+        curated: what `curate` returned.
+        weights: of the rows, `(n,)`; those that `curate` wrote or others.
+        seed: of the folds.
+    """
+    cells = columns.labels(curated, columns.PSEUDO_GROUP)
+    return held_out_predictions(read_inputs(curated, None, seed), cells, weights.astype(np.float64))
+
+
+def held_out_predictions(inputs: Inputs, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`.
 
     With more than `FITTED_ROWS` rows, the corrections are fitted to a draw of them, rows of little weight less often.
+
+    Args:
+        inputs: the rows.
+        cells: pseudo-group of each row, over which folds are spread, `(n,)`.
+        weights: of the rows, `(n,)` float64.
     """
-    folds = folds_of(inputs, selection)
-    rows, weights = drawn(selection.weight().astype(np.float64), inputs.seed)
-    arrays = (inputs.embedding[rows], inputs.logits[rows], inputs.labels[rows], weights, folds[rows])
-    heads = fold_corrections(*arrays)
+    folds = folds_of(inputs, cells)
+    rows, weights = drawn(weights, inputs.seed)
+    heads = fold_corrections(inputs.embedding[rows], inputs.logits[rows], inputs.labels[rows], weights, folds[rows])
     predictions = np.zeros(len(folds), dtype=np.int64)
     for first, embedding in blocks(inputs.embedding):
         here = slice(first, first + len(embedding))
@@ -81,13 +100,13 @@ def drawn(weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, weights[rows] / chance[rows]
 
 
-def folds_of(inputs: Inputs, selection: Selection) -> np.ndarray:
+def folds_of(inputs: Inputs, cells: np.ndarray) -> np.ndarray:
     """Return the fold of each row, `(n,)`: spread over the pseudo-groups, sources never split."""
     rng = np.random.default_rng(inputs.seed)
     sources = np.arange(len(inputs.labels)) if inputs.sources is None else inputs.sources
     names, first = np.unique(sources, return_index=True)
     order = rng.permutation(len(names))
-    order = order[np.argsort(selection.cells[first[order]], kind="stable")]
+    order = order[np.argsort(cells[first[order]], kind="stable")]
     fold_of_source = np.empty(len(names), dtype=np.int64)
     fold_of_source[order] = np.arange(len(names)) % FOLDS
     return fold_of_source[np.searchsorted(names, sources)]

@@ -13,7 +13,7 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.columns import Splits
 from hf_midrange.curation.inputs import read_inputs
-from hf_midrange.curation.report import report_of, with_report
+from hf_midrange.curation.report import reason_feature, report_of
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.strategies import STRATEGIES, Strategy, named_presence
 from hf_midrange.curation.views import confirmed
@@ -83,14 +83,14 @@ def _curate_split(ds: Dataset, findings: Dataset | None, name: str, rule: Strate
     return columns.with_columns(
         ds,
         {
-            columns.PSEUDO_GROUP: (cells, with_report(ClassLabel(names=names), report)),
+            columns.PSEUDO_GROUP: (cells, ClassLabel(names=names)),
             columns.KEEP: (keep, Value("bool")),
             columns.WEIGHT: (weight, Value("float32")),
             columns.CONFOUNDERS: (
                 columns.concept_arrow(sparse.csr_matrix(present), concepts),
                 columns.concept_list(concepts),
             ),
-            columns.REASON: (_texts(selection.reasons), Value("string")),
+            columns.REASON: (_texts(selection.reasons), reason_feature(report)),
         },
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 
 from hf_midrange import columns
 from hf_midrange.curation.cross_validation import cell_table
@@ -87,27 +88,27 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
     """
     if isinstance(curated, DatasetDict):
         return {name: curation_report(split) for name, split in curated.items()}
-    columns.require(curated, columns.PSEUDO_GROUP)
-    report = columns.facts(curated.features, columns.PSEUDO_GROUP)
+    columns.require(curated, columns.REASON)
+    report = columns.facts(curated.features, columns.REASON)
     # Splits that share one set of features, as on the Hub, share one column description too.
     splits = report.get("splits")
-    if splits is not None:
+    if isinstance(splits, dict):
         if str(curated.split) not in splits:
             raise ValueError(f"there are reports of the splits {', '.join(splits)}, not of {curated.split!r}")
         report = splits[str(curated.split)]
-    if not isinstance(report.get("verdict"), str):
-        raise ValueError("the `pseudo_group` column holds no report of a curation; `curate(ds)` writes one")
+    if not isinstance(report, dict) or not isinstance(report.get("verdict"), str):
+        raise ValueError("the `reason` column holds no report of a curation; `curate(ds)` writes one")
     return report
 
 
-def with_report(feature: ClassLabel, report: dict[str, Any]) -> ClassLabel:
-    """Return the feature of the `pseudo_group` column with a report in it."""
-    return columns.with_facts(feature, **report)
+def reason_feature(report: dict[str, Any]) -> Value:
+    """Return the feature of the `reason` column, with the report among its facts."""
+    return columns.with_facts(Value("string"), **report)
 
 
-def with_reports(feature: ClassLabel, reports: dict[str, dict[str, Any]]) -> ClassLabel:
-    """Return the feature of a `pseudo_group` column that several splits share, with the report of each by its name."""
-    return columns.with_facts(feature, splits=reports)
+def shared_reason_feature(reports: Mapping[str, dict[str, Any]]) -> Value:
+    """Return the feature of a `reason` column that several splits share, with the report of each by its name."""
+    return columns.with_facts(Value("string"), splits=dict(reports))
 
 
 def _plain(report: dict[str, Any]) -> dict[str, Any]:

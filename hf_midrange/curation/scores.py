@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
+from hf_midrange.bands.position import class_relative_position
 from hf_midrange.curation.ridge import Fit, left_out_scores
 from hf_midrange.io.blocks import Matrix
 
@@ -16,12 +17,6 @@ ROWS = 65_536
 """Rows of which all classes are looked at together."""
 
 MIXTURES = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5)
-
-
-def position(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Return the class-relative position: 0 at the strangers' median, 1 at the members'; NaN if those do not rise."""
-    low, high = np.median(scores[~members]), np.median(scores[members])
-    return (scores - low) / (high - low) if high > low else np.full(len(scores), np.nan)
 
 
 def normed(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
@@ -122,7 +117,7 @@ def own_position(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     placed = np.empty(len(labels))
     for k in range(scores.shape[1]):
         mine = labels == k
-        placed[mine] = position(scores[:, k], mine)[mine]
+        placed[mine] = class_relative_position(scores[:, k], mine)[mine]
     return placed
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from hf_midrange import columns
-from hf_midrange.curation.report import LEFT_OUT_BY_HAND
+from hf_midrange.head.rows import LEFT_OUT_BY_HAND
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.outputs import new_folder
 

@@ -104,11 +104,13 @@ def fit_correction(
     labels: np.ndarray,
     weights: np.ndarray,
     strength: float,
+    intercept: bool = True,
     place: Callable[[np.ndarray], Array] = np.asarray,
 ) -> Correction:
     """Return the linear term on raw embeddings that corrects logits best.
 
-    Minimises `sum_i w_i CE(offset_i + x_i D + b, y_i) + strength |D|_F^2` on standardised embeddings x.
+    Minimises `sum_i w_i CE(offset_i + x_i D + b, y_i) + strength |D|_F^2` on standardised embeddings x. Without an
+    intercept these are not centred, and b is 0.
 
     Args:
         embedding: `(n, d)`, raw.
@@ -116,11 +118,16 @@ def fit_correction(
         labels: `(n,)`.
         weights: `(n,)`, positive.
         strength: factor of the penalty.
+        intercept: whether the correction may have a bias.
         place: puts an array where the solver computes, such as an accelerator.
     """
     scaler = Scaler.fit(embedding)
-    (found,) = solve(_problem(scaler.apply(embedding), offset, labels, weights[:, None], strength, place))
-    return scaler.unscaled(found)
+    features = scaler.apply(embedding)
+    if not intercept:
+        features += (scaler.mean * scaler.inverse).astype(features.dtype)
+    problem = _problem(features, offset, labels, weights[:, None], strength, place)
+    (found,) = solve(problem._replace(intercept=intercept))
+    return scaler.unscaled(found) if intercept else Correction(found.weight * scaler.inverse, found.bias)
 
 
 def fold_corrections(
@@ -154,7 +161,8 @@ def _problem(
 ) -> Problem:
     offset, weights = offset.astype(np.float64), weights.astype(np.float64)
     targets = (labels[:, None] == np.arange(offset.shape[1])).astype(np.float64)
-    return Problem(*map(place, (features, offset, targets, weights / weights.sum(axis=0))), strength)
+    features, offset, targets, weights = map(place, (features, offset, targets, weights / weights.sum(axis=0)))
+    return Problem(features, offset, targets, weights, strength)
 
 
 def _precision(embedding: np.ndarray) -> np.dtype:

@@ -29,9 +29,10 @@ def retrain_head(
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
     With a `model`, its own head is corrected: `W = s W_given + D`, and only D is penalised; s is 1 unless the network
-    is saturated. Without one a new head is fitted. The problem is convex, so the result depends on no seed unless
-    there are more than `max_rows` rows; its loss is summed in double precision, and ends within 1e-4 of the minimum.
-    It is solved on an accelerator if there is one that knows double precision (Apple's does not), else on the CPU.
+    is saturated. A head without bias gets none. Without a `model` a new head is fitted. The problem is convex, so the
+    result depends on no seed unless there are more than `max_rows` rows; its loss is summed in double precision, and
+    ends within 1e-4 of the minimum. It is solved on an accelerator if there is one that knows double precision
+    (Apple's does not), else on the CPU.
 
     Of more rows than `max_rows`, so many are drawn and held in memory, `4 d` bytes each: from every pseudo-group (else
     class) as many as its share of the weight asks for, and weighted so that it keeps this share.
@@ -80,11 +81,12 @@ def retrain_head(
     if given is not None:
         offset, factor = desaturated(given(embedding).double().numpy())
     strength = default_strength(len(names), given is not None) if strength is None else strength
-    found = fit_correction(embedding, offset, labels, weights, strength, _place())
+    intercept = given is None or given.has_bias
+    found = fit_correction(embedding, offset, labels, weights, strength, intercept, _place())
     weight, bias = (torch.as_tensor(part) for part in found)
     if given is not None:
         weight, bias = weight + factor * given.weight.double(), bias + factor * given.bias.double()
-    return LinearHead(weight.float(), bias.float(), names)
+    return LinearHead(weight.float(), bias.float(), names, has_bias=intercept)
 
 
 def _place() -> Callable[[np.ndarray], Array]:
@@ -104,4 +106,4 @@ def _refuse_other_shape(given: LinearHead, width: int, classes: int) -> None:
 
 
 def _nothing_to_repair(curated: Dataset) -> bool:
-    return columns.facts(curated.features, columns.PSEUDO_GROUP).get("verdict") == NOTHING
+    return columns.facts(curated.features, columns.REASON).get("verdict") == NOTHING

@@ -54,6 +54,8 @@ class Problem(NamedTuple):
     """`(n, m)` float64, each column of sum 1: m problems that differ in their weights alone are solved together, as
     each pass reads the features once for all of them. 0 for rows that a problem leaves out."""
     strength: float
+    intercept: bool = True
+    """Whether b is fitted, or stays 0."""
 
 
 def solve(problem: Problem, tolerance: float = GRADIENT_TOLERANCE, steps: int = MOST_STEPS) -> list[Correction]:
@@ -130,7 +132,8 @@ class _Fitted:
             loss, slope = self._slope(rows, moved.reshape(-1, self.problems, self.units) + self.offset[rows])
             total += loss
             by_weight += _like(slope.T, features) @ block
-            by_bias += slope.sum(0)
+            if self.problem.intercept:
+                by_bias += slope.sum(0)
         return total, np.concatenate([_to_numpy(by_weight).astype(np.float64).reshape(-1), _to_numpy(by_bias)])
 
     def _slope(self, rows: slice, logits: Array) -> tuple[float, Array]:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets.features.features import require_storage_embed
 from datasets.table import InMemoryTable, embed_table_storage
 from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
 from hf_midrange.association.findings import provenance
-from hf_midrange.curation.report import curation_report
+from hf_midrange.curation.report import curation_report, shared_reason_feature
 from hf_midrange.io.folders import scratch_folder
 from hf_midrange.publishing import facts as told
 from hf_midrange.publishing.cards import LIBRARY_TAG, dataset_card
@@ -180,7 +180,7 @@ def with_common_features(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
     groups = _joined(columns.class_label(split.features, columns.PSEUDO_GROUP).names for split in splits.values())
     confounders = _joined(columns.vocabulary(split.features, columns.CONFOUNDERS) for split in splits.values())
     reports = {name: curation_report(split) for name, split in splits.items()}
-    reason = Value("string", id=json.dumps({"splits": reports}, separators=(",", ":")))
+    reason = shared_reason_feature(reports)
     made = {}
     for name, split in splits.items():
         old = columns.class_label(split.features, columns.PSEUDO_GROUP).names

@@ -12,7 +12,8 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from hf_midrange import __version__, columns
-from hf_midrange.curation.report import NOTHING, curation_report
+from hf_midrange.curation.report import curation_report
+from hf_midrange.head.rows import NOTHING
 
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
-from hf_midrange.curation.report import NOTHING
+from hf_midrange.head.rows import NOTHING
 from hf_midrange.publishing.cards import model_card, write_model_card
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score, curation_facts, finding_facts, versions
 from hf_midrange.publishing.repository import PublishError, State, is_hub_id, open_repository, refuse_non_id

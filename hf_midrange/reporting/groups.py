@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
-from hf_midrange.curation.evidence import read
-from hf_midrange.curation.report import NOTHING
-from hf_midrange.curation.selection import Selection
-from hf_midrange.curation.trial import held_out_predictions
+from hf_midrange.curation.cross_validation import cross_validated
+from hf_midrange.head.rows import NOTHING
 from hf_midrange.io.blocks import blocks, finite_vectors
 from hf_midrange.publishing.escaping import short_names
 from hf_midrange.reporting.facts import Groups, Scored
@@ -75,20 +73,13 @@ def _same_rows(ds: Dataset, curated: Dataset) -> bool:
 
 def _crossed(curated: Dataset, seed: int) -> dict[str, tuple[str, np.ndarray]]:
     """Return predictions by cross-validated corrections with the curated weights, and with the same ones shuffled."""
-    evidence = read(curated, None, seed)
-    cells = columns.labels(curated, columns.PSEUDO_GROUP)
-    weights = columns.numbers(curated, columns.WEIGHT)
+    weights, labels = columns.numbers(curated, columns.WEIGHT), columns.labels(curated)
     shuffled, rng = weights.copy(), np.random.default_rng(seed)
-    for k in range(len(evidence.classes)):
-        rows = np.flatnonzero(evidence.labels == k)
+    for k in np.unique(labels):
+        rows = np.flatnonzero(labels == k)
         shuffled[rows] = weights[rng.permutation(rows)]
-    names = columns.class_label(curated.features, columns.PSEUDO_GROUP).names
-    empty: dict[str, Any] = {"names": names, "owners": np.zeros(len(names)), "shares": np.zeros(len(names))}
-
-    def predicted(chosen: np.ndarray) -> np.ndarray:
-        return held_out_predictions(evidence, Selection(cells, reasons=[], weights=chosen, **empty))
-
-    return {
-        CROSSED: ("the last layer corrected with the curated weights, without the row's fold", predicted(weights)),
-        RANDOM: ("the same weights on random rows of the same class, without the row's fold", predicted(shuffled)),
+    notes = {
+        CROSSED: (weights, "the last layer corrected with the curated weights, without the row's fold"),
+        RANDOM: (shuffled, "the same weights on random rows of the same class, without the row's fold"),
     }
+    return {name: (note, cross_validated(curated, chosen, seed)) for name, (chosen, note) in notes.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_midrange.curation.report import CANNOT, NOTHING, REPAIRED
+from hf_midrange.curation.report import CANNOT, REPAIRED
+from hf_midrange.head.rows import NOTHING
 from hf_midrange.reporting.facts import Card, Verdict
 from hf_midrange.reporting.inputs import Material
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from hf_midrange.curation.report import NOTHING, REPAIRED, curation_report
+from hf_midrange.curation.report import REPAIRED, curation_report
 from hf_midrange.head import LinearHead
+from hf_midrange.head.rows import NOTHING
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.outputs import written_once

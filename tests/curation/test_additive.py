@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from hf_midrange.curation.additive import SOFTENED, other_odds, refined
+from hf_midrange.curation.auto import SOFTENED, other_odds, refined
 from hf_midrange.curation.ties import Tie
 
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from datasets import (
 from support.tied_rows import WIDTH, simulate
 
 from hf_midrange import columns, curate, curation_report
-from hf_midrange.curation import STRATEGIES
+from hf_midrange.curation import STRATEGIES, Inputs, Selection, by_label_and_part
 
 
 def findings_of(*names):
@@ -49,9 +51,37 @@ def test_every_strategy_writes_the_columns_and_a_report(tied, strategy):
     assert all(keep[labels == k].any() and weight[labels == k].sum() > 0 for k in range(2))
     report = curation_report(result)
     assert report["strategy"] == strategy
-    assert all(
-        cell["before"]["low"] <= cell["before"]["accuracy"] <= cell["before"]["high"] for cell in report["cells"]
+    assert sum(cell["rows"] for cell in report["cells"]) == (weight > 0).sum()
+    assert report["worst_before"] == min(cell["before"]["accuracy"] for cell in report["cells"])
+
+
+def test_a_function_of_the_users_own_is_a_strategy(tied):
+    def by_parity(inputs: Inputs) -> Selection:
+        parts = np.arange(len(inputs.labels)) // 2 % 2
+        return by_label_and_part(inputs.labels, parts, inputs.classes, ["even", "odd"], ["parity"] * len(parts))
+
+    result = curate(tied, strategy=by_parity)
+    assert result.features["pseudo_group"].names == ["class 0, even", "class 0, odd", "class 1, even", "class 1, odd"]
+    report = curation_report(result)
+    assert report["strategy"] == "by_parity"
+    assert [cell["rows"] for cell in report["cells"]] == [100] * 4
+
+
+def test_there_is_no_argument_that_nobody_reads(tied):
+    with pytest.raises(TypeError, match="model"):
+        curate(tied, model="view")
+
+
+def test_curating_loads_no_torch(tied, tmp_path):
+    tied.save_to_disk(tmp_path / "rows")
+    code = (
+        "import sys, datasets, hf_midrange as hm\n"
+        f"ds = datasets.load_from_disk({str(tmp_path / 'rows')!r})\n"
+        "hm.curation_report(hm.curate(ds))\n"
+        "print('torch' in sys.modules)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
-from sklearn.metrics import roc_auc_score
 
-from hf_midrange.curation.ridge import Fit, class_weights, left_out_scores, sampled, standardised
-from hf_midrange.curation.scores import auc, margins, opposite_skew, own_position, position, robust_skewness
+from hf_midrange.bands.position import class_relative_position
+from hf_midrange.curation.ridge import Fit, class_weights, left_out_scores, sampled
+from hf_midrange.curation.scores import auc, margins, opposite_skew, own_position, robust_skewness
 from hf_midrange.curation.selection import balanced, contrary_share, split_by_contrary
 
 
@@ -21,8 +21,12 @@ def brute_force(features, members, ridge, blocks):
     return scores
 
 
+def standard(raw):
+    return np.clip((raw - raw.mean(axis=0)) / raw.std(axis=0), -4, 4)
+
+
 def normalised(raw):
-    features = standardised(raw)
+    features = standard(raw)
     return features / np.sqrt(np.square(features).sum(axis=1).mean())
 
 
@@ -42,7 +46,7 @@ def test_left_out_scores_equal_refitting(width, shared):
 def test_left_out_scores_equal_kernel_ridge_with_free_intercept():
     rng = np.random.default_rng(1)
     raw, members = rng.normal(size=(30, 50)), rng.random(30) < 0.5
-    kernel = standardised(raw) @ standardised(raw).T
+    kernel = standard(raw) @ standard(raw).T
     kernel /= np.trace(kernel) / 30
     system = np.zeros((31, 31))
     system[:30, :30] = kernel + np.diag(0.02 * 30 / class_weights(members))
@@ -87,23 +91,9 @@ def test_single_precision_agrees(monkeypatch):
         raw, members = rng.normal(size=(200, width)).astype(np.float32), rng.random(200) < 0.3
         fits = [Fit(members, (0.001, 0.3))]
         expected = left_out_scores(raw, fits)
-        monkeypatch.setattr("hf_midrange.curation.ridge.SINGLE", 10)
+        monkeypatch.setattr("hf_midrange.head.correction.SINGLE", 10)
         np.testing.assert_allclose(left_out_scores(raw, fits), expected, atol=2e-3)
         monkeypatch.undo()
-
-
-def test_standardised_clips_and_silences_constant_columns():
-    values = np.column_stack([np.ones(50), np.r_[np.zeros(49), 1.0], np.arange(50.0)])
-    result = standardised(values)
-    assert not result[:, 0].any()
-    assert result.max() == 4.0
-
-
-def test_position_is_zero_at_strangers_and_one_at_members():
-    members = np.array([True, True, True, False, False, False])
-    scores = np.array([1.0, 3.0, 5.0, -2.0, -1.0, 0.0])
-    np.testing.assert_allclose(position(scores, members), (scores + 1) / 4)
-    assert np.isnan(position(-scores, members)).all()
 
 
 def test_two_classes_mirror_each_other():
@@ -113,17 +103,21 @@ def test_two_classes_mirror_each_other():
     difference = margins(logits)
     np.testing.assert_allclose(difference[:, 0], -difference[:, 1])
     mirrored = own_position(difference, labels)
-    np.testing.assert_allclose(mirrored[labels == 0], 1 - position(difference[:, 1], labels == 1)[labels == 0])
+    other_way = 1 - class_relative_position(difference[:, 1], labels == 1)
+    np.testing.assert_allclose(mirrored[labels == 0], other_way[labels == 0])
 
 
-@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=4, max_size=40))
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(1, 5)), min_size=4, max_size=40))
 @settings(max_examples=40, deadline=None)
-def test_auc_equals_scikit_learn(rows):
-    scores, positives = np.array([float(a) for a, _ in rows]), np.array([b for _, b in rows])
-    if positives.all() or not positives.any():
-        assert np.isnan(auc(scores, positives))
+def test_auc_is_the_share_of_pairs_in_order(rows):
+    up, down = ([(score, weight) for score, positive, weight in rows if positive == side] for side in (True, False))
+    scores, positives, weights = (np.array(part) for part in zip(*rows, strict=True))
+    found = auc(scores.astype(float), positives.astype(bool), weights.astype(float))
+    if not up or not down:
+        assert np.isnan(found)
     else:
-        assert auc(scores, positives) == pytest.approx(roc_auc_score(positives, scores))
+        pairs = [((a > b) + (a == b) / 2, u * v) for a, u in up for b, v in down]
+        assert found == pytest.approx(sum(r * w for r, w in pairs) / sum(w for _, w in pairs))
 
 
 def test_contrary_tails_make_the_opposite_skew_positive():

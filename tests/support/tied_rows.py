@@ -1,7 +1,6 @@
 """Tied rows for tests of several rooms."""
 
 import numpy as np
-import pytest
 from datasets import (
     ClassLabel,
     Dataset,
@@ -41,8 +40,3 @@ def simulate(rows=400, classes=2, contrary=0.05, seed=0, view=True, strength=3.0
     features = Features({name: feature for name, (_, feature) in data.items()})
     base = Dataset.from_dict({"label": labels}, features=Features({"label": features["label"]}))
     return columns.with_columns(base, data)
-
-
-@pytest.fixture(scope="module")
-def tied():
-    return simulate()

@@ -18,7 +18,6 @@ from support.wide_rows import tied_rows
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.curation import STRATEGIES
-from hf_midrange.head import retrain
 from hf_midrange.io import blocks as reading
 from hf_midrange.io.blocks import Entries, Presence, blocks, concept_table, finite_vectors, some_rows, varies
 from hf_midrange.split_halves import discovery_half
@@ -204,21 +203,6 @@ def objective(head, ds, strength=0.04 / 2):
     return float((losses * w).sum() / w.sum() + strength * np.square(weight).sum())
 
 
-@pytest.mark.usefixtures("in_blocks")
-@pytest.mark.parametrize("penalty", ["l2", "l1"])
-def test_a_head_solved_from_disk_is_that_solved_in_memory(penalty, monkeypatch):
-    ds = weighted(1200, width=12, classes=3)
-    given = hm.LinearHead.from_weights(np.random.default_rng(0).normal(size=(3, 12)), np.zeros(3))
-    monkeypatch.setattr(retrain, "working_set", lambda: 1000)
-    for model in (None, given):
-        found = hm.retrain_head(ds, model, penalty=penalty, max_rows=None)
-        monkeypatch.setattr(reading, "HELD", 64_000_000)
-        expected = hm.retrain_head(ds, model, penalty=penalty)
-        monkeypatch.setattr(reading, "HELD", 0)
-        torch.testing.assert_close(found.weight, expected.weight, atol=2e-4, rtol=1e-3)
-        torch.testing.assert_close(found.bias, expected.bias, atol=2e-4, rtol=1e-3)
-
-
 def test_rows_that_are_drawn_stand_for_all():
     """Each pseudo-group keeps its weight, so the head drawn is near the best one, and no other rows count."""
     ds = weighted(20_000)
@@ -235,13 +219,6 @@ def test_rows_that_are_drawn_stand_for_all():
     assert torch.equal(hm.retrain_head(ds, max_rows=20_000).weight, whole.weight)
     with pytest.raises(ValueError, match="`max_rows` must be at least 1"):
         hm.retrain_head(ds, max_rows=0)
-
-
-def test_subsamples_are_bounded_too():
-    ds = weighted(3000)
-    smallest = np.bincount(columns.labels(ds, "pseudo_group")).min()
-    assert [len(rows) for rows in retrain._balanced_subsets(ds, 2, None, 0)] == [4 * smallest] * 2
-    assert [len(rows) for rows in retrain._balanced_subsets(ds, 2, 200, 0)] == [200, 200]
 
 
 # Memory
@@ -261,7 +238,7 @@ from hf_midrange.publishing.dataset import Content, write_files
 from hf_midrange.reporting import report
 from support.wide_rows import rows_on_disk
 
-for name in ("curation.clusters", "curation.views", "concepts.latent", "concepts.annotation"):
+for name in ("curation.views", "concepts.latent", "concepts.annotation"):
     import_module("hf_midrange." + name).MOST_ROWS = 4000  # the sample is held, of up to 100,000 rows
 
 folder, count = Path(sys.argv[2]), int(sys.argv[3])
@@ -295,9 +272,7 @@ step("annotate", lambda: hm.annotate(made["transform"], [parity]))
 step("clusters as concepts", lambda: hm.annotate(made["transform"], [hm.LatentConcepts(k=3)]))
 step("associate", lambda: hm.associate(made["annotate"]))
 step("curate", lambda: hm.curate(made["annotate"], made["associate"]))
-step("clusters", lambda: hm.curate(ds, strategy="latent"))
 step("retrain", lambda: hm.retrain_head(made["curate"], force=True, max_rows=2000))
-step("out of core", lambda: hm.retrain_head(made["curate"], force=True, max_rows=None, strength=10.0))
 content = Content.of(made["curate"], findings=made["associate"])
 (folder / "published").mkdir()
 step("publish", lambda: write_files(content, "me/rows", folder / "published"))
