@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
@@ -18,7 +17,7 @@ from torch import nn
 
 import hf_midrange
 from hf_midrange import columns
-from hf_midrange.classifier import fingerprint, label_names, last_linear, load_classifier, number_of_labels
+from hf_midrange.classifier import fingerprint, label_names, load_classifier, number_of_labels
 from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.collated import Collated
@@ -227,16 +226,6 @@ def debias(
             outcome.write(folder, processor)
         print(outcome.sentence)  # noqa: T201 - what was found is said
     return outcome
-
-
-def put_head(model: nn.Module, head: LinearHead) -> None:
-    """Give a model another last layer, in place."""
-    _, linear = last_linear(model)
-    with torch.no_grad():
-        linear.weight.copy_(head.weight)
-        if linear.bias is None:
-            linear.bias = nn.Parameter(linear.weight.new_zeros(head.num_classes))
-        linear.bias.copy_(head.bias)
 
 
 def untimed(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

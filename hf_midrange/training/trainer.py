@@ -22,7 +22,7 @@ from hf_midrange.concepts.usual import source_named
 from hf_midrange.publishing.cards import write_model_card
 from hf_midrange.publishing.model import Background, model_facts
 from hf_midrange.training.arguments import MidRangeArguments
-from hf_midrange.training.debiasing import STEPS, Debiasing, put_head, untimed
+from hf_midrange.training.debiasing import STEPS, Debiasing, untimed
 from hf_midrange.training.group_scores import GroupScores, group_shares, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.report import DebiasReport, score_of
@@ -202,7 +202,7 @@ class MidRangeTrainer(Trainer):
         table = work.table(rows)  # what cannot be used is refused before any pass of the model
         before = self._evaluated("debias/before")
         outcome = work.run(table, self._collator.inputs(rows), chosen)
-        put_head(model, outcome.head)
+        outcome.head.put_into(model)
         self.debias_report = outcome.measured(before, self._evaluated("debias/after"))
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")
