@@ -1,4 +1,4 @@
-"""From rows to model inputs: decode, bring to RGB, transform or tokenise.
+"""From rows to model inputs: decode, bring to RGB, transform or tokenise; or collate what are inputs already.
 
 A row that cannot be read is named, never lost.
 """
@@ -6,7 +6,7 @@ A row that cannot be read is named, never lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
 
@@ -23,12 +23,33 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_midrange.classifier import Modality, modality, unwrap_timm
 from hf_midrange.columns import IMAGE, TEXT, TEXT_PAIR
-from hf_midrange.extraction.batch import Batch
-from hf_midrange.extraction.collated import Collated
 from hf_midrange.extraction.images import UNREADABLE, decode, fault, less_elongated, rgb
 
 
 Processor = BaseImageProcessor | PreTrainedTokenizerBase | Callable[[Image.Image], torch.Tensor]
+
+NOT_INPUTS = ("labels", "label", "label_ids")
+"""What a collator's batch holds that the model's logits do not depend on."""
+
+
+@dataclass
+class Batch:
+    """Rows `first` to `first + count - 1`, ready for the model."""
+
+    first: int
+    count: int
+    rows: np.ndarray
+    """Numbers of the readable rows, in order."""
+    inputs: Mapping[str, torch.Tensor] | None
+    """Model inputs of the readable rows; None if there are none."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Row number -> what is wrong with it."""
+
+
+def refuse_unreadable(rows: Mapping[int, str]) -> None:
+    """Raise `ValueError` naming the first of some unreadable rows."""
+    row = min(rows)
+    raise ValueError(f"row {row} cannot be read: {rows[row]}; repair it, or drop such rows with on_error='skip'")
 
 
 @dataclass(frozen=True)
@@ -124,6 +145,45 @@ class Preparation:
             except UNREADABLE as error:
                 failing[row] = f"cannot be transformed: {error}"
         return failing
+
+
+@dataclass(frozen=True)
+class Collated:
+    """Model inputs of the rows of a dataset, batched by a collator; given to `extract` in place of a processor.
+
+    Attributes:
+        rows: as many rows as the dataset to be extracted, in the same order, read in their own format: with its
+            transform, if `set_transform` gave it one.
+        collate: makes model inputs of a list of rows, as the collator of a Trainer.
+    """
+
+    rows: Dataset
+    collate: Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+
+    def columns(self, features: Features) -> list[str]:
+        """Return the columns read of the dataset to be extracted: none, as `rows` has them."""
+        return []
+
+    def view(self, dataset: Dataset) -> Dataset:
+        """Return `rows`, refusing a dataset of another length."""
+        if len(dataset) != len(self.rows):
+            raise ValueError(f"there are model inputs of {len(self.rows)} rows for a dataset of {len(dataset)}")
+        return self.rows
+
+    def __call__(self, first_row: int, values: Mapping[str, Sequence[Any]]) -> Batch:
+        """Collate rows `first_row`, `first_row + 1`, ... given as columns."""
+        count = len(next(iter(values.values())))
+        batch = self.collate([{name: column[i] for name, column in values.items()} for i in range(count)])
+        inputs = {name: value for name, value in batch.items() if name not in NOT_INPUTS}
+        odd = [name for name, value in inputs.items() if not isinstance(value, torch.Tensor)]
+        if odd or not inputs:
+            raise TypeError(f"the collator must make a dictionary of tensors, but {odd or 'it'} is none")
+        return Batch(first_row, count, np.arange(first_row, first_row + count), inputs)
+
+    def key(self) -> str:
+        """Return a text that changes when the rows or the name of the collator change."""
+        name = getattr(self.collate, "__qualname__", type(self.collate).__qualname__)
+        return f"collated {self.rows._fingerprint} {name}"
 
 
 def preparation(

@@ -5,23 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, IterableDataset
-from torch import nn
 
-from hf_midrange.io.files import from_json, intact, read_json, sealed, write_atomically
+from hf_midrange.io.files import from_json, intact, read_json, write_atomically
 
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 """Raised when the arithmetic or the files of extraction change, so that old shards are not mixed with new ones."""
 
+ELSEWHERE = "give another `output_dir`, or `overwrite=True` to start again there"
 
-def claim(folder: Path, key: Mapping[str, Any], *, is_main: bool) -> None:
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run was made from.
+
+    Attributes:
+        key: everything that changes the numbers.
+        made_by: facts of the model, for the features of the columns.
+        versions: of the libraries, for the reader.
+    """
+
+    key: dict[str, Any]
+    made_by: dict[str, Any]
+    versions: dict[str, str]
+
+
+def claim(folder: Path, key: Mapping[str, Any], made_by: dict[str, Any], *, is_main: bool) -> None:
     """Take `folder` for the run described by `key`, or find that it is that run's already.
 
     Raises:
@@ -30,7 +46,7 @@ def claim(folder: Path, key: Mapping[str, Any], *, is_main: bool) -> None:
     path = folder / MANIFEST
     wanted = json.loads(json.dumps({"format": FORMAT, **key}))
     if path.is_file():
-        changes = differences(read_key(path), wanted)
+        changes = differences(read_manifest(path).key, wanted)
         if changes:
             raise ValueError(
                 f"{folder} holds the extraction of another run ({changes}); give another `output_dir`, "
@@ -38,7 +54,7 @@ def claim(folder: Path, key: Mapping[str, Any], *, is_main: bool) -> None:
             )
     elif is_main:
         versions = {name: version(name) for name in ("torch", "transformers", "timm", "datasets")}
-        write_atomically(path, sealed({"key": wanted, "versions": versions}, indent=1))
+        write_atomically(path, json.dumps(asdict(Manifest(wanted, made_by, versions)), indent=1))
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -47,21 +63,16 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing)
 
 
-def read_key(path: Path) -> dict[str, Any]:
-    """Return what a manifest says a folder of shards was made from."""
-    what, remedy = "manifest of an extraction", "give another `output_dir`, or `overwrite=True` to start again there"
+def read_manifest(path: Path, remedy: str = ELSEWHERE) -> Manifest:
+    """Return what a folder of shards was made from.
+
+    Raises:
+        DamagedFileError: if the file is no manifest; the message ends with `remedy`.
+    """
+    what = "manifest of an extraction"
     found = read_json(path, what, remedy)
     with intact(path, what, remedy):
-        return from_json(dict[str, Any], found["key"], "key")
-
-
-def model_key(model: nn.Module) -> str:
-    """Return the model's class and a sha256 of its architecture and every weight and buffer."""
-    digest = hashlib.sha256(repr(model).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return f"{type(model).__name__} {digest.hexdigest()}"
+        return from_json(Manifest, {name: found.get(name, {}) for name in ("key", "made_by", "versions")})
 
 
 def data_key(dataset: Dataset | IterableDataset, columns: list[str], shard_size: int, run_id: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -11,10 +12,8 @@ from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hf_midrange.extraction.batch import Batch
-from hf_midrange.extraction.collated import Collated
-from hf_midrange.extraction.inputs import Preparation
-from hf_midrange.extraction.positions import START, Position, state_of
+from hf_midrange.extraction.inputs import Batch, Collated, Preparation
+from hf_midrange.extraction.shards import START, Position
 
 
 Wanted = Callable[[int], bool]
@@ -100,7 +99,7 @@ class StreamRows:
                 return
 
     def _remember(self, number: int, stream: IterableDataset) -> None:
-        state = state_of(stream)
+        state = _state_of(stream)
         if state is not None:
             self.passed[number] = Position(number + 1, self.total, state)
 
@@ -119,6 +118,26 @@ class _Prepared(TorchDataset):
     def __getitem__(self, number: int) -> Batch:
         rows = self.ranges[number]
         return self.prepare(rows.start, self.dataset[rows.start : rows.stop])
+
+
+def _state_of(stream: IterableDataset) -> dict[str, Any] | None:
+    """Return where a stream that is being read stands; None where going on from there would lose or change rows."""
+    if _buffered(stream._ex_iterable):
+        return None
+    try:
+        return json.loads(json.dumps(stream.state_dict()))
+    except TypeError:  # the state of a source that is not made of numbers and texts
+        return None
+
+
+def _buffered(source: object) -> bool:
+    """Whether rows wait in the buffer of a shuffle, which is no part of a stream's state."""
+    from datasets.iterable_dataset import BufferShuffledExamplesIterable  # an error where a release moves it
+
+    if isinstance(source, BufferShuffledExamplesIterable):
+        return True
+    inner = [getattr(source, "ex_iterable", None), *(getattr(source, "ex_iterables", None) or ())]
+    return any(_buffered(each) for each in inner if each is not None)
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 - a Batch; DataLoader believes it is a list
