@@ -2,7 +2,7 @@
 
 from hf_midrange.bands.logit_bands import LogitBands
 from hf_midrange.bands.position import class_relative_position
-from hf_midrange.bands.shards import read_shards
+from hf_midrange.extraction.shards import read_shards
 
 
 __all__ = ["LogitBands", "class_relative_position", "read_shards"]

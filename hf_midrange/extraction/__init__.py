@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from hf_midrange.extraction.merging import merge_shards as merge_shards
     from hf_midrange.extraction.run import extract as extract
+    from hf_midrange.extraction.shards import merge_shards as merge_shards
+    from hf_midrange.extraction.shards import read_shards as read_shards
 
 # Reading images and shards needs no torch, which takes seconds to import: each name is imported on first use.
-_HOMES = {"extract": "run", "merge_shards": "merging"}
+_HOMES = {"extract": "run", "merge_shards": "shards", "read_shards": "shards"}
 
-__all__ = ["extract", "merge_shards"]
+__all__ = ["extract", "merge_shards", "read_shards"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the attribute's own type is declared above

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from os import PathLike, fspath
 from pathlib import Path
@@ -120,50 +120,77 @@ def extract(
         ds.with_format("torch")["embedding"]  # float32, of shape (n, 512)
         ```
     """
+    if min(batch_size, shard_size) < 1 or num_workers < 0:
+        raise ValueError(
+            "batch_size and shard_size must be at least 1 and num_workers at least 0, but are "
+            f"{batch_size}, {shard_size} and {num_workers}"
+        )
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', but is {on_error!r}")
     state = join_processes()
+    chosen_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     classifier = load_classifier(model, trust_remote_code=trust_remote_code)
     source = None if isinstance(model, nn.Module) else fspath(model)
+    prepare = preparation(
+        classifier, processor, source=source, max_length=max_length, trust_remote_code=trust_remote_code
+    )
     extraction = Extraction(
         classifier,
-        preparation(
-            classifier, processor, source=source, max_length=max_length, trust_remote_code=trust_remote_code
-        ),
-        head=head,
-        device=state.device if device is None else torch.device(device),
-        dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype,
-        cut=Cut(shard_size, batch_size),
-        num_workers=num_workers,
-        on_error=on_error,
-        run_id=run_id,
-        overwrite=overwrite,
-        shared=shared,
+        prepare,
+        _made_by(classifier, source, last_linear(classifier, head)[0], chosen_dtype),
+        Cut(shard_size, batch_size),
+        num_workers,
+        head,
+        state.device if device is None else torch.device(device),
+        chosen_dtype,
+        on_error == "skip",
+        run_id,
+        overwrite,
+        shared,
     )
-    splits = dataset.values() if isinstance(dataset, DatasetDict | IterableDatasetDict) else [dataset]
-    for split in splits:
-        extraction.check(split)
-    made_by = _made_by(extraction, source)
     folder = None if output_dir is None else Path(output_dir)
     if isinstance(dataset, DatasetDict | IterableDatasetDict):
-        parts = {name: extraction.run(split, folder and folder / name, made_by) for name, split in dataset.items()}
-        return type(dataset)(parts)
-    return extraction.run(dataset, folder, made_by)
+        for split in dataset.values():
+            extraction.check(split)
+        return type(dataset)(
+            {name: extraction.run(split, folder and folder / name) for name, split in dataset.items()}
+        )
+    extraction.check(dataset)
+    return extraction.run(dataset, folder)
+
+
+def _made_by(model: nn.Module, source: str | None, head: str, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Return what is to be known of the model that made the columns; all its weights are read for it, once a run."""
+    config = getattr(model, "config", None)
+    own = next((parameter.dtype for parameter in model.parameters()), None)
+    facts = {
+        "model": source or str(getattr(config, "name_or_path", "")) or "unnamed",
+        "revision": getattr(config, "_commit_hash", None),
+        "fingerprint": fingerprint(model),
+        "head": head,
+        "dtype": str(dtype or own).removeprefix("torch."),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """A classifier with its preprocessing and options, to run over datasets."""
+    """A classifier with its preprocessing, and the options of `extract`, to run over datasets."""
 
     model: nn.Module
     prepare: Preparation | Collated
-    options: Options
-
-    @property
-    def _skip(self) -> bool:
-        return self.options.on_error == "skip"
-
-    @property
-    def _cut(self) -> Cut:
-        return Cut(self.options.shard_size, self.options.batch_size)
+    made_by: dict[str, Any]
+    """Facts of the model, which the columns are marked with."""
+    cut: Cut
+    num_workers: int
+    head: str | None
+    device: torch.device
+    dtype: torch.dtype | None
+    skip: bool
+    """Whether unreadable rows are dropped."""
+    run_id: str | None
+    overwrite: bool
+    shared: bool
 
     def check(self, dataset: Dataset | IterableDataset) -> None:
         """Refuse a dataset before any work starts."""
@@ -175,7 +202,7 @@ class Extraction:
             )
         if isinstance(dataset, Dataset) and len(dataset) == 0:
             raise ValueError("the dataset is empty: it has no rows")
-        if isinstance(dataset, IterableDataset) and not self.options.shared and not is_part(dataset):
+        if isinstance(dataset, IterableDataset) and not self.shared and not is_part(dataset):
             raise ValueError(
                 "nodes with folders of their own divide a stream by `split_dataset_by_node(stream, rank, world_size)` "
                 "of `datasets.distributed`; give each its part"
@@ -192,26 +219,27 @@ class Extraction:
         return self._on_disk(dataset, folder)
 
     def _in_memory(self, dataset: Dataset) -> Dataset:
-        state = PartialState()
         rows = self._rows(dataset)
         features = self._features(dataset.features)
         with self._forward() as forward:
             shards = list(self._compute(rows, forward, is_mine))
-        if state.num_processes > 1:
+        if PartialState().num_processes > 1:
             shards = gather_object(shards)
         shards.sort(key=lambda shard: shard.number)
         table = pa.concat_tables([shard.table(features) for shard in shards])
-        result = with_columns(dataset, {name: (table[name], features[name]) for name in features})
-        return self._finish(result, [shard.record() for shard in shards])
+        records = [shard.record() for shard in shards]
+        self._report(records)
+        added = marked(features, self.made_by)
+        return without_unreadable(with_columns(dataset, {name: (table[name], added[name]) for name in added}), records)
 
     def _on_disk(self, dataset: Dataset | IterableDataset, folder: Path) -> Dataset | IterableDataset:
         state = PartialState()
         store = ShardFolder(folder, self._features(dataset.features))
         part = is_part(dataset)
-        leads = leads_folder(folder, alone=part) if part or not self.options.shared else state.is_main_process
+        leads = leads_folder(folder, alone=part) if part or not self.shared else state.is_main_process
         with writing_together(folder, leads=leads):
             self._claim(dataset, store, leads)
-            rows = self._rows(dataset, Positions(store).last() if isinstance(dataset, IterableDataset) else START)
+            rows = self._rows(dataset, store.last_position() if isinstance(dataset, IterableDataset) else START)
 
             def wanted(number: int) -> bool:
                 return (part or is_mine(number)) and not store.is_finished(number)
@@ -220,86 +248,76 @@ class Extraction:
                 for shard in self._compute(rows, forward, wanted):
                     store.write(shard)
                     if isinstance(rows, StreamRows) and shard.number in rows.passed:
-                        Positions(store).write(rows.passed.pop(shard.number))
+                        store.write_position(rows.passed.pop(shard.number))
             state.wait_for_everyone()
         if rows.total == 0:
             raise ValueError("the stream is empty: it has no rows")
-        count = self._cut.shards(rows.total)
+        records = store.records(self.cut.shards(rows.total), all_here=self.shared)
+        self._report(list(records.values()))
         if isinstance(dataset, IterableDataset):
-            records = store.records(count)
-            report(records, skip=self._skip)
-            return _zipped(dataset, store.columns(count), unreadable_rows(records))
-        kept = dataset.remove_columns([name for name in store.features if name in dataset.column_names])
-        if not self.options.shared:
-            return self._own_rows(kept, store, count)
-        return self._finish(concatenate_datasets([kept, store.columns(count)], axis=1), store.records(count))
+            return self._zipped(dataset, store.columns(records), unreadable_rows(records.values()))
+        own = dataset
+        if not self.shared:
+            own = dataset.select([row for record in records.values() for row in record.numbers])
+        made = store.columns(records)
+        return without_unreadable(beside(own, made, marked(store.features, self.made_by)), records.values())
 
-    def _own_rows(self, dataset: Dataset, store: ShardFolder, count: int) -> Dataset:
-        """Return the rows whose shards lie in the folder of this node."""
-        parts, records = [], []
-        for number in range(count):
-            path = shard_paths(store.folder, number)[1]
-            if path.is_file():
-                record = read_record(path)
-                rows = dataset.select(range(record["first"], record["first"] + record["rows"]))
-                parts.append(concatenate_datasets([rows, mapped(store.folder, number, record)], axis=1))
-                records.append(record)
-        if not parts:
-            return concatenate_datasets([dataset.select([]), Dataset.from_dict({}, features=store.features)], axis=1)
-        report(records, skip=self._skip)
-        numbers = np.concatenate([np.arange(r["first"], r["first"] + r["rows"]) for r in records])
-        bad = np.isin(numbers, np.fromiter(unreadable_rows(records), np.int64))
-        whole = concatenate_datasets(parts)
-        return whole.select(np.flatnonzero(~bad)) if bad.any() else whole
+    def _zipped(self, dataset: IterableDataset, made: Dataset, dropped: dict[int, str]) -> IterableDataset:
+        """Return a stream that reads `dataset` again, each row beside its extracted columns.
+
+        It is one shard to a DataLoader: several workers would otherwise count rows of their own.
+        """
+        features = Features({**dataset.features, **marked(made.features, self.made_by)})
+        arguments = {"dataset": dataset, "made": made, "dropped": frozenset(dropped)}
+        return IterableDataset.from_generator(_zipped_rows, features=features, gen_kwargs=arguments)
 
     def _stream(self, dataset: IterableDataset) -> IterableDataset:
-        features = self._features(dataset.features)
-        arguments = {"extraction": self, "dataset": dataset, "added": features}
-        return IterableDataset.from_generator(
-            _streamed, features=Features({**dataset.features, **features}), gen_kwargs=arguments
-        )
+        added = self._features(dataset.features)
+        features = Features({**dataset.features, **marked(added, self.made_by)})
+        arguments = {"extraction": self, "dataset": dataset, "added": added}
+        return IterableDataset.from_generator(_streamed, features=features, gen_kwargs=arguments)
 
     def _rows(self, dataset: Dataset | IterableDataset, start: Position = START) -> TableRows | StreamRows:
         if isinstance(dataset, IterableDataset):
-            return StreamRows(dataset, self.prepare, self._cut, start)
-        return TableRows(dataset, self.prepare, self._cut, self.options.num_workers)
+            return StreamRows(dataset, self.prepare, self.cut, start)
+        return TableRows(dataset, self.prepare, self.cut, self.num_workers)
 
     def _forward(self) -> AbstractContextManager[Forward]:
-        return prepared(self.model, self.options.head, self.options.device, self.options.dtype)
+        return prepared(self.model, self.head, self.device, self.dtype)
 
     def _compute(self, rows: TableRows | StreamRows, forward: Forward, wanted: Wanted) -> Iterator[Shard]:
-        batches = _readable(rows.batches(wanted), skip=self._skip)
+        batches = _readable(rows.batches(wanted), skip=self.skip)
         hidden = datasets.are_progress_bars_disabled()
         total = rows.total // PartialState().num_processes or None  # a stream's end is not known
         bar = tqdm(main_process_only=True, total=total, desc="extract", unit=" rows", disable=hidden)
-        yield from computed(_counted(batches, bar), forward, self.options.shard_size)
+        yield from _computed(_counted(batches, bar), forward, self.cut.shard_size)
         bar.close()
 
     def _claim(self, dataset: Dataset | IterableDataset, store: ShardFolder, leads: bool) -> None:
         state = PartialState()
-        if self.options.overwrite and leads:
+        if self.overwrite and leads:
             store.clear()
             (store.folder / MANIFEST).unlink(missing_ok=True)
         state.wait_for_everyone()
         columns = self.prepare.columns(dataset.features)
         key = {
-            "data": data_key(dataset, columns, self.options.shard_size, self.options.run_id),
+            "data": data_key(dataset, columns, self.cut.shard_size, self.run_id),
             "rows": len(dataset) if isinstance(dataset, Dataset) else None,
             "columns": columns,
-            "model": model_key(self.model),
+            "model": self.made_by["fingerprint"],
             "preprocessing": self.prepare.key(),
-            "head": self.options.head,
-            "dtype": str(self.options.dtype),
-            "shard_size": self.options.shard_size,
+            "head": self.head,
+            "dtype": str(self.dtype),
+            "shard_size": self.cut.shard_size,
             "features": repr(dict(store.features)),
         }
-        claim(store.folder, key, is_main=leads)
+        claim(store.folder, key, self.made_by, is_main=leads)
         state.wait_for_everyone()
 
     def _features(self, features: Features) -> Features:
         """Return the features of the added columns; refuse a model whose labels are not the dataset's."""
-        head = last_linear(self.model, self.options.head)[1]
-        return output_features(head, self._prediction(features, head.out_features))
+        head = last_linear(self.model, self.head)[1]
+        return output_features(head.in_features, self._prediction(features, head.out_features))
 
     def _prediction(self, features: Features, labels: int) -> ClassLabel:
         """Return the feature of `prediction`: the dataset's classes, else the model's names, else numbers."""
@@ -316,9 +334,28 @@ class Extraction:
             )
         return label
 
-    def _finish(self, result: Dataset, records: list[dict]) -> Dataset:
-        report(records, skip=self._skip)
-        return without_unreadable(result, records)
+    def _report(self, records: list[Record]) -> None:
+        """Warn, on the main process, of dropped rows and of rows without finite logits.
+
+        Raises:
+            ValueError: if rows are unreadable and none may be dropped (an earlier run may have been allowed to), or no
+                row is readable.
+        """
+        dropped = unreadable_rows(records)
+        if dropped and (not self.skip or len(dropped) == sum(record.rows for record in records)):
+            refuse_unreadable(dropped)
+        if not PartialState().is_main_process:
+            return
+        if dropped:
+            shown = "; ".join(f"row {row}: {reason}" for row, reason in list(dropped.items())[:3])
+            warnings.warn(f"dropped {len(dropped)} rows that cannot be read ({shown})", stacklevel=4)
+        bad = [row for record in records for row in record.not_finite]
+        if bad:
+            warnings.warn(
+                f"logits are NaN or infinite in {len(bad)} rows (first rows: {bad[:5]}); bands refuse such rows: "
+                "drop them, or use dtype='float32' if a low precision overflowed",
+                stacklevel=4,
+            )
 
 
 def is_part(dataset: Dataset | IterableDataset) -> bool:
@@ -339,18 +376,22 @@ def _counted(batches: Iterable[Batch], bar: Any) -> Iterator[Batch]:  # noqa: AN
         bar.update(batch.count)
 
 
-def _zipped(dataset: IterableDataset, columns: Dataset, dropped: dict[int, str]) -> IterableDataset:
-    """Return a stream that reads `dataset` again, each row beside its extracted columns.
+def _computed(batches: Iterable[Batch], forward: Forward, shard_size: int) -> Iterator[Shard]:
+    """Run the model over batches in row order and yield each shard when its last batch is done."""
+    for number, group in groupby(batches, key=lambda batch: batch.first // shard_size):
+        parts = [(batch, forward(batch.inputs) if batch.inputs is not None else None) for batch in group]
+        first, rows = parts[0][0].first, sum(batch.count for batch, _ in parts)
+        embedding = np.full((rows, forward.head.in_features), np.nan, np.float32)
+        logits = np.full((rows, forward.head.out_features), np.nan, np.float32)
+        for batch, outputs in parts:
+            if outputs is not None:
+                embedding[batch.rows - first], logits[batch.rows - first] = outputs
+        unreadable = {row: reason for batch, _ in parts for row, reason in batch.unreadable.items()}
+        yield Shard(number, first, embedding, logits, unreadable)
 
-    It is one shard to a DataLoader: several workers would otherwise count rows of their own.
-    """
-    features = Features({**dataset.features, **columns.features})
-    arguments = {"dataset": dataset, "columns": columns, "dropped": frozenset(dropped)}
-    return IterableDataset.from_generator(_zipped_rows, features=features, gen_kwargs=arguments)
 
-
-def _zipped_rows(dataset: IterableDataset, columns: Dataset, dropped: frozenset[int]) -> Iterator[dict]:
-    added = iter(columns.with_format("numpy"))
+def _zipped_rows(dataset: IterableDataset, made: Dataset, dropped: frozenset[int]) -> Iterator[dict]:
+    added = iter(made.with_format("numpy"))
     for row, values in enumerate(dataset.decode(False)):
         extracted = next(added)
         if row not in dropped:
@@ -371,28 +412,4 @@ def _streamed(extraction: Extraction, dataset: IterableDataset, added: Features)
                     yield {**values, **extracted}
     if not records:
         raise ValueError("the stream is empty: it has no rows")
-    report(records, skip=extraction._skip)
-
-
-def report(records: list[dict], *, skip: bool) -> None:
-    """Warn, on the main process, of dropped rows and of rows without finite logits.
-
-    Raises:
-        ValueError: if rows are unreadable and `skip` is false (an earlier run may have been allowed to drop them), or
-            no row is readable.
-    """
-    dropped = unreadable_rows(records)
-    if dropped and (not skip or len(dropped) == sum(record["rows"] for record in records)):
-        refuse_unreadable(dropped)
-    if not PartialState().is_main_process:
-        return
-    if dropped:
-        shown = "; ".join(f"row {row}: {reason}" for row, reason in list(dropped.items())[:3])
-        warnings.warn(f"dropped {len(dropped)} rows that cannot be read ({shown})", stacklevel=2)
-    bad = [row for record in records for row in record["not_finite"]]
-    if bad:
-        warnings.warn(
-            f"logits are NaN or infinite in {len(bad)} rows (first rows: {bad[:5]}); bands refuse such rows: "
-            "drop them, or use dtype='float32' if a low precision overflowed",
-            stacklevel=2,
-        )
+    extraction._report(records)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -151,21 +151,18 @@ class ShardFolder:
             number += 1
         return found
 
-    def records(self, count: int) -> list[Record]:
-        """Return the records of shards 0 to `count - 1`."""
-        paths = [shard_paths(self.folder, number)[1] for number in range(count)]
-        for path in paths:
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing: all processes must share one `output_dir`; {AGAIN}")
-        return [_read_record(path) for path in paths]
-
-    def own_records(self, count: int) -> dict[int, Record]:
-        """Return the records of those of shards 0 to `count - 1` that lie here, by number."""
+    def records(self, count: int, *, all_here: bool = True) -> dict[int, Record]:
+        """Return the records of shards 0 to `count - 1` by number: all, or those of them that lie here."""
         paths = {number: shard_paths(self.folder, number)[1] for number in range(count)}
-        return {number: _read_record(path) for number, path in paths.items() if path.is_file()}
+        missing = [path for path in paths.values() if not path.is_file()]
+        if missing and all_here:
+            raise FileNotFoundError(f"{missing[0]} is missing: all processes must share one `output_dir`; {AGAIN}")
+        return {number: _read_record(path) for number, path in paths.items() if path not in missing}
 
-    def columns(self, records: dict[int, Record]) -> Dataset:
+    def columns(self, records: Mapping[int, Record]) -> Dataset:
         """Return the shards with these records, in order, as one memory-mapped dataset."""
+        if not records:
+            return Dataset.from_dict({}, features=self.features)
         return concatenate_datasets([_mapped(self.folder, number, record) for number, record in records.items()])
 
     def clear(self) -> None:
@@ -228,8 +225,7 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
     """
     folder = Path(folder)
     records = _all_records(folder)
-    parts = [_mapped(folder, number, record) for number, record in enumerate(records)]
-    whole = concatenate_datasets(parts)
+    whole = concatenate_datasets([_mapped(folder, number, record) for number, record in enumerate(records)])
     manifest = _manifest_of(folder)
     if manifest is not None:
         _refuse_unfinished(folder, len(whole), manifest.key.get("rows"))

@@ -20,8 +20,7 @@ from hf_midrange import columns
 from hf_midrange.classifier import fingerprint, label_names, load_classifier, number_of_labels
 from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
-from hf_midrange.extraction.collated import Collated
-from hf_midrange.extraction.inputs import Processor
+from hf_midrange.extraction.inputs import Collated, Processor
 from hf_midrange.head import LinearHead, retrain_head
 from hf_midrange.input_columns import usual_columns
 from hf_midrange.pipeline import Steps, curated_from

@@ -15,9 +15,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, default_data_collator
 
 from hf_midrange.columns import GROUP, IMAGE, LABEL, PSEUDO_GROUP, TEXT, TEXT_PAIR, WEIGHT
-from hf_midrange.extraction.collated import Collated
-from hf_midrange.extraction.faults import refuse_unreadable
-from hf_midrange.extraction.inputs import Preparation, preparation
+from hf_midrange.extraction.inputs import Collated, Preparation, preparation, refuse_unreadable
 from hf_midrange.input_columns import encoded_groups, encoded_labels, is_text
 
 

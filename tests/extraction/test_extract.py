@@ -23,8 +23,9 @@ from transformers import (
 )
 
 import hf_midrange as hm
-from hf_midrange.columns import matrix
-from hf_midrange.extraction.manifest import model_key
+from hf_midrange.classifier import fingerprint
+from hf_midrange.columns import facts, matrix
+from hf_midrange.extraction import read_shards
 
 
 def wrapped() -> TimmWrapperForImageClassification:
@@ -193,17 +194,40 @@ def test_selected_rows_and_earlier_columns_are_handled(tmp_path):
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_the_description_names_the_model_of_the_last_extraction(on_disk, tmp_path):
+@pytest.mark.parametrize("stream", [False, True])
+def test_columns_say_which_model_made_them(stream, on_disk, tmp_path):
     ds, model, other = images(6), timm_model(), timm_model()
-    ds.info.description = "Six pictures."
-    first = hm.extract(ds, other, output_dir=tmp_path / "first" if on_disk else None)
-    again = hm.extract(first, model, output_dir=tmp_path / "again" if on_disk else None)
-    assert ds.info.description == "Six pictures."
-    kept, line = again.info.description.split("\n")
-    assert kept == "Six pictures."
-    assert line == f"extract: unnamed, {model_key(model)}"
-    again.save_to_disk(tmp_path / "saved")
-    assert Dataset.load_from_disk(tmp_path / "saved").info.description == again.info.description
+    with torch.no_grad():
+        other.fc.bias[0] += 1
+    folders = [tmp_path / name if on_disk else None for name in ("first", "again")]
+    first = hm.extract(ds, other, output_dir=folders[0])
+    again = hm.extract(first.to_iterable_dataset() if stream else first, model, output_dir=folders[1])
+    expected = {"model": "unnamed", "fingerprint": fingerprint(model), "head": "fc", "dtype": "float32"}
+    assert facts(again.features, "logits") == facts(again.features, "embedding") == expected
+    if not stream:
+        again.save_to_disk(tmp_path / "saved")
+        assert facts(Dataset.load_from_disk(tmp_path / "saved").features, "logits") == expected
+        again.to_parquet(tmp_path / "rows.parquet")
+        read = Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=tmp_path / "cache")
+        assert facts(read.features, "logits") == expected
+    if on_disk:
+        assert facts(read_shards(folders[1]).features, "logits") == expected
+
+
+def test_a_loaded_model_is_named_by_where_it_came_from(tmp_path):
+    vit().save_pretrained(tmp_path)
+    for model in (tmp_path, ViTForImageClassification.from_pretrained(tmp_path)):
+        found = facts(hm.extract(images(3), model, small_processor()).features, "logits")
+        assert (found["model"], found["fingerprint"]) == (str(tmp_path), fingerprint(vit()))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_weights_are_read_once_a_run(on_disk, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("hf_midrange.extraction.run.fingerprint", lambda model: seen.append(model) or "mark")
+    splits = DatasetDict(a=images(3), b=images(4), c=images(5))
+    hm.extract(splits, timm_model(), output_dir=tmp_path if on_disk else None)
+    assert len(seen) == 1
 
 
 def test_without_labels_predictions_carry_the_models_names():

@@ -12,8 +12,8 @@ from support.tied_images import tied_images
 from support.told import told
 
 import hf_midrange as hm
-from hf_midrange.bands.shards import read_shards
 from hf_midrange.columns import matrix
+from hf_midrange.extraction.shards import read_shards
 from hf_midrange.io.datasets import read_dataset, write_dataset
 from hf_midrange.io.files import DamagedFileError
 

@@ -185,7 +185,7 @@ def nodes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nodes")
     for rank in range(2):
         mine = pytest.MonkeyPatch()
-        mine.setattr("hf_midrange.extraction.engine.is_mine", lambda number, rank=rank: number % 2 == rank)
+        mine.setattr("hf_midrange.extraction.run.is_mine", lambda number, rank=rank: number % 2 == rank)
         sizes = {"batch_size": BATCH, "shard_size": SHARD}
         own = hm.extract(rows(11), network(), pixels, output_dir=folder / str(rank), shared=False, **sizes)
         assert own["row"][:] == [row for row in range(11) if row // SHARD % 2 == rank]
