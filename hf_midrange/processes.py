@@ -154,16 +154,6 @@ class Share(NamedTuple):
             return [value]
         return gathered([value])
 
-    def summed(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of what every process has, of the same shape in all. All must call this, or none returns."""
-        if self.processes == 1:
-            return values
-        import torch
-        from accelerate import PartialState
-        from accelerate.utils import reduce
-
-        return reduce(torch.as_tensor(values, device=PartialState().device), reduction="sum").cpu().numpy()
-
 
 ALONE = Share()
 
