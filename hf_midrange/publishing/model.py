@@ -52,6 +52,7 @@ class Background:
     license: str | None = None
     has_processor: bool = False
     """Whether a tokenizer or image processor is saved beside the model."""
+    layer: str | None = None
     language: str | None = None
     tags: Sequence[str] = ()
 
@@ -71,6 +72,7 @@ def publish_model(
     split: str = "test",
     curated_id: str | None = None,
     license: str | None = None,
+    layer: str | None = None,
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
@@ -97,6 +99,7 @@ def publish_model(
         split: its split.
         curated_id: Hub id of the published curated data set.
         license: the model's licence, usually that of the base model.
+        layer: name of the classifier's last linear layer, where it has several.
         private: whether a new repository is private. An existing public one is then refused.
         token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
         revision: branch to publish to, made if need be.
@@ -116,10 +119,10 @@ def publish_model(
         refuse_non_id(name, value)
     background = Background(
         head, curated, findings, metrics, controls, base_model, dataset, split, curated_id, license,
-        has_processor=processor is not None,
+        has_processor=processor is not None, layer=layer,
     )  # fmt: skip
     if head is not None:
-        model = head.merge_into(model)
+        model = head.merge_into(model, layer)
     facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
     repository = open_repository(
@@ -171,7 +174,7 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
         licence=background.license,
         # timm keeps its preprocessing in the config
         has_processor=background.has_processor or hasattr(model, "timm_model"),
-        changed=_names_of_head(model) if background.head is not None and corrected else (),
+        changed=_names_of_head(model, background.layer) if background.head is not None and corrected else (),
         score=Score.of(OURS, background.metrics) if background.metrics is not None else None,
         controls=tuple(Score.of(name, metrics) for name, metrics in (background.controls or {}).items()),
         **finding_facts(background.findings),
@@ -265,11 +268,11 @@ def _whole(model: Any) -> Any:  # noqa: ANN401 - of many classes
     return model.get_base_model() if _is_adapter(model) else model
 
 
-def _names_of_head(model: nn.Module) -> tuple[str, ...]:
+def _names_of_head(model: nn.Module, layer: str | None = None) -> tuple[str, ...]:
     """Return the names of the head's parameters, as they are without an adapter around them."""
     from hf_midrange.classifier import last_linear
 
-    name, linear = last_linear(model)
+    name, linear = last_linear(model, layer)
     plain = re.sub(r"^base_model\.model\.|\.modules_to_save\.\w+$", "", name)
     return tuple(f"{plain}.{part}" for part, _ in linear.named_parameters())
 

@@ -24,6 +24,7 @@ class MidRangeArguments(TrainingArguments):
         debias_after_training: call `debias()` at the end of `train()`.
         concept_sources: concepts that `debias()` may look for, such as `["thumbnail", "image-properties"]`, in the
             words of `hf-midrange annotate --source`; None takes those that the columns allow.
+        head: name of the classifier's last linear layer, where it has several, as `extract` takes it.
         curated_rows: what a training set made by `curate` is trained by. `"weight"`: all rows of positive weight, each
             weighted in the loss. `"keep"`: only the rows marked `keep`, unweighted. The two are alternatives, since
             `keep` marks a subset that is already balanced.
@@ -41,6 +42,9 @@ class MidRangeArguments(TrainingArguments):
     debias_after_training: bool = field(default=False, metadata={"help": "Debias at the end of training."})
     concept_sources: list[str] | None = field(
         default=None, metadata={"help": "Concepts to look for, such as thumbnail; by default what columns allow."}
+    )
+    head: str | None = field(
+        default=None, metadata={"help": "Name of the last linear layer, where the classifier has several."}
     )
     curated_rows: str = field(
         default="weight",

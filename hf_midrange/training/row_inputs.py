@@ -121,6 +121,9 @@ class RowCollator:
         if read.unreadable or read.inputs is None:
             refuse_unreadable(read.unreadable)
         batch: dict[str, torch.Tensor] = dict(read.inputs or {})
+        for name, value in batch.items():
+            if value.is_floating_point():  # pixels come in float32
+                batch[name] = value.to(next(self.model.parameters()).dtype)
         label = next((name for name in LABEL_COLUMNS if name in rows[0]), None)
         if label is not None:
             batch["labels"] = torch.as_tensor([row[label] for row in rows])
@@ -142,9 +145,15 @@ class KeepColumns:
 
 def accepted_columns(model: nn.Module, label_names: Sequence[str]) -> frozenset[str]:
     """Return the columns that a stock Trainer keeps: the arguments of the model's `forward`, and the labels."""
-    unwrap = getattr(model, "get_base_model", None)  # of adapters
-    base = unwrap() if callable(unwrap) else model
+    whole = uncompiled(model)
+    unwrap = getattr(whole, "get_base_model", None)  # of adapters
+    base = unwrap() if callable(unwrap) else whole
     return frozenset([*inspect.signature(base.forward).parameters, *LABEL_COLUMNS[1:], *label_names]) - {*EXTRAS}
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the model inside what `torch.compile` returns; any other model comes back as it is."""
+    return getattr(model, "_orig_mod", model)
 
 
 def with_classes(dataset: Any, class_names: Sequence[str] | None) -> Any:  # noqa: ANN401 - any dataset

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.utils import find_labels
 
 from hf_midrange import columns
 from hf_midrange.classifier import label_names
@@ -26,7 +27,15 @@ from hf_midrange.training.debiasing import STEPS, Debiasing, untimed
 from hf_midrange.training.group_scores import GroupScores, group_shares, part_of, scored_by, shares_by_id
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.report import DebiasReport, score_of
-from hf_midrange.training.row_inputs import EXTRAS, RowCollator, accepted_columns, column_names, one_of, with_classes
+from hf_midrange.training.row_inputs import (
+    EXTRAS,
+    RowCollator,
+    accepted_columns,
+    column_names,
+    one_of,
+    uncompiled,
+    with_classes,
+)
 from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
 
 
@@ -88,6 +97,8 @@ class MidRangeTrainer(Trainer):
         self.curation_dataset = one_of(curation_dataset, "curation_dataset")
         self.holdout: Holdout | None = None
         self.debias_report: DebiasReport | None = None
+        if not self.label_names:  # of a compiled model, whose class takes anything
+            self.label_names = find_labels(type(uncompiled(self._classifier)))
         self.data_collator: Any = self._row_collator()
         self._train_groups = group_shares(self.train_dataset)
         if curation_dataset is None and self._option("curation_fraction"):
@@ -198,11 +209,12 @@ class MidRangeTrainer(Trainer):
             self.args.eval_batch_size,
             self.args.dataloader_num_workers,
             self.accelerator.autocast,
+            self._option("head"),
         )
         table = work.table(rows)  # what cannot be used is refused before any pass of the model
         before = self._evaluated("debias/before")
         outcome = work.run(table, self._collator.inputs(rows), chosen)
-        outcome.head.put_into(model)
+        outcome.head.put_into(model, self._option("head"))
         self.debias_report = outcome.measured(before, self._evaluated("debias/after"))
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")
@@ -235,6 +247,7 @@ class MidRangeTrainer(Trainer):
             split=str(getattr(self.eval_dataset, "split", None) or "evaluation"),
             license=license,
             has_processor=self.processing_class is not None,
+            layer=self._option("head"),
             language=language,
             tags=[tags] if isinstance(tags, str) else tags or (),
         )
