@@ -29,25 +29,20 @@ from hf_midrange.training.trainer import MidRangeTrainer
 
 @dataclass
 class ScriptArguments:
-    """Where model and data are.
+    """Where model and data are."""
 
-    Args:
-        model: a folder or Hub id: for training a backbone or classifier, for debiasing a trained classifier or one of
-            its checkpoints.
-        dataset: a saved dataset, an image folder, a csv, json, jsonl or parquet file, or a Hub id.
-        processor: its preprocessing, where not stored with the model.
-        train_split: the split to train on.
-        eval_split: the split to score on; None: `test`, else `validation`, if there is one.
-        curation_split: the split to debias on; None: the rows held out by `curation_fraction`, or those that the
-            model's folder says were held out.
-    """
-
-    model: str = field(metadata={"help": "A folder or Hub id."})
+    model: str = field(
+        metadata={"help": "A folder or Hub id: to train a backbone or classifier, to debias a trained one."}
+    )
     dataset: str = field(metadata={"help": "A saved dataset, an image folder, a file of rows, or a Hub id."})
     processor: str | None = field(default=None, metadata={"help": "Preprocessing, where not stored with the model."})
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
-    eval_split: str | None = field(default=None, metadata={"help": "The split to score on."})
-    curation_split: str | None = field(default=None, metadata={"help": "The split to debias on."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "The split to score on; by default `test`, else `validation`."}
+    )
+    curation_split: str | None = field(
+        default=None, metadata={"help": "The split to debias on; by default the rows that were held out of training."}
+    )
 
 
 def parsed(words: Sequence[str]) -> tuple[ScriptArguments, MidRangeArguments]:

@@ -87,28 +87,11 @@ def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
 
 def files_of(folder: Path) -> list[Path]:
     """Return the files of the dataset saved in a folder, its checksums among them; none where there is no dataset."""
-    parts = [folder]
-    if (folder / _SAVED_SPLITS).is_file():
-        parts += [folder / name for name in _split_names(folder)]
-    files = [file for part in parts for file in _files_of_rows(part)]
-    return files + [folder / name for name in (_SAVED_SPLITS, CHECKSUMS) if (folder / name).is_file()]
-
-
-def _files_of_rows(folder: Path) -> list[Path]:
-    if not (folder / _SAVED_DATASET).is_file():
-        return []
-    with intact(folder / _SAVED_DATASET, "state of a dataset", _WRITE_AGAIN):
-        state = read_json(folder / _SAVED_DATASET, "state of a dataset", _WRITE_AGAIN)
-        names = [part["filename"] for part in from_json(list[dict[str, Any]], state["_data_files"], "_data_files")]
-        tables = [folder / Path(name).name for name in from_json(list[str], names, "filename")]
-    return [file for file in (*tables, folder / "dataset_info.json", folder / _SAVED_DATASET) if file.is_file()]
-
-
-def _split_names(folder: Path) -> list[str]:
-    file, what = folder / _SAVED_SPLITS, "list of splits"
-    with intact(file, what, _WRITE_AGAIN):
-        names = from_json(list[str], read_json(file, what, _WRITE_AGAIN)["splits"], "splits")
-        return [Path(name).name for name in names]
+    files = [folder / name for name in (_SAVED_SPLITS, CHECKSUMS)]
+    for state in (folder / _SAVED_DATASET, *folder.glob(f"*/{_SAVED_DATASET}")):
+        if state.is_file() and (state.parent == folder or files[0].is_file()):
+            files += [*state.parent.glob("data-*-of-*.arrow"), state.with_name("dataset_info.json"), state]
+    return [file for file in files if file.is_file()]
 
 
 def _verify(folder: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +18,6 @@ from hf_midrange.io.files import explained, remove_unfinished
 
 LOCK = ".in-use"
 """Name of the file that is locked; it says by whom."""
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What file systems answer that know no locks."""
 
 
 @contextmanager
@@ -49,8 +44,7 @@ def only_writer(folder: Path, option: str = "output_dir", named: Path | None = N
         folder.mkdir(parents=True, exist_ok=True)
         holder = _holder(path)  # read first: older versions of filelock empty the file that they ask for
         _acquire(lock, path, option, holder, named or folder)
-        if lock.is_locked:
-            _sign(path)
+        _sign(path)
     try:
         remove_unfinished(folder)
         yield
@@ -76,13 +70,6 @@ def _acquire(lock: FileLock, path: Path, option: str, holder: str, named: Path) 
             f"{named} is being written by {holder}; wait until it has ended, or give another `{option}`. "
             "A process that died holds nothing"
         ) from error
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        warnings.warn(
-            f"{named} cannot be locked ({error.strerror}); see to it that nothing else writes there",
-            stacklevel=2,
-        )
 
 
 def _sign(path: Path) -> None:

@@ -59,7 +59,6 @@ class HubSaved(ModelHubMixin):
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
-        force_download: bool = False,
     ) -> Self:
         """Return what `save_pretrained` wrote into a folder, or `push_to_hub` into a repository.
 
@@ -69,7 +68,6 @@ class HubSaved(ModelHubMixin):
             token: for private repositories; None: the one of `hf auth login`.
             cache_dir: where downloads are kept.
             local_files_only: take what was downloaded before, and ask the Hub nothing.
-            force_download: download again what was downloaded before.
 
         Raises:
             FileNotFoundError: if there is nothing of the kind.
@@ -85,7 +83,6 @@ class HubSaved(ModelHubMixin):
             "token": token,
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
-            "force_download": force_download,
         }
         return cls._read(*cls._downloaded(str(folder_or_id), options))
 
@@ -98,7 +95,6 @@ class HubSaved(ModelHubMixin):
         token: str | bool | None = None,
         revision: str | None = None,
         commit_message: str | None = None,
-        create_pr: bool = False,
     ) -> str:
         """Upload the object's files, and nothing else, in one commit; return the commit's address.
 
@@ -109,7 +105,6 @@ class HubSaved(ModelHubMixin):
             token: None: the one of `hf auth login`.
             revision: branch to commit to; None: main.
             commit_message: None: one that names the kind of object.
-            create_pr: open a pull request instead of committing.
         """
         api, kind = HfApi(token=token), repo_type or self.REPO_TYPES[0]
         with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +116,6 @@ class HubSaved(ModelHubMixin):
                 folder_path=folder,
                 revision=revision,
                 commit_message=commit_message or f"Add {type(self).__name__}",
-                create_pr=create_pr,
             )
         return str(commit.commit_url)
 

@@ -104,7 +104,7 @@ def made(tmp_path_factory):
     """One of each file that is read back: name -> (files, reader)."""
     place = tmp_path_factory.mktemp("made")
     ds = simulated(n=300)
-    for rule in ("class-relative", "auto"):
+    for rule in ("class-relative", "quantile"):
         hm.LogitBands(rule).fit(ds).save_pretrained(place / rule)
     text = Dataset.from_dict(
         {"text": ["a good film", "a bad one", "no film"] * 8, "place": ["sea", "land", "air"] * 8}
@@ -118,7 +118,7 @@ def made(tmp_path_factory):
     write_dataset(curated(), place / "rows")
     readers = {
         "class-relative/bands.json": lambda at: hm.LogitBands.from_pretrained(at / "class-relative"),
-        "auto/bands.json": lambda at: hm.LogitBands.from_pretrained(at / "auto"),
+        "quantile/bands.json": lambda at: hm.LogitBands.from_pretrained(at / "quantile"),
         "ngrams.json": lambda at: hm.load_source(at / "ngrams.json"),
         "text_style.json": lambda at: hm.load_source(at / "text_style.json"),
         "annotations.json": lambda at: hm.load_source(at / "annotations.json"),
@@ -136,7 +136,7 @@ def made(tmp_path_factory):
 
 
 FILES = [
-    "class-relative/bands.json", "auto/bands.json", "ngrams.json", "text_style.json", "annotations.json",
+    "class-relative/bands.json", "quantile/bands.json", "ngrams.json", "text_style.json", "annotations.json",
     "head/head.json", "head/head.safetensors", "findings/findings.parquet", "findings/provenance.json",
     "held/curation_rows.json", "rows/data-00000-of-00001.arrow", "rows/state.json", "rows/dataset_info.json",
     "rows/checksums.json",
