@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,59 +18,62 @@ from hf_midrange.io.datasets import read_dataset
 from hf_midrange.training.holdout import Holdout
 
 
-OLD = Path(__file__).parents[1] / "data" / "0.1.0"
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """Return a copy of what 0.1.0 wrote, beside which `datasets` may leave its caches."""
+    return shutil.copytree(Path(__file__).parents[1] / "data" / "0.1.0", tmp_path_factory.mktemp("old") / "0.1.0")
 
 
 @pytest.fixture(scope="module")
-def curated():
-    return read_dataset(str(OLD / "curated"))
+def curated(old):
+    return read_dataset(str(old / "curated"))
 
 
-def test_bands_of_0_1_0_are_read_and_cut_as_they_did(curated):
-    bands = hm.LogitBands.from_pretrained(OLD / "bands")
+def test_bands_of_0_1_0_are_read_and_cut_as_they_did(old, curated):
+    bands = hm.LogitBands.from_pretrained(old / "bands")
     again = bands.transform(curated.remove_columns(["band", "quantile", "position"]))
     np.testing.assert_array_equal(columns.matrix(again, "band"), columns.matrix(curated, "band"))
     np.testing.assert_array_equal(columns.matrix(again, "quantile"), columns.matrix(curated, "quantile"))
 
 
 @pytest.mark.parametrize("name", ["Annotations", "NGrams", "TextStyle"])
-def test_sources_of_0_1_0_are_read_and_say_the_same(name, curated):
-    source = hm.load_source(OLD / "sources" / f"{name}.json")
+def test_sources_of_0_1_0_are_read_and_say_the_same(old, name, curated):
+    source = hm.load_source(old / "sources" / f"{name}.json")
     made = hm.annotate(curated.select_columns(["text", "label", "tied"]), [source])
     for column in set(made.column_names) - {"text", "label", "tied"}:
         assert made[column][:] == curated[column][:]
 
 
-def test_curated_rows_of_0_1_0_are_read_with_their_report_and_go_on(curated):
+def test_curated_rows_of_0_1_0_are_read_with_their_report_and_go_on(old, curated):
     report = hm.curation_report(curated)
     assert report["verdict"] == "nothing to repair"
     assert sum(cell["rows"] for cell in report["cells"]) == len(curated) == 120
     findings = hm.associate(curated)
-    assert set(findings["concept"]) == set(load_findings(OLD / "findings")["concept"])
-    assert isinstance(read_dataset(str(OLD / "splits")), DatasetDict)
+    assert set(findings["concept"]) == set(load_findings(old / "findings")["concept"])
+    assert isinstance(read_dataset(str(old / "splits")), DatasetDict)
 
 
-def test_findings_of_0_1_0_are_read_and_reported(curated):
-    findings = load_findings(OLD / "findings")
+def test_findings_of_0_1_0_are_read_and_reported(old, curated):
+    findings = load_findings(old / "findings")
     assert len(findings) == 3
     assert provenance(findings)["rows"] == 120
     assert hm.report(curated, findings).facts["findings"] == 3
 
 
-def test_a_head_of_0_1_0_is_read(curated):
-    head = hm.LinearHead.from_pretrained(OLD / "head")
+def test_a_head_of_0_1_0_is_read(old, curated):
+    head = hm.LinearHead.from_pretrained(old / "head")
     assert (head.num_classes, head.width) == (2, 4)
     predicted = head(columns.matrix(curated, "embedding")).argmax(dim=1).numpy()
     assert (predicted == columns.labels(curated)).mean() > 0.7
 
 
-def test_shards_of_0_1_0_are_read():
-    bands = hm.LogitBands("quantile").fit(OLD / "shards")
+def test_shards_of_0_1_0_are_read(old):
+    bands = hm.LogitBands("quantile").fit(old / "shards")
     assert len(bands.fitted) == 2
 
 
-def test_rows_held_out_by_0_1_0_are_known():
-    assert Holdout.read(OLD / "checkpoint").indices == [1, 5, 7]
+def test_rows_held_out_by_0_1_0_are_known(old):
+    assert Holdout.read(old / "checkpoint").indices == [1, 5, 7]
 
 
 def json_files(folder: Path) -> dict[str, dict]:
@@ -82,20 +86,20 @@ def json_files(folder: Path) -> dict[str, dict]:
     }
 
 
-def test_every_file_says_its_format(curated, tmp_path):
+def test_every_file_says_its_format(old, curated, tmp_path):
     from support.classifiers import bert, tokenizer
 
     from hf_midrange.association import save_findings
     from hf_midrange.io.datasets import write_dataset
 
-    findings = load_findings(OLD / "findings")
-    hm.LogitBands.from_pretrained(OLD / "bands").save_pretrained(tmp_path / "bands")
-    hm.LinearHead.from_pretrained(OLD / "head").save_pretrained(tmp_path / "head")
-    hm.load_source(OLD / "sources" / "NGrams.json").save(tmp_path / "source.json")
+    findings = load_findings(old / "findings")
+    hm.LogitBands.from_pretrained(old / "bands").save_pretrained(tmp_path / "bands")
+    hm.LinearHead.from_pretrained(old / "head").save_pretrained(tmp_path / "head")
+    hm.load_source(old / "sources" / "NGrams.json").save(tmp_path / "source.json")
     save_findings(findings, tmp_path / "findings")
     write_dataset(curated, tmp_path / "curated")
     hm.report(curated, findings).save(tmp_path / "report")
-    Holdout.read(OLD / "checkpoint").write(tmp_path / "checkpoint")
+    Holdout.read(old / "checkpoint").write(tmp_path / "checkpoint")
     rows: Dataset = curated.select_columns(["text"]).select(range(4))
     hm.extract(rows, bert(), tokenizer(), output_dir=tmp_path / "shards")
     found = json_files(tmp_path)
@@ -114,10 +118,8 @@ def test_every_file_says_its_format(curated, tmp_path):
         ("checkpoint/curation_rows.json", lambda folder: Holdout.read(folder / "checkpoint")),
     ],
 )
-def test_files_of_a_newer_release_are_refused_with_the_way_out(name, read, tmp_path):
-    import shutil
-
-    shutil.copytree(OLD, tmp_path / "new")
+def test_files_of_a_newer_release_are_refused_with_the_way_out(old, name, read, tmp_path):
+    shutil.copytree(old, tmp_path / "new")
     path = tmp_path / "new" / name
     facts = json.loads(path.read_text())
     facts.pop("checksum", None)
