@@ -155,13 +155,23 @@ def refuse_unnamed(ds: Dataset, column: str) -> None:
         )
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a message: the first few, and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def require_every_class(ids: np.ndarray, names: Sequence[str], minimum: int = 1) -> None:
-    """Raise `ValueError` naming every class with fewer than `minimum` rows."""
+    """Raise `ValueError` naming classes with fewer than `minimum` rows."""
     counts = np.bincount(ids, minlength=len(names))
     few = [f"{name!r} ({counts[k]} rows)" for k, name in enumerate(names) if counts[k] < minimum]
     if few:
         raise ValueError(
-            f"every class needs at least {minimum} row{'s' if minimum > 1 else ''} here, but {', '.join(few)} "
+            f"every class needs at least {minimum} row{'s' if minimum > 1 else ''} here, but {listed(few)} "
             f"{'has' if len(few) == 1 else 'have'} fewer; add rows or cast `label` to the classes that occur"
         )
 

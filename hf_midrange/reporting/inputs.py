@@ -123,7 +123,7 @@ def _check(rows: list[dict[str, Any]], inputs: Inputs) -> None:
         if not 0 <= row["unit"] < len(inputs.unit_names) or inputs.unit_names[row["unit"]] != row["unit_name"]:
             raise ValueError(
                 f"the findings speak of unit {row['unit']} ({row['unit_name']!r}), but the dataset has the units "
-                f"{inputs.unit_names}; give the rows that `associate` was given"
+                f"{columns.listed(inputs.unit_names)}; give the rows that `associate` was given"
             )
         if (row["source"], row["concept"]) not in known:
             raise ValueError(

@@ -16,10 +16,14 @@ from hf_midrange.reporting import drawing
 from hf_midrange.reporting.facts import Facts
 
 
+MOST_GROUPS = 100
+"""Rows of a table of groups; `report.json` has all."""
+
+
 def page(facts: Facts, images: Mapping[int, str]) -> str:
     """Return the whole report; `images` are data URIs by row."""
     safe = {row: Markup(uri) for row, uri in images.items()}  # base64 of our own making
-    return render("report", facts=facts, images=safe, draw=drawing)
+    return render("report", facts=facts, images=safe, draw=drawing, most=MOST_GROUPS)
 
 
 def summary(facts: Facts) -> str:
