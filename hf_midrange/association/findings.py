@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetInfo, Features, List, Value
 from markupsafe import escape
 
 from hf_midrange.io.datasets import one_split, read_dataset
-from hf_midrange.io.files import DamagedFileError, intact, read_sealed, sealed, sha256_of, write_atomically
+from hf_midrange.io.files import DamagedFileError, intact, read_json, sha256_of, to_json, write_atomically
 
 
 _TABLE, _FACTS = "findings.parquet", "provenance.json"
@@ -97,7 +97,7 @@ def save_findings(findings: Dataset, folder: str | Path) -> Path:
     content = io.BytesIO()
     findings.to_parquet(content)
     checksum = write_atomically(target / _TABLE, content.getvalue())
-    write_atomically(target / _FACTS, sealed({**provenance(findings), _TABLE: checksum}, indent=2) + "\n")
+    write_atomically(target / _FACTS, to_json({**provenance(findings), _TABLE: checksum}, indent=2) + "\n")
     return target
 
 
@@ -114,7 +114,7 @@ def load_findings(folder: str | Path) -> Dataset:
     for file in (table, path):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing; {_ASSOCIATE_AGAIN}")
-    facts = read_sealed(path, "provenance of findings", _ASSOCIATE_AGAIN)
+    facts = read_json(path, "provenance of findings", _ASSOCIATE_AGAIN)
     expected = facts.pop(_TABLE, None)
     if expected is not None and sha256_of(table) != expected:
         raise DamagedFileError(f"{table} is not what was written (its checksum is another); {_ASSOCIATE_AGAIN}")

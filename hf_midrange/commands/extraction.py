@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import hf_midrange as hm
 from hf_midrange.commands.options import (
     BatchSize,
     Config,
@@ -20,6 +21,8 @@ from hf_midrange.commands.options import (
     Sources,
     Split,
 )
+from hf_midrange.commands.outputs import new_output
+from hf_midrange.io.datasets import write_dataset
 
 
 def extract(
@@ -41,10 +44,6 @@ def extract(
 ) -> None:
     """Add embedding, logits and prediction of a model to every row."""
     from accelerate import PartialState
-
-    import hf_midrange as hm
-    from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import write_dataset
 
     with new_output(output, dataset, overwrite) as new:
         extracted = hm.extract(
@@ -88,7 +87,6 @@ def run(
     from accelerate import PartialState
 
     from hf_midrange.commands.models import named_classifier, save_repaired
-    from hf_midrange.commands.outputs import new_output
     from hf_midrange.concepts.usual import source_named
     from hf_midrange.reporting.tables import print_facts, print_findings
     from hf_midrange.training.debiasing import Debiasing

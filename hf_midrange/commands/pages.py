@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import hf_midrange as hm
 from hf_midrange.commands.options import Config, Output, Overwrite, Seed, Source, Split
+from hf_midrange.commands.outputs import new_output
+from hf_midrange.io.datasets import one_split, read_dataset
 
 
 if TYPE_CHECKING:
@@ -30,9 +33,7 @@ def report(
 
     DATASET is what `associate` or, better, `curate` was given or wrote: with bands, concepts, and images or texts.
     """
-    import hf_midrange as hm
     from hf_midrange.association.findings import read_findings
-    from hf_midrange.commands.outputs import new_output
 
     with new_output(output, dataset, overwrite) as new:
         made = hm.report(
@@ -65,7 +66,6 @@ def explore(
     """
     from hf_midrange.association.findings import read_findings
     from hf_midrange.explorer.opening import require_gradio
-    from hf_midrange.io.datasets import one_split, read_dataset
 
     try:
         require_gradio()
@@ -75,8 +75,6 @@ def explore(
     if space is not None:
         _write_space(dataset, split, found, space, output, overwrite)
         return
-    import hf_midrange as hm
-
     if not overwrite and output.is_dir() and any(output.iterdir()):
         raise ValueError(f"--output {output} is not empty; choose another folder or add --overwrite")
     ds = one_split(read_dataset(dataset, split), dataset)
@@ -86,7 +84,6 @@ def explore(
 def _write_space(
     dataset: str, split: str | None, findings: Dataset | None, space: str, output: Path, overwrite: bool
 ) -> None:
-    from hf_midrange.commands.outputs import new_output
     from hf_midrange.explorer.space import write_space
 
     with new_output(output, dataset, overwrite) as new:

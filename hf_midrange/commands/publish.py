@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+import hf_midrange as hm
 from hf_midrange.commands.options import Config
+from hf_midrange.io.datasets import read_dataset
 
 
 def publish(
@@ -58,9 +60,6 @@ def publish(
 def _publish_dataset(
     repo_id: str, dataset: Path, bands: Path | None, source: str | None, common: dict[str, Any]
 ) -> str:
-    import hf_midrange as hm
-    from hf_midrange.io.datasets import read_dataset
-
     fitted = None if bands is None else hm.LogitBands.from_pretrained(bands)
     done = hm.publish_dataset(read_dataset(str(dataset)), repo_id, bands=fitted, source=source, **common)
     typer.echo(f"published {done.pr_url or done.commit_url}")
@@ -68,7 +67,6 @@ def _publish_dataset(
 
 
 def _publish_model(repo_id: str, folder: Path, facts: dict[str, Any], common: dict[str, Any]) -> None:
-    import hf_midrange as hm
     from hf_midrange.commands.models import named_classifier, processor_beside
 
     if not (folder / "config.json").is_file():

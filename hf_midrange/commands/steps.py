@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+import hf_midrange as hm
+from hf_midrange import columns
 from hf_midrange.commands.options import (
     Config,
     Model,
@@ -22,6 +24,9 @@ from hf_midrange.commands.options import (
     Sources,
     Split,
 )
+from hf_midrange.commands.outputs import new_output
+from hf_midrange.io.datasets import one_split, pick_split, read_dataset, write_dataset
+from hf_midrange.processes import is_main, is_one_of_several
 
 
 def bands(
@@ -40,10 +45,6 @@ def bands(
     config: Config = None,
 ) -> None:
     """Add quantile, position and band of every unit; the fitted bands are saved in OUTPUT/bands."""
-    import hf_midrange as hm
-    from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import one_split, pick_split, write_dataset
-
     with new_output(output, dataset, overwrite) as new:
         ds = new.read(dataset)
         if bands is None:
@@ -66,11 +67,7 @@ def annotate(
     config: Config = None,
 ) -> None:
     """Add the concepts of every row, one column per source; the fitted sources are saved in OUTPUT/sources."""
-    import hf_midrange as hm
-    from hf_midrange.commands.outputs import new_output
     from hf_midrange.concepts.usual import source_named
-    from hf_midrange.io.datasets import write_dataset
-    from hf_midrange.processes import is_main
 
     with new_output(output, dataset, overwrite) as new:
         sources = [source_named(text) for text in source]
@@ -98,15 +95,11 @@ def associate(
     config: Config = None,
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
-    from hf_midrange import association
-    from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import write_dataset
-    from hf_midrange.processes import is_main, is_one_of_several
     from hf_midrange.reporting.tables import print_findings
 
     with new_output(output, dataset, overwrite) as new:
         ds = new.rows(dataset, split)
-        findings = association.associate(ds, alpha=alpha, seed=seed, distributed=is_one_of_several())
+        findings = hm.associate(ds, alpha=alpha, seed=seed, distributed=is_one_of_several())
         write_dataset(findings, new.folder)
     if is_main():
         print_findings(findings, rows)
@@ -124,18 +117,15 @@ def curate(
     config: Config = None,
 ) -> None:
     """Choose and weight the rows to retrain on, each with its reason; the report is printed."""
-    from hf_midrange import curation
     from hf_midrange.association.findings import read_findings
-    from hf_midrange.commands.outputs import new_output
-    from hf_midrange.io.datasets import write_dataset
     from hf_midrange.reporting.tables import print_facts
 
     with new_output(output, dataset, overwrite) as new:
         ds = new.rows(dataset, split)
         found = None if findings is None else read_findings(findings)
-        curated = curation.curate(ds, found, strategy=strategy, seed=seed)
+        curated = hm.curate(ds, found, strategy=strategy, seed=seed)
         write_dataset(curated, new.folder)
-    print_facts("curation", curation.curation_report(curated))
+    print_facts("curation", hm.curation_report(curated))
     typer.echo(f"wrote {output}")
 
 
@@ -150,10 +140,7 @@ def retrain(
     config: Config = None,
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
-    import hf_midrange as hm
     from hf_midrange.commands.models import named_classifier, save_repaired
-    from hf_midrange.commands.outputs import new_output
-    from hf_midrange.processes import is_main
 
     with new_output(output, curated, overwrite) as new:
         if not is_main():
@@ -174,10 +161,7 @@ def evaluate(
     config: Config = None,
 ) -> None:
     """Print mean and worst-group accuracy; without a `group` column the classes are the groups."""
-    import hf_midrange as hm
-    from hf_midrange import columns
     from hf_midrange.commands.models import predictions_of
-    from hf_midrange.io.datasets import one_split, read_dataset
     from hf_midrange.reporting.tables import print_facts
 
     ds = one_split(read_dataset(dataset, split), dataset)

@@ -97,9 +97,6 @@ def to_json(
     return json.dumps({FORMAT: number, **facts}, indent=indent, allow_nan=allow_nan)
 
 
-sealed = to_json
-
-
 def read_json(path: Path, what: str, remedy: str, *, reads: Collection[int] = (1,)) -> dict[str, Any]:
     """Return the mapping in a JSON file, without the number of its format.
 
@@ -134,9 +131,6 @@ def _mapping_in(path: Path, what: str, remedy: str) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(found).__name__} where a mapping is expected")
         found.pop(_OLD_CHECKSUM, None)
         return found
-
-
-read_sealed = read_json
 
 
 @contextmanager
