@@ -98,7 +98,7 @@ def ranked(curation: datasets.Dataset, untied: datasets.Dataset, shown: list[str
     others = [name for name in columns.concept_columns(curation.features) if name not in shown]
     findings = hm.associate(curation.remove_columns(others), alpha=ALPHA, seed=seed).to_pandas()
     # For derived concepts, which are never called confirmed, the same criterion.
-    again = (findings["q_confirm"] <= ALPHA) & (findings["odds_ratio"] > 1) & (findings["odds_ratio_confirm"] > 1)
+    again = (findings["q_confirm"] <= ALPHA) & (findings["odds_ratio_discovery"] > 1) & (findings["odds_ratio"] > 1)
     findings["flagged"] = findings["confounder"] | (findings["derived"] & (findings["signature"] == "confounder"))
     key = ["source", "concept", "unit"]
     findings["flagged"] = findings[again].groupby(key)["flagged"].transform("any")

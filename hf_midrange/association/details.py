@@ -1,27 +1,50 @@
-"""The second pass: everything reported about the tests that were discovered."""
+"""The second pass: everything reported about the tests that were discovered.
+
+All of it comes from the confirmation half, which had no part in choosing the tests: figures of the half that chose
+them would be too large.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, special
 
-from hf_midrange.association.profile import equal_bins, profile
-from hf_midrange.association.ranks import RankedRows, generalised_odds
-from hf_midrange.association.screening import Level, Problem, p_values, power_at, tables_of
+from hf_midrange.association.clusters import as_normal, clustered_log_error
+from hf_midrange.association.profile import fifths, profile
+from hf_midrange.association.ranks import RankedRows, areas, column_of, generalised_odds, label_ranks
+from hf_midrange.association.screening import (
+    Level,
+    Pooled,
+    Problem,
+    Scores,
+    margins_of,
+    p_values,
+    power_at,
+    unit_scores,
+)
 from hf_midrange.association.tables import (
+    OddsRatios,
     Tables,
-    cochran_mantel_haenszel,
-    moments,
+    cell_tables,
     orient,
     pooled_odds_ratio,
-    testable_sides,
+    signs,
 )
 
 
 PROFILE = ("auc", "profile", "profile_low", "profile_high", "shape")
 """What is said of either side's whole range."""
+
+_EFFECT = ("odds_ratio", "ci_low", "ci_high")
+
+COLUMNS = (
+    *_EFFECT,
+    *("odds_ratio_discovery", "p_confirm", "power", "effective_rows", "p_beyond_top"),
+    *(f"{side}_{name}" for side in ("member", "stranger") for name in (*_EFFECT, "p", "z_confirm", *PROFILE)),
+)
+"""What `unit_details` and `range_details` return."""
 
 
 class Halves(NamedTuple):
@@ -30,6 +53,72 @@ class Halves(NamedTuple):
     discovery: Problem
     confirmation: Problem
     whole: Problem
+
+
+class UnitRows(NamedTuple):
+    """The rows of one half in which a unit has a band, with the concepts of its findings."""
+
+    problem: Problem
+    bands: np.ndarray
+    present: sparse.csc_matrix
+    scores: Scores
+    member: int | None
+
+    @classmethod
+    def of(cls, half: Problem, unit: int, concepts: np.ndarray) -> UnitRows:
+        """Return the rows of a half."""
+        bands = half.unit_bands(unit)
+        rows = half.of_concepts(concepts).rows(bands >= 0)
+        bands = bands[bands >= 0]
+        scores = unit_scores(bands, margins_of(rows), rows.number, half.members[unit])
+        return cls(rows, bands, rows.present.tocsc(), scores, half.members[unit])
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The label of each row."""
+        return self.problem.ids
+
+    def tables(self, tests: np.ndarray) -> Tables:
+        """Return the tables of some tests, pairs (band, concept), of shape `(C, t)`."""
+        return cell_tables(self.bands, self.ids, self.problem.classes, self.present, tests)
+
+    def strata(self, members: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+        """Return which labels take part in each test, `(C, t)`, given which sides do, `(t,)` each."""
+        chosen = np.repeat(strangers[None], self.problem.classes, axis=0)
+        if self.member is not None:
+            chosen[self.member] = members
+        return chosen
+
+    def odds_ratios(self, tables: Tables, absence: np.ndarray, tests: np.ndarray) -> OddsRatios:
+        """Return pooled odds ratios with intervals, by source where rows share them.
+
+        Args:
+            tables: the tables of `tests`, turned, strata that take no part emptied.
+            absence: where the concept's absence is counted, boolean of shape `(C, t)`.
+            tests: pairs (band, concept).
+        """
+        plain = pooled_odds_ratio(tables)
+        if self.problem.sources is None:
+            return plain
+        errors, quantiles = np.empty((2, len(tests)))
+        for j, (band, concept) in enumerate(tests):
+            has = column_of(self.present, concept) ^ absence[self.ids, j]
+            one = tables.pick(np.array([j]))
+            errors[j], number = clustered_log_error(
+                one, plain.ratio[j], self.bands == band, has, self.ids, self.problem.sources
+            )
+            quantiles[j] = special.stdtrit(max(number - 1, 1), 0.975)
+        finite = np.isfinite(errors)
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = (plain.ratio * np.exp(sign * quantiles * errors) for sign in (-1, 1))
+        return OddsRatios(plain.ratio, np.where(finite, low, plain.low), np.where(finite, high, plain.high))
+
+    def row_scores(self, band: int, concept: int, strata: np.ndarray) -> np.ndarray:
+        """Return what each row adds to the oriented excess of one test over some labels, `(C,)` bool; `(n,)`."""
+        own = np.arange(self.problem.classes) == (-1 if self.member is None else self.member)
+        turned = np.where(own, *signs(np.array(band), self.problem.number - 1)) * strata
+        parts = (_centred(values, self.ids) for values in (self.bands == band, column_of(self.present, concept)))
+        return turned[self.ids] * np.prod(list(parts), axis=0)
 
 
 def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarray, level: Level) -> dict[str, Any]:
@@ -42,23 +131,36 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
         tests: pairs (band, concept), of shape `(t, 2)`.
         level: as given to `associate`.
     """
-    member, top = halves.whole.members[unit], halves.whole.number - 1
-    first, second, whole = (tables_of(half, unit, tests) for half in halves)
-    tested = testable_sides(first, member).both()
-    found, again = (orient(tables.kept(tested), member, tests[:, 0], top) for tables in (first, second))
-    ratio = pooled_odds_ratio(found)
-    columns = {
-        "odds_ratio": ratio.ratio,
-        "ci_low": ratio.low,
-        "ci_high": ratio.high,
-        "odds_ratio_confirm": pooled_odds_ratio(again).ratio,
-        "p_confirm": p_values(again, level),
-        "power": power_at(moments(again)[1], level.alpha),
+    kept, column = np.unique(tests[:, 1], return_inverse=True)
+    narrow = np.column_stack([tests[:, 0], column.reshape(-1)])
+    at, top = tuple(narrow.T), halves.whole.number - 1
+    first, again = (UnitRows.of(half, unit, kept) for half in halves[:2])
+    tested = first.scores.members.tested, first.scores.strangers.tested
+    strata = first.strata(*(side[at] for side in tested))
+    members, strangers = signs(narrow[:, 0], top)
+    absence = again.strata(members < 0, strangers < 0)
+    found, seen = (orient(rows.tables(narrow).kept(strata), rows.member, narrow[:, 0], top) for rows in (first, again))
+    pooled = again.scores.pooled(*tested)
+    columns: dict[str, Any] = dict(zip(_EFFECT, again.odds_ratios(seen, absence, narrow), strict=True))
+    columns |= {
+        "odds_ratio_discovery": pooled_odds_ratio(found).ratio,
+        "p_confirm": p_values(seen, level) if again.problem.sources is None else pooled.p[at],
+        "power": pooled.power(level.alpha)[at],
+        "effective_rows": _effective_rows(pooled)[at] * len(again.ids),
     }
-    sides = testable_sides(whole, member)
-    for name, side in (("member", sides.members), ("stranger", sides.strangers)):
-        columns |= _of_side(name, whole.kept(side), level)
-    return columns | _whole_range(halves, values, member, tests[:, 1])
+    nothing = np.zeros(strata.shape, dtype=bool)
+    own = again.scores.members.tested, again.scores.strangers.tested
+    for name, sides in (("member", (own[0], own[1] & False)), ("stranger", (own[0] & False, own[1]))):
+        kept_tables = again.tables(narrow).kept(again.strata(*(side[at] for side in sides)))
+        ratio = again.odds_ratios(kept_tables, nothing, narrow)
+        columns |= {f"{name}_{key}": value for key, value in zip(_EFFECT, ratio, strict=True)}
+        alone = again.scores.pooled(*sides)
+        columns[f"{name}_p"] = p_values(kept_tables, level) if again.problem.sources is None else alone.p[at]
+    columns["p_beyond_top"] = [
+        _beyond_top(first, again, tested, strata[:, j], (int(band), int(concept)))
+        for j, (band, concept) in enumerate(narrow)
+    ]
+    return columns | _whole_range(halves, values, unit, tests[:, 1])
 
 
 def range_details(halves: Halves, values: np.ndarray, unit: int, concepts: np.ndarray, level: Level) -> dict[str, Any]:
@@ -71,68 +173,147 @@ def range_details(halves: Halves, values: np.ndarray, unit: int, concepts: np.nd
         concepts: which concepts, of shape `(t,)`.
         level: as given to `associate`.
     """
-    member = halves.whole.members[unit]
-    parts = [half.of_concepts(concepts).rows(half.unit_bands(unit) >= 0) for half in halves]
-    ranked = [RankedRows.of(part.ids, part.classes, part.present) for part in parts]
-    placed = [values[part.at] for part in parts]
-    found, again = (ranked[k].shift(placed[k]) for k in (0, 1))
-    ratio = generalised_odds(found)
-    columns: dict[str, Any] = {
-        "odds_ratio": ratio.ratio,
-        "ci_low": ratio.low,
-        "ci_high": ratio.high,
-        "odds_ratio_confirm": generalised_odds(again).ratio,
-        "p_confirm": again.p,
-        "power": power_at(1 / (4 * again.error) ** 2, level.alpha),
+    first, again = (UnitRows.of(half, unit, concepts) for half in halves[:2])
+    shifts = [_ranked(rows.problem).shift(values[rows.problem.at]) for rows in (first, again)]
+    everyone = np.ones(halves.whole.classes, dtype=bool)
+    columns: dict[str, Any] = dict(zip(_EFFECT, _standing_above(again.problem, values, everyone), strict=True))
+    design = np.ones(len(concepts))
+    if again.problem.sources is not None:
+        plain = _ranked(again.problem._replace(sources=None)).shift(values[again.problem.at])
+        design = (shifts[1].error / plain.error) ** 2
+    columns |= {
+        "odds_ratio_discovery": shifts[0].auc / (1 - shifts[0].auc),
+        "p_confirm": shifts[1].p,
+        "power": power_at(1 / (4 * shifts[1].error) ** 2, level.alpha),
+        "effective_rows": len(again.ids) / design,
     }
-    for name, strata in _labels_of_sides(halves.whole, member):
-        shift = ranked[2].shift(placed[2], strata)
-        ratio = generalised_odds(shift)
-        columns |= {f"{name}_{key}": value for key, value in zip(_EFFECT, (*ratio, shift.p), strict=True)}
-    return columns | _whole_range(halves, values, member, concepts)
+    for name, strata in _labels_of_sides(halves.whole, unit):
+        ratio = _standing_above(again.problem, values, strata)
+        columns |= {f"{name}_{key}": value for key, value in zip(_EFFECT, ratio, strict=True)}
+        columns[f"{name}_p"] = _ranked(again.problem).shift(values[again.problem.at], strata).p
+    columns["p_beyond_top"] = [
+        _beyond_top(first, again, (first.scores.members.tested, first.scores.strangers.tested), everyone, j, values)
+        for j in range(len(concepts))
+    ]
+    return columns | _whole_range(halves, values, unit, concepts)
 
 
-_EFFECT = ("odds_ratio", "ci_low", "ci_high", "p")
+def _standing_above(half: Problem, values: np.ndarray, strata: np.ndarray) -> OddsRatios:
+    """Return the odds of standing above, with intervals, over some labels; NaN where these are too few rows."""
+    shift = _ranked(half).shift(values[half.at], strata)
+    found = areas(values[half.at], half.ids, half.present.tocsc(), strata, _numbered(half.sources))
+    untested = np.isnan(shift.auc)
+    return OddsRatios(*(np.where(untested, np.nan, part) for part in generalised_odds(found, shift.error)))
 
 
-def _of_side(name: str, kept: Tables, level: Level) -> dict[str, np.ndarray]:
-    """Return one side's own effect over all rows: presence of the concept in the band."""
-    p = p_values(kept, level) if kept.a.any() else cochran_mantel_haenszel(kept)
-    return {f"{name}_{key}": value for key, value in zip(_EFFECT, (*pooled_odds_ratio(kept), p), strict=True)}
+def _beyond_top(
+    first: UnitRows,
+    again: UnitRows,
+    tested: tuple[np.ndarray, np.ndarray],
+    strata: np.ndarray,
+    test: tuple[int, int] | int,
+    values: np.ndarray | None = None,
+) -> float:
+    """Return the one-sided p-value that the finding is stronger than what the top band alone shows of its concept.
+
+    Both statistics are standardised sums over the same rows of the confirmation half; their difference is tested by
+    the spread of what each row, or source, adds to it. Which way each of them points is taken from the other half.
+    NaN for findings of the top band.
+
+    Args:
+        first: the discovery half.
+        again: the confirmation half.
+        tested: which sides the discovery half could test, `(B, m)` each.
+        strata: which labels take part in the finding's test, boolean of shape `(C,)`.
+        test: band and concept, or the concept of a finding over the whole range.
+        values: the unit's values over all rows, for the whole range.
+    """
+    top = again.problem.number - 1
+    band, concept = (None, test) if isinstance(test, int) else test
+    if band == top:
+        return np.nan
+    at_top = again.strata(*(side[top, [concept]] for side in tested))[:, 0]
+    parts = []
+    for rows in (first, again):
+        at = rows.row_scores(top, concept, at_top)
+        if band is None:
+            assert values is not None
+            own = _rank_scores(rows, values, concept, strata)
+        else:
+            own = rows.row_scores(band, concept, strata)
+        parts.append([own, at])
+    difference = np.zeros(len(again.ids))
+    for sign, before, now in ((1, parts[0][0], parts[1][0]), (-1, parts[0][1], parts[1][1])):
+        spread = np.sqrt((_by_source(now, again.problem.sources) ** 2).sum())
+        difference += sign * np.sign(before.sum()) * now / max(spread, 1e-12)
+    sums = _by_source(difference, again.problem.sources)
+    error = np.sqrt(np.sum((sums - sums.mean()) ** 2))
+    number = np.count_nonzero(np.abs(sums) > 1e-12)
+    if not error > 0:
+        return np.nan
+    return float(special.ndtr(-as_normal(np.array(sums.sum() / error), np.array(number))))
 
 
-def _labels_of_sides(problem: Problem, member: int | None) -> tuple[tuple[str, np.ndarray], ...]:
+def _rank_scores(rows: UnitRows, values: np.ndarray, concept: int, strata: np.ndarray) -> np.ndarray:
+    """Return what each row adds to van Elteren's statistic of a concept over some labels, `(n,)`."""
+    ranked = label_ranks(values[rows.problem.at], rows.ids, rows.problem.classes)
+    weight = strata / (ranked.sizes + 1)
+    return (weight[rows.ids] * _centred(ranked.ranks, rows.ids)) * _centred(column_of(rows.present, concept), rows.ids)
+
+
+def _by_source(parts: np.ndarray, sources: np.ndarray | None) -> np.ndarray:
+    return parts if sources is None else np.bincount(_numbered(sources), weights=parts)  # type: ignore[arg-type]
+
+
+def _numbered(sources: np.ndarray | None) -> np.ndarray | None:
+    """Return sources numbered from 0."""
+    return None if sources is None else np.unique(sources, return_inverse=True)[1]
+
+
+def _centred(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return values less their mean within each label."""
+    exact = values.astype(np.float64)
+    return exact - (np.bincount(ids, weights=exact) / np.maximum(np.bincount(ids), 1))[ids]
+
+
+def _effective_rows(pooled: Pooled) -> np.ndarray:
+    """Return how many independent rows say as much as one of these does; NaN where nothing is tested."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(pooled.robust > 0, pooled.variance / pooled.robust, np.nan)
+
+
+def _ranked(part: Problem) -> RankedRows:
+    return RankedRows.of(part.ids, part.classes, part.present, part.sources)
+
+
+def _labels_of_sides(problem: Problem, unit: int) -> tuple[tuple[str, np.ndarray], ...]:
     """Return each side's labels, boolean of shape `(C,)`."""
-    own = np.zeros(problem.classes, dtype=bool)
+    own, member = np.zeros(problem.classes, dtype=bool), problem.members[unit]
     if member is not None:
         own[member] = True
     return ("member", own), ("stranger", ~own)
 
 
-def _whole_range(halves: Halves, values: np.ndarray, member: int | None, concepts: np.ndarray) -> dict[str, Any]:
+def _whole_range(halves: Halves, values: np.ndarray, unit: int, concepts: np.ndarray) -> dict[str, Any]:
     """Return what is said of either side's whole range, whichever band the finding is of; None where it is empty.
 
-    How far each concept shifts either side (`z_confirm`) is seen on rows that took no part in discovery.
+    `z_confirm` is how far each concept shifts either side.
     """
     kept, where = np.unique(concepts, return_inverse=True)
-    half, whole = (part.of_concepts(kept) for part in (halves.confirmation, halves.whole))
-    again, ranked = (RankedRows.of(part.ids, part.classes, part.present) for part in (half, whole))
+    half = halves.confirmation.of_concepts(kept)
+    ranked, placed, table = _ranked(half), values[half.at], half.present.tocsc()
+    bins = fifths(label_ranks(placed, half.ids, half.classes), half.ids)
     columns: dict[str, Any] = {}
-    for name, strata in _labels_of_sides(whole, member):
-        columns[f"{name}_z_confirm"] = again.shift(values[half.at], strata).z[where]
+    for name, strata in _labels_of_sides(halves.whole, unit):
+        columns[f"{name}_z_confirm"] = ranked.shift(placed, strata).z[where]
         made: list[dict[str, Any]] = [dict.fromkeys(PROFILE) for _ in kept]
-        side = strata[whole.ids]
+        side = strata[half.ids]
         if side.any():
-            shift, bins = ranked.shift(values, strata, least=1), equal_bins(values[side])
+            auc = ranked.shift(placed, strata, least=1).auc
+            sources = None if half.sources is None else _numbered(half.sources[side])
             for j in range(len(kept)):
-                found = profile(bins, _column(ranked.present, j)[side])
-                told = (shift.auc[j], found.prevalence, found.low, found.high, found.shape)
+                found = profile(bins[side], half.ids[side], column_of(table, j)[side], sources)
+                told = (auc[j], found.prevalence, found.low, found.high, found.shape)
                 made[j] = dict(zip(PROFILE, told, strict=True))
         columns |= {f"{name}_{key}": [made[j][key] for j in where] for key in PROFILE}
     return columns
-
-
-def _column(table: sparse.csc_matrix, j: int) -> np.ndarray:
-    has = np.zeros(table.shape[0], dtype=bool)
-    has[table.indices[table.indptr[j] : table.indptr[j + 1]]] = True
-    return has

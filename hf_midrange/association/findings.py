@@ -46,9 +46,10 @@ FEATURES = Features(
         "signature": Value("string"),
         "group": Value("string"),
         "p_at_top": Value("float64"),
-        "found_at_top": Value("bool"),
-        "odds_ratio_confirm": Value("float64"),
+        "p_beyond_top": Value("float64"),
+        "odds_ratio_discovery": Value("float64"),
         "power": Value("float64"),
+        "effective_rows": Value("float64"),
         **{f"{side}_{name}": feature for side in ("member", "stranger") for name, feature in _SIDE.items()},
     }
 )

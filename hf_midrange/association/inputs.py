@@ -75,12 +75,21 @@ def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
     members, unit_names = _units(len(highest), label.names)
     present, names, sources, derived = _concepts(ds, need_concepts)
     names_of_bands = _band_names(int(highest.max(initial=-1)) + 1, columns.facts(ds.features, columns.BAND))
-    problem = Problem(bands, np.arange(len(ids)), ids, present, label.num_classes, len(names_of_bands), members)
-    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
     source_ids = columns.source_ids(ds)
+    shared = None if source_ids is None else _shared(source_ids)
+    problem = Problem(
+        bands, np.arange(len(ids)), ids, present, label.num_classes, len(names_of_bands), members, shared
+    )
+    values = next(c for c in (columns.LOGITS, columns.QUANTILE, columns.BAND) if _orders_alike(ds, c, bands, cut))
     return Inputs(
         problem, ds, values, names, sources, derived, unit_names, names_of_bands, source_ids, bands_from, cut
     )
+
+
+def _shared(source_ids: np.ndarray) -> np.ndarray | None:
+    """Return the sources numbered from 0; None where each row is the only one of its source."""
+    names, numbers = np.unique(source_ids, return_inverse=True)
+    return numbers if len(names) < len(numbers) else None
 
 
 def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:

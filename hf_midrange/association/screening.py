@@ -17,19 +17,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse, special, stats
 
+from hf_midrange.association.clusters import Clusters, as_normal, clusters
 from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.ranks import RankedRows
 from hf_midrange.association.tables import (
     FEW_BAND,
     FEW_CONCEPT,
     MINIMUM_ROWS,
-    Occurrences,
     Tables,
-    UnitCounts,
+    cell_tables,
     chi_square_p,
-    count_unit,
     moments,
-    occurrences,
     orient,
     signs,
     testable_sides,
@@ -52,10 +50,13 @@ class Problem(NamedTuple):
     """How many bands there are."""
     members: tuple[int | None, ...]
     """The class of each unit; None where it has none."""
+    sources: np.ndarray | None = None
+    """The source of each row, of shape `(n,)`; None where each row is one of its own."""
 
     def rows(self, where: np.ndarray) -> Problem:
         """Return some of the rows."""
-        return self._replace(at=self.at[where], ids=self.ids[where], present=self.present[where])
+        sources = None if self.sources is None else self.sources[where]
+        return self._replace(at=self.at[where], ids=self.ids[where], present=self.present[where], sources=sources)
 
     def of_concepts(self, concepts: np.ndarray) -> Problem:
         """Return the rows with some of their concepts alone."""
@@ -71,6 +72,8 @@ class Level(NamedTuple):
 
     alpha: float = 0.05
     """Of the false-discovery rate and of every side test."""
+    smallest: float = 1.25
+    """The smallest odds ratio of interest, or one over it: what is smaller is not confirmed, however sure it is."""
     exact: bool = True
     """Whether small p-values of few rows are exact."""
 
@@ -93,7 +96,7 @@ def test_all(problem: Problem, units: list[int], level: Level) -> Tested:
     """Test every concept in every band of `units`."""
     p = np.full((len(problem.members), problem.number, problem.present.shape[1]), np.nan)
     power = p.astype(np.float32)
-    known = margins(problem.present, problem.ids, problem.classes)
+    known = margins_of(problem)
     missed: Counter[str] = Counter()
     for unit in units:
         bands = problem.unit_bands(unit)
@@ -101,7 +104,7 @@ def test_all(problem: Problem, units: list[int], level: Level) -> Tested:
         some, own = problem, known
         if not defined.all():
             some, bands = problem.rows(defined), bands[defined]
-            own = margins(some.present, some.ids, some.classes)
+            own = margins_of(some)
         p[unit], power[unit] = _test_unit(some, unit, bands, own, level)
         missed += _reasons(bands, own, np.isnan(p[unit]))
     return Tested(p, power, dict(missed))
@@ -112,41 +115,16 @@ def _test_unit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values and power of every band and concept of a unit, each of shape `(B, m)`."""
     top, member = problem.number - 1, problem.members[unit]
-    members, strangers = unit_sides(bands, known, problem.number, member)
-    members_sign, strangers_sign = signs(np.arange(problem.number)[:, None], top)
-    excess = members_sign * members.tested(members.excess) + strangers_sign * strangers.tested(strangers.excess)
-    variance = members.tested(members.variance) + strangers.tested(strangers.variance)
-    p = chi_square_p(excess, variance)
-    small = np.argwhere((p <= level.alpha) & (variance < EXACT_BELOW) & level.exact)
-    if small.size:
-        tables = tables_of(problem, unit, small)
-        kept = tables.kept(testable_sides(tables, member).both())
-        p[tuple(small.T)] = mid_p_values(orient(kept, member, small[:, 0], top), np.arange(len(small)))
-    return p, np.where(variance > 0, power_at(variance, level.alpha), np.nan)
-
-
-def tables_of(problem: Problem, unit: int, tests: np.ndarray) -> Tables:
-    """Return the tables of some tests of a unit, one stratum a label, of shape `(C, t)`.
-
-    Args:
-        problem: the rows; those without a band of the unit are left out.
-        unit: which unit.
-        tests: pairs (band, concept), of shape `(t, 2)`.
-    """
-    wanted, column = np.unique(tests[:, 1], return_inverse=True)
-    narrow = problem.of_concepts(wanted)
-    counts, found = unit_counts(narrow, unit, occurrences(narrow.present, narrow.ids, narrow.classes))
-    per_band = [counts.tables(band, found) for band in range(problem.number)]
-    return Tables(*(np.stack(parts)[tests[:, 0], :, column].T for parts in zip(*per_band, strict=True)))
-
-
-def unit_counts(problem: Problem, unit: int, found: Occurrences) -> tuple[UnitCounts, Occurrences]:
-    """Return one unit's counts over the rows where it has a band, and the occurrences in these rows."""
-    bands = problem.unit_bands(unit)
-    defined = bands >= 0
-    if not defined.all():
-        found = occurrences(problem.present[defined], problem.ids[defined], problem.classes)
-    return count_unit(bands[defined], found, problem.number), found
+    scores = unit_scores(bands, known, problem.number, member)
+    pooled = scores.pooled(scores.members.tested, scores.strangers.tested)
+    p = pooled.p
+    if known.clusters is None:
+        small = np.argwhere((p <= level.alpha) & (pooled.variance < EXACT_BELOW) & level.exact)
+        if small.size:
+            tables = cell_tables(bands, problem.ids, problem.classes, known.columns, small)
+            kept = tables.kept(testable_sides(tables, member).both())
+            p[tuple(small.T)] = mid_p_values(orient(kept, member, small[:, 0], top), np.arange(len(small)))
+    return p, pooled.power(level.alpha)
 
 
 def adjusted(p: np.ndarray) -> np.ndarray:
@@ -198,13 +176,13 @@ def range_p_values(problem: Problem, values: Iterable[tuple[int, np.ndarray]]) -
         values: units, each with its values over all rows of the data.
     """
     p = np.full((len(problem.members), problem.present.shape[1]), np.nan)
-    everything = RankedRows.of(problem.ids, problem.classes, problem.present)
+    everything = RankedRows.of(problem.ids, problem.classes, problem.present, problem.sources)
     for unit, whole in values:
         defined = problem.unit_bands(unit) >= 0
         some, rows = problem, everything
         if not defined.all():
             some = problem.rows(defined)
-            rows = RankedRows.of(some.ids, some.classes, some.present)
+            rows = RankedRows.of(some.ids, some.classes, some.present, some.sources)
         p[unit] = rows.shift(whole[some.at]).p
     return p
 
@@ -228,9 +206,18 @@ class Margins(NamedTuple):
     """The label of each row, of shape `(n,)`."""
     by_label: list[tuple[np.ndarray, sparse.csr_matrix]]
     """Per label its rows, and their part of the presence matrix, of shape `(rows, m)`."""
+    columns: sparse.csc_matrix
+    """The same by concept."""
+    clusters: Clusters | None
+    """The sources of the rows, where they share any."""
 
 
-def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> Margins:
+def margins_of(problem: Problem) -> Margins:
+    """Return the margins of the rows of a problem."""
+    return margins(problem.present, problem.ids, problem.classes, problem.sources)
+
+
+def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int, sources: np.ndarray | None = None) -> Margins:
     """Return the margins of a boolean matrix of shape `(n, m)` under labels `ids` of shape `(n,)`."""
     counted = present.astype(np.float32)
     rows = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids, minlength=classes))[:-1])
@@ -240,7 +227,38 @@ def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int) -> Margin
     n = np.maximum(total, 2)[:, None]
     spread = hits * (total[:, None] - hits) / (n**2 * (n - 1))
     varies = ((hits > 0) & (hits < total[:, None])).astype(np.float64)
-    return Margins(total, hits, hits / n, spread, varies, counted, ids, by_label)
+    shared = None if sources is None else clusters(present, ids, classes, sources)
+    return Margins(total, hits, hits / n, spread, varies, counted, ids, by_label, counted.tocsc(), shared)
+
+
+class Pooled(NamedTuple):
+    """Oriented sums over the sides that are tested, each of shape `(B, m)` or of that of some tests."""
+
+    excess: np.ndarray
+    variance: np.ndarray
+    """Of the excess where rows are independent."""
+    robust: np.ndarray
+    """Of the excess by source, where rows share sources; else `variance`."""
+    sources: np.ndarray | None
+    """How many sources carry the test: the fewest of those in the band, outside, with and without the concept."""
+
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided p-values; NaN where the variance is 0."""
+        if self.sources is None:
+            return chi_square_p(self.excess, self.variance)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(self.robust > 0, self.excess / np.sqrt(self.robust), np.nan)
+        return special.erfc(np.abs(as_normal(z, self.sources)) / np.sqrt(2))
+
+    @property
+    def information(self) -> np.ndarray:
+        """One over the variance of the log odds ratio where there is no association; 0 where nothing is tested."""
+        return np.divide(self.variance**2, self.robust, out=np.zeros_like(self.variance), where=self.robust > 0)
+
+    def power(self, alpha: float) -> np.ndarray:
+        """Return the chance to see an odds ratio of 3; NaN where nothing is tested."""
+        return np.where(self.variance > 0, power_at(self.information, alpha), np.nan)
 
 
 class Side(NamedTuple):
@@ -250,15 +268,41 @@ class Side(NamedTuple):
     """Rows in the band with the concept, less those expected without association."""
     variance: np.ndarray
     fewest: np.ndarray
-    """The smallest margin of the labels that carry information: in the band, outside, with and without the concept."""
+    """The smallest margin of the labels that carry information: in the band, outside, with and without the concept. Of
+    rows, or where rows share them, of sources."""
+    robust: np.ndarray | None = None
+    """The variance by source, where rows share sources."""
 
-    def tested(self, values: np.ndarray) -> np.ndarray:
-        """Return `values` where the side has rows enough to be tested, and 0 elsewhere."""
-        return np.where(self.fewest >= MINIMUM_ROWS, values, 0.0)
+    @property
+    def tested(self) -> np.ndarray:
+        """Where the side has rows enough to be tested, boolean."""
+        return self.fewest >= MINIMUM_ROWS
 
 
-def unit_sides(bands: np.ndarray, known: Margins, number: int, member: int | None) -> tuple[Side, Side]:
-    """Return the two sides of one unit whose rows all have a band.
+class Scores(NamedTuple):
+    """Both sides of one unit."""
+
+    members: Side
+    strangers: Side
+    both: np.ndarray | None
+    """The variance of both sides together by source, where rows share sources."""
+
+    def pooled(self, members: np.ndarray, strangers: np.ndarray) -> Pooled:
+        """Return the oriented sums over the sides that are to be tested, boolean of shape `(B, m)` each."""
+        one, other = self.members, self.strangers
+        number = len(one.excess)
+        turned = signs(np.arange(number)[:, None], number - 1)
+        excess = turned[0] * members * one.excess + turned[1] * strangers * other.excess
+        variance = members * one.variance + strangers * other.variance
+        if one.robust is None or other.robust is None or self.both is None:
+            return Pooled(excess, variance, variance, None)
+        alone = members * one.robust + strangers * other.robust
+        robust = np.where(members & strangers, self.both, alone)
+        return Pooled(excess, variance, robust, members * one.fewest + strangers * other.fewest)
+
+
+def unit_scores(bands: np.ndarray, known: Margins, number: int, member: int | None) -> Scores:
+    """Return the sums of one unit whose rows all have a band.
 
     Args:
         bands: the unit's band on each row, of shape `(n,)`, in `0..number - 1`.
@@ -271,13 +315,24 @@ def unit_sides(bands: np.ndarray, known: Margins, number: int, member: int | Non
     labels = len(known.total)
     cell = bands.astype(np.int64) * labels + known.ids
     in_band = np.bincount(cell, minlength=number * labels).reshape(number, labels).astype(np.float64)
-    everyone, own = np.ones(labels), np.zeros(labels)
-    if member is None:
-        return _side(np.zeros_like(both), in_band, known, own), _side(both, in_band, known, everyone)
-    own[member] = 1
-    rows, part = known.by_label[member]
-    members = np.asarray(part.T @ where[rows], dtype=np.float64).T
-    return _side(members, in_band, known, own), _side(both - members, in_band, known, everyone - own)
+    own, of_members = np.zeros(labels, dtype=bool), np.zeros_like(both)
+    if member is not None:
+        own[member] = True
+        rows, part = known.by_label[member]
+        of_members = np.asarray(part.T @ where[rows], dtype=np.float64).T
+    members = _side(of_members, in_band, known, own.astype(np.float64))
+    strangers = _side(both - of_members, in_band, known, (~own).astype(np.float64))
+    if known.clusters is None:
+        return Scores(members, strangers, None)
+    share = (in_band / np.maximum(known.total, 1)).T.astype(np.float32)
+    residuals = where - share.take(known.ids, axis=0)
+    squares = known.clusters.side_squares(residuals, member, signs(np.arange(number), number - 1))
+    counted = known.clusters.in_band(bands, number)
+    members, strangers = (
+        side._replace(robust=robust, fewest=_fewest_sources(counted, known, labels_of))
+        for side, robust, labels_of in ((members, squares[0], own), (strangers, squares[1], ~own))
+    )
+    return Scores(members, strangers, squares[2])
 
 
 def _side(a: np.ndarray, in_band: np.ndarray, known: Margins, labels: np.ndarray) -> Side:
@@ -290,3 +345,13 @@ def _side(a: np.ndarray, in_band: np.ndarray, known: Margins, labels: np.ndarray
     expected = (inside - single) @ known.share + single @ known.with_concept
     variance = (inside * (total - inside)) @ known.spread
     return Side(a - expected, variance, np.min([n1, t - n1, m1, t - m1], axis=0))
+
+
+def _fewest_sources(counted: tuple[np.ndarray, np.ndarray], known: Margins, labels: np.ndarray) -> np.ndarray:
+    """Return the smallest margin in sources over some labels that carry information, of shape `(B, m)`."""
+    inside, outside = (number * labels for number in counted)
+    cut = ((inside > 0) & (outside > 0)).astype(np.float64)
+    shared = known.clusters
+    assert shared is not None
+    of_concept = [cut @ (number * known.varies) for number in (shared.having, shared.lacking)]
+    return np.min([(inside * cut) @ known.varies, (outside * cut) @ known.varies, *of_concept], axis=0)

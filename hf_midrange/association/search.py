@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from hf_midrange.association.details import Halves, range_details, unit_details
+from hf_midrange.association.details import COLUMNS, Halves, range_details, unit_details
 from hf_midrange.association.findings import RANGE, findings_dataset
 from hf_midrange.association.inputs import Inputs, read_inputs
+from hf_midrange.association.lookalikes import warn_of_lookalikes
 from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns
 from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
@@ -73,13 +74,14 @@ def associate(
     inputs = read_inputs(ds)
     problem, shared = inputs.problem, share(distributed)
     _check_same_rows(inputs, shared)
+    warn_of_lookalikes(ds, problem.ids, seed)
     half = discovery_half(problem.ids, inputs.source_ids, seed)
     halves = Halves(problem.rows(half), problem.rows(~half), problem)
     units, left_out = _units(inputs)
     tested = _test_together(inputs, halves.discovery, units, level, shared)
     derived = inputs.derived
     q = _q_values(tested.p, derived)
-    found = Discovered(np.argwhere(q <= alpha), tested.p, q, _q_values(tested.p[:, -2], derived))
+    found = Discovered(np.argwhere(q <= alpha), tested.p, q)
     details, cuts = _details(inputs, halves, found.tests, level, shared)
     columns = details | _describe(inputs, found, level)
     columns |= _verdicts(columns, derived[found.tests[:, 2]], level)
@@ -101,8 +103,6 @@ class Discovered(NamedTuple):
     """P-values of everything tested, of shape `(U, B + 1, m)`."""
     q: np.ndarray
     """The same, adjusted."""
-    q_top: np.ndarray
-    """The same of the top band alone, as if it were all that one looks at, of shape `(U, m)`."""
 
 
 def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
@@ -152,10 +152,7 @@ def _details(
     """Return the columns that need the rows again, and the cuts of the units concerned."""
     made = shared.gathered(_own_details(inputs, halves, tests, level, shared.part(np.unique(tests[:, 0]))))
     parts = [part for own, _ in made for part in own]
-    if not parts:
-        nothing = np.empty((0, 2), dtype=np.int64)
-        parts = [unit_details(halves, np.zeros(len(halves.whole.ids)), 0, nothing, level)]
-    columns = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    columns = {name: [value for part in parts for value in part[name]] for name in COLUMNS}
     return columns, {name: cut for _, cuts in made for name, cut in cuts.items()}
 
 
@@ -192,7 +189,6 @@ def _describe(inputs: Inputs, found: Discovered, level: Level) -> dict[str, Any]
         "middle": (bands > 0) & (bands < top),
         "whole_range": bands > top,
         "p_at_top": found.p[units, top, concepts],
-        "found_at_top": found.q_top[units, concepts] <= level.alpha,
         "group": _groups(inputs, concepts, p),
     }
 
@@ -213,8 +209,10 @@ def _groups(inputs: Inputs, concepts: np.ndarray, p: np.ndarray) -> list[str]:
 def _verdicts(columns: dict[str, Any], derived: np.ndarray, level: Level) -> dict[str, Any]:
     """Return what the confirmation half says of what the other half discovered."""
     q_confirm = _q_values(np.asarray(columns["p_confirm"], dtype=np.float64), derived)
-    above, again = (np.asarray(columns[name]) > 1 for name in ("odds_ratio", "odds_ratio_confirm"))
-    holds = (q_confirm <= level.alpha) & (above == again)
+    above, again = (np.asarray(columns[name]) > 1 for name in ("odds_ratio_discovery", "odds_ratio"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.abs(np.log(np.asarray(columns["odds_ratio"], dtype=np.float64)))
+    holds = (q_confirm <= level.alpha) & (above == again) & (size >= np.log(level.smallest))
     signature = np.full(len(derived), "none", dtype=object)
     pairs = np.column_stack([columns["unit"], columns["number"]])
     for family in (derived, ~derived):
@@ -235,7 +233,7 @@ def _verdicts(columns: dict[str, Any], derived: np.ndarray, level: Level) -> dic
 
 def _order(columns: dict[str, Any], only_above_one: bool) -> np.ndarray:
     """Return the findings to report, most significant first, and among equals the strongest first."""
-    ratios = np.asarray(columns["odds_ratio"], dtype=np.float64)
+    ratios = np.asarray(columns["odds_ratio_discovery"], dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         strength = np.abs(np.nan_to_num(np.log(ratios), nan=0.0))
     order = np.lexsort((-strength, columns["p_value"]))
@@ -250,6 +248,7 @@ def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, level: L
         "discovery_rows": len(halves.discovery.ids),
         "confirmation_rows": len(halves.confirmation.ids),
         "halves_by": "source_id" if inputs.source_ids is not None else "row",
+        "sources": None if inputs.source_ids is None else len(np.unique(inputs.source_ids)),
         "bands": inputs.bands,
         "concepts": len(inputs.names),
         "power": _power(tested.power),

@@ -40,7 +40,7 @@ def _card(material: Material, number: int, rows: list[dict[str, Any]]) -> Card:
         unit=shortened(row["unit_name"]),
         is_class=is_class,
         **told,
-        found_at_top=row["found_at_top"],
+        p_beyond_top=row["p_beyond_top"],
         p_at_top=row["p_at_top"],
         reading=reading(row, is_class),
         sides=_sides(row, is_class),

@@ -88,7 +88,7 @@ class Card:
     confounder: bool
     derived: bool
     signature: str
-    found_at_top: bool
+    p_beyond_top: float | None
     p_at_top: float
     reading: str
     sides: tuple[Side, ...]

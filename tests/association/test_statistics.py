@@ -12,14 +12,14 @@ from scipy import sparse, stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
 from hf_midrange.association.exact import mid_p_values
-from hf_midrange.association.profile import equal_bins, profile, shape_of, trend_and_hump
-from hf_midrange.association.screening import adjusted, margins, unit_sides
+from hf_midrange.association.profile import fifths, profile, shape_of, trend_and_hump
+from hf_midrange.association.ranks import label_ranks
+from hf_midrange.association.screening import adjusted, margins, unit_scores
 from hf_midrange.association.tables import (
     Tables,
+    cell_tables,
     cochran_mantel_haenszel,
-    count_unit,
     moments,
-    occurrences,
     orient,
     pooled_odds_ratio,
 )
@@ -153,22 +153,17 @@ def test_strata_come_in_any_order(seed):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
-def test_counts_equal_a_plain_loop_and_add_over_shards(seed):
+def test_counts_equal_a_plain_loop(seed):
     rng = np.random.default_rng(seed)
     ids, bands = rng.integers(0, 3, 80), rng.integers(0, 3, 80).astype(np.int8)
     dense = rng.random((80, 5)) < 0.3
-    present = sparse.csr_matrix(dense)
-    counts = count_unit(bands, occurrences(present, ids, 3), 3)
-    for band, label, concept in itertools.product(range(3), range(3), range(5)):
-        assert counts.a[band, label, concept] == dense[(bands == band) & (ids == label), concept].sum()
-    parts = [
-        count_unit(bands[rows], occurrences(present[rows], ids[rows], 3), 3) for rows in (slice(0, 30), slice(30, 80))
-    ]
-    np.testing.assert_array_equal(parts[0].a + parts[1].a, counts.a)
-    np.testing.assert_array_equal(parts[0].in_band + parts[1].in_band, counts.in_band)
-    shuffled = rng.permutation(80)
-    again = count_unit(bands[shuffled], occurrences(present[shuffled], ids[shuffled], 3), 3)
-    np.testing.assert_array_equal(again.a, counts.a)
+    tests = np.array(list(itertools.product(range(3), range(5))))
+    tables = cell_tables(bands, ids, 3, sparse.csc_matrix(dense), tests)
+    for j, (band, concept) in enumerate(tests):
+        for label in range(3):
+            own, inside, has = ids == label, bands == band, dense[:, concept]
+            expected = [(own & inside & has).sum(), (own & inside).sum(), (own & has).sum(), own.sum()]
+            assert [values[label, j] for values in tables] == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -181,15 +176,14 @@ def test_sums_by_matrix_products_equal_those_over_tables(seed, member):
     ids[1:][ids[1:] == 3] = 1  # and one a single row
     present = sparse.csr_matrix(rng.random((60, 7)) < rng.random(7))
     known = margins(present, ids, 6)
-    counts, found = count_unit(bands, occurrences(present, ids, 6), 3), occurrences(present, ids, 6)
-    members, strangers = unit_sides(bands, known, 3, member)
+    members, strangers, _ = unit_scores(bands, known, 3, member)
     for band in range(3):
-        tables = counts.tables(band, found)
+        tables = cell_tables(bands, ids, 6, present.tocsc(), np.column_stack([np.full(7, band), np.arange(7)]))
         sides = sides_with_rows(tables, member)
         for fast, slow in ((members, sides.members), (strangers, sides.strangers)):
             excess, variance = moments(tables.kept(slow))
-            np.testing.assert_allclose(fast.tested(fast.excess)[band], excess, rtol=1e-12, atol=1e-12)
-            np.testing.assert_allclose(fast.tested(fast.variance)[band], variance, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose((fast.tested * fast.excess)[band], excess, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose((fast.tested * fast.variance)[band], variance, rtol=1e-12, atol=1e-12)
 
 
 def test_orientation_keeps_opposite_sides_from_cancelling():
@@ -202,12 +196,28 @@ def test_orientation_keeps_opposite_sides_from_cancelling():
     np.testing.assert_array_equal(bottom.a, tables.in_band - tables.a)
 
 
+def rows_of(hits, total=40):
+    """Return bins, one label, and which rows have the concept."""
+    bins = np.repeat(np.arange(len(hits)), total)
+    return bins, np.zeros(len(bins), dtype=int), np.concatenate([np.arange(total) < hit for hit in hits])
+
+
 def test_trend_equals_the_cochran_armitage_statistic():
-    hits, totals = np.array([5.0, 9, 12, 18, 22]), np.full(5, 40.0)
-    rows = np.repeat(np.arange(5), 40)
-    has = np.concatenate([np.arange(40) < h for h in hits])
-    expected = np.corrcoef(rows, has)[0, 1] * np.sqrt(200)
-    assert trend_and_hump(hits, totals)[0] == pytest.approx(expected)
+    bins, label, has = rows_of([5, 9, 12, 18, 22])
+    expected = np.corrcoef(bins, has)[0, 1] * np.sqrt(200)
+    assert trend_and_hump(bins, label, has)[0] == pytest.approx(expected)
+
+
+def test_the_trend_over_labels_is_mantels():
+    rng = np.random.default_rng(0)
+    bins, label = rng.integers(0, 5, 600), rng.integers(0, 3, 600)
+    has = rng.random(600) < np.array([0.1, 0.4, 0.8])[label]
+    excess = variance = 0.0
+    for k in range(3):
+        x, y = bins[label == k].astype(float), has[label == k]
+        excess += (x * y).sum() - x.sum() * y.mean()
+        variance += y.mean() * (1 - y.mean()) * len(x) * x.var()
+    assert trend_and_hump(bins, label, has)[0] == pytest.approx(excess / np.sqrt(variance))
 
 
 @pytest.mark.parametrize(
@@ -222,12 +232,38 @@ def test_trend_equals_the_cochran_armitage_statistic():
     ],
 )
 def test_shapes(hits, shape):
-    assert shape_of(*trend_and_hump(np.array(hits, float), np.full(5, 40.0))) == shape
+    assert shape_of(*trend_and_hump(*rows_of(hits))) == shape
+
+
+def of_values(values, ids, has):
+    return profile(fifths(label_ranks(values, ids, int(ids.max()) + 1), ids), ids, has)
 
 
 def test_profile_bins_are_equal_shares_of_the_ranks():
     ranks, has = np.arange(100.0), np.arange(100) >= 60
-    found = profile(equal_bins(ranks[::-1]), has[::-1])
-    assert found.prevalence.tolist() == [0, 0, 0, 1, 1]
+    found = of_values(ranks[::-1], np.zeros(100, dtype=int), has[::-1])
+    assert found.prevalence.tolist() == pytest.approx([0, 0, 0, 1, 1])
     assert found.low[0] == pytest.approx(0, abs=1e-12)
     assert found.shape == "rising"
+
+
+def test_labels_that_differ_in_unit_and_concept_draw_no_shape():
+    rng = np.random.default_rng(0)
+    ids = np.arange(6000) % 3
+    has = rng.random(6000) < np.array([0.1, 0.5, 0.9])[ids]
+    values = rng.normal(size=6000) + 3 * ids
+    found = of_values(values, ids, has)
+    assert found.shape == "flat"
+    np.testing.assert_allclose(found.prevalence, 0.5, atol=0.04)
+    assert of_values(values + 0.5 * has, ids, has).shape == "rising"
+
+
+def test_equal_values_are_never_split_over_bins():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 2, 1000)
+    values = np.round(rng.normal(size=1000) + 2 * ids, 0)
+    bins = fifths(label_ranks(values, ids, 2), ids)
+    for k, value in itertools.product((0, 1), np.unique(values)):
+        assert len(set(bins[(ids == k) & (values == value)])) <= 1
+    order = rng.permutation(1000)
+    np.testing.assert_array_equal(fifths(label_ranks(values[order], ids[order], 2), ids[order]), bins[order])

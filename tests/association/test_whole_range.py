@@ -11,7 +11,7 @@ from support.associations import dataset
 
 from hf_midrange import associate
 from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns
-from hf_midrange.association.ranks import Shift, generalised_odds, label_ranks, stratified_shift
+from hf_midrange.association.ranks import Areas, areas, generalised_odds, label_ranks, stratified_shift
 from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.split_halves import discovery_half
 
@@ -144,15 +144,15 @@ def test_a_rare_concept_shows_over_the_whole_range_where_no_band_shows_it():
     assert list(zip(findings["concept"], findings["band"], strict=True)) == [("planted", "range")]
     row, half = findings[0], discovery_half(ids, None, 0)
     ratio, p = rank_odds(logit[half], ids[half], present[half, 0])
-    assert row["odds_ratio"] == pytest.approx(ratio, rel=1e-5)
+    assert row["odds_ratio_discovery"] == pytest.approx(ratio, rel=1e-5)
     assert row["p_value"] == pytest.approx(p, rel=1e-5)
     again, p_again = rank_odds(logit[~half], ids[~half], present[~half, 0])
-    assert row["odds_ratio_confirm"] == pytest.approx(again, rel=1e-5)
+    assert row["odds_ratio"] == pytest.approx(again, rel=1e-5)
     assert row["q_confirm"] == pytest.approx(p_again, rel=1e-5)
     assert 1 < row["ci_low"] < row["odds_ratio"] < row["ci_high"]
     assert row["confounder"]
     for side, k in (("member", 1), ("stranger", 0)):
-        own = ids == k
+        own = (ids == k) & ~half
         ratio, _ = rank_odds(logit[own], ids[own], present[own, 0])
         assert row[f"{side}_odds_ratio"] == pytest.approx(ratio, rel=1e-5)
 
@@ -164,10 +164,51 @@ def test_what_a_band_shows_is_not_reported_again_over_the_whole_range():
 
 
 def test_odds_of_standing_above_are_open_ended_when_all_do():
-    found = generalised_odds(Shift(np.array([0.0, 0.5, 1.0, 0.75]), np.array([0.1, 0.1, 0.1, 0.1])))
+    auc = np.array([0.0, 0.5, 1.0, 0.75])
+    found = generalised_odds(Areas(auc, np.array([0.0, 0.1, 0.0, 0.1]), np.full(4, 1e6)), np.full(4, 0.1))
     np.testing.assert_allclose(found.ratio, [0, 1, np.inf, 3])
     np.testing.assert_array_equal(found.low < [0.1, 1, np.inf, 3], True)
     np.testing.assert_array_equal(found.high > [0, 1, 999, 3], True)
     assert found.high[0] < 1 < found.low[2]
-    # Miettinen: the interval excludes 1 exactly where the test rejects; here z = 2.5.
-    np.testing.assert_allclose(np.log(found.low[3]), np.log(3) * (1 - stats.norm.ppf(0.975) / 2.5))
+    np.testing.assert_allclose(np.log(found.low[3]), np.log(3) - stats.norm.ppf(0.975) * 0.1 / 0.75 / 0.25, rtol=1e-4)
+
+
+def delong(values, has):
+    """The area and DeLong's variance, by comparing every pair of rows."""
+    with_it, without = values[has], values[~has]
+    above = (with_it[:, None] > without) + 0.5 * (with_it[:, None] == without)
+    variance = above.mean(1).var(ddof=1) / len(with_it) + above.mean(0).var(ddof=1) / len(without)
+    return above.mean(), variance
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_areas_and_their_errors_are_delongs_pooled_over_labels(seed, monkeypatch):
+    monkeypatch.setattr("hf_midrange.association.ranks.SMOOTHED", 0)
+    values, ids, present = tied_values(seed)
+    found = areas(values, ids, sparse.csc_matrix(present), np.array([True, False, True]))
+    for j in range(present.shape[1]):
+        weights, parts = [], []
+        for k in (0, 2):
+            own = ids == k
+            n1, n = present[own, j].sum(), own.sum()
+            weights.append(n1 * (n - n1) / (n + 1))
+            parts.append(delong(values[own], present[own, j]))
+        share, (area, variance) = np.array(weights) / sum(weights), np.array(parts).T
+        assert found.auc[j] == pytest.approx(share @ area)
+        assert found.error[j] == pytest.approx(np.sqrt(share**2 @ variance))
+    again = shift(values, ids, present, [True, False, True])
+    np.testing.assert_allclose(found.auc, again.auc)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [0, 1, 2, 3])
+@pytest.mark.parametrize("number", [30, 100])
+def test_intervals_of_areas_cover_them_also_near_one(effect, number):
+    area, covered = stats.norm.cdf(effect / np.sqrt(2)), 0
+    has, ids, only = np.arange(400) < number, np.zeros(400, dtype=int), np.array([True])
+    for seed in range(600):
+        values = np.random.default_rng(seed).normal(size=400) + effect * has
+        found = areas(values, ids, sparse.csc_matrix(has[:, None]), only)
+        odds = generalised_odds(found, shift(values, ids, has[:, None], only).error)
+        covered += odds.low[0] <= area / (1 - area) <= odds.high[0]
+    assert 0.93 <= covered / 600 <= 0.97

@@ -83,7 +83,7 @@ def test_cards_say_what_the_findings_say(made, pictures):
     rows = findings.to_list()
     card = made.facts["cards"][0]
     row = next(row for row in rows if row["confounder"])
-    for name in ("band", "source", "concept", "q_value", "q_confirm", "confirmed", "signature", "found_at_top"):
+    for name in ("band", "source", "concept", "q_value", "q_confirm", "confirmed", "signature"):
         assert card[name] == row[name]
     assert [side["shares"] for side in card["sides"]] == [row["member_profile"], row["stranger_profile"]]
     told = sum(1 + len(card["siblings"]) for card in made.facts["cards"])
