@@ -95,7 +95,7 @@ class Clusters(NamedTuple):
         """Return how many sources of each label have rows in, and outside of, each band, of shape `(B, C)` each."""
         table = self.by_pair @ (bands[:, None] == np.arange(number)).astype(np.float32)
         size = table.sum(axis=1, keepdims=True)
-        return tuple((self.by_label @ some.astype(np.float64)).T for some in (table > 0, table < size))  # type: ignore
+        return tuple((self.by_label @ some.astype(np.float64)).T for some in (table > 0, table < size))
 
     @property
     def one_label(self) -> bool:

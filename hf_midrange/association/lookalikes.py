@@ -49,8 +49,8 @@ def warn_of_lookalikes(ds: Dataset, ids: np.ndarray, seed: int) -> None:
     if alike >= WORTH_TELLING:
         warnings.warn(
             f"{100 * alike:.0f} % of {len(rows)} rows looked at have another that they look alike: frames of one "
-            "video or copies are not independent, and tests that take them for independent confirm too much. Say which "
-            "rows belong together in a column `source_id`",
+            "video, or copies, are not independent, and tests that take them for independent confirm too much. Say "
+            "which rows belong together in a column `source_id`",
             UserWarning,
             stacklevel=3,
         )
