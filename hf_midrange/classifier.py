@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -21,9 +24,17 @@ from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 
 Modality = Literal["image", "text"]
+
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel, FullyShardedDataParallel)
+_PLACEHOLDER = re.compile(r"LABEL_\d+")
+"""What transformers calls a class that nobody named."""
 
 
 def load_classifier(
@@ -61,18 +72,37 @@ def load_classifier(
     return loaded
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the classifier in `torch.compile`, data parallel wrappers and PEFT: its `forward` says what it takes."""
+    inside = _unparallel(model)
+    base = getattr(inside, "get_base_model", None)
+    return unwrapped(base()) if callable(base) else inside
+
+
 def modality(model: nn.Module) -> Modality:
-    """Return what a classifier reads: `text` if it takes token ids, else `image`."""
-    return "text" if getattr(model, "main_input_name", None) == "input_ids" else "image"
+    """Return what a classifier reads: `image` or `text`, as its class is listed by transformers, or by its input."""
+    model = unwrapped(model)
+    if _kind(model) in _names(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES):
+        return "image"
+    if _kind(model) in _names(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES):
+        return "text"
+    return "text" if "input_ids" in (main_input(model), *signature(model.forward).parameters) else "image"
+
+
+def main_input(model: nn.Module) -> str:
+    """Return the model's name for its main input, such as `pixel_values`."""
+    return getattr(unwrapped(model), "main_input_name", "pixel_values")
 
 
 def unwrap_timm(model: nn.Module) -> nn.Module:
-    """Return the timm model inside a transformers wrapper, or `model` itself."""
+    """Return the timm model inside a transformers wrapper or another, or `model` itself."""
+    model = unwrapped(model)
     return getattr(model, "timm_model", model)
 
 
 def number_of_labels(model: nn.Module) -> int | None:
     """Return how many labels the model declares (transformers `config`, timm `num_classes`), or None."""
+    model = unwrapped(model)
     if isinstance(model, PreTrainedModel):
         return model.config.num_labels
     declared = getattr(model, "num_classes", None)
@@ -81,50 +111,140 @@ def number_of_labels(model: nn.Module) -> int | None:
 
 def label_names(model: nn.Module) -> list[str] | None:
     """Return the label names of a transformers `config`, in id order; None where the model has none."""
-    names = getattr(getattr(model, "config", None), "id2label", None)
+    names = getattr(getattr(unwrapped(model), "config", None), "id2label", None)
     if not isinstance(names, Mapping):
         return None
     return [str(names[k]) for k in sorted(names, key=int)]
 
 
-def last_linear(model: nn.Module, name: str | None = None) -> tuple[str, nn.Linear]:
-    """Return the name and module of the classifier's last linear layer.
+def given_names(model: nn.Module) -> list[str] | None:
+    """Return the label names that someone gave a model; None where it has none, or transformers' `LABEL_0`, ..."""
+    names = label_names(model)
+    return None if names is None or all(_PLACEHOLDER.fullmatch(name) for name in names) else names
+
+
+class Head(NamedTuple):
+    """The last linear layers of a classifier by name: one, or two whose mean the logits are (distilled models)."""
+
+    layers: dict[str, nn.Linear]
+
+    @property
+    def name(self) -> str:
+        """Names of the layers in the model, as `extract(head=)` takes them."""
+        return "+".join(self.layers)
+
+    @property
+    def width(self) -> int:
+        """Width of the embedding: the inputs of all layers side by side."""
+        return sum(layer.in_features for layer in self.layers.values())
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return next(iter(self.layers.values())).out_features
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether all layers have a bias."""
+        return all(layer.bias is not None for layer in self.layers.values())
+
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weight `(C, width)` and bias `(C,)` with which the embedding gives the logits: copies, in float32.
+
+        A layer without bias counts as one of zeros.
+        """
+        parts = [layer.weight.detach().float() / len(self.layers) for layer in self.layers.values()]
+        biases = [
+            layer.weight.new_zeros(self.classes) if layer.bias is None else layer.bias.detach()
+            for layer in self.layers.values()
+        ]
+        return torch.cat(parts, dim=1), torch.stack(biases).float().mean(dim=0)
+
+    def put(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        """Write what `weights` returns into the layers; `bias` is dropped where they have none."""
+        count = len(self.layers)
+        parts = weight.split([layer.in_features for layer in self.layers.values()], dim=1)
+        with torch.no_grad():
+            for layer, part in zip(self.layers.values(), parts, strict=True):
+                layer.weight.copy_(part * count)
+                if layer.bias is not None:
+                    layer.bias.copy_(bias)
+
+
+def heads(model: nn.Module, name: str | None = None) -> Head:
+    """Return the classifier's last linear layer, or both of a distilled model, whose logits are the mean of the two.
 
     Its input is the embedding, its output the logits. Without `name` it is the one `Linear` of the classifier (timm's
     `get_classifier()`; the modules outside the backbone in transformers) with as many outputs as the model has labels.
     For a plain module that declares no number of labels, it is the `Linear` registered last.
 
     Args:
-        model: any classifier.
-        name: the module's name as in `model.named_modules()`, to choose where several fit.
+        model: any classifier, perhaps inside `torch.compile`, a data parallel wrapper or PEFT.
+        name: the module's name as in `named_modules()` of the classifier, to choose where several fit; two are joined
+            by `+`.
 
     Raises:
         ValueError: if none or several fit; the message names the modules to choose from.
 
     Example:
         ```python
-        name, linear = last_linear(timm.create_model("resnet18", num_classes=2))
-        # name == "fc"; linear.weight has shape (2, 512)
+        head = heads(timm.create_model("resnet18", num_classes=2))
+        # head.name == "fc"; head.weights()[0] has shape (2, 512)
         ```
     """
-    linears = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
+    inner = unwrapped(model)
+    linears = {
+        key: module
+        for key, module in inner.named_modules()
+        if isinstance(module, nn.Linear) and "original_module" not in key.split(".")  # what PEFT trains a copy of
+    }
     if name is not None:
-        if name not in linears:
-            raise ValueError(f"{name!r} is no Linear of {type(model).__name__}; its Linears are {_listed(linears)}")
-        return name, linears[name]
-    candidates = _candidates(model, linears)
-    if len(candidates) == 1:
-        return next(iter(candidates.items()))
-    labels = number_of_labels(model)
+        given = [each.removeprefix("module.").removeprefix("_orig_mod.") for each in name.split("+")]
+        unknown = [each for each in given if each not in linears]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no Linear of {_kind(inner)}; its Linears are {_listed(linears)}")
+        return Head({each: linears[each] for each in given})
+    candidates = _candidates(inner, linears)
+    if len(candidates) == 1 or (len(candidates) == 2 and _is_distilled(inner)):
+        return Head(candidates)
+    labels = number_of_labels(inner)
     if not candidates:
         raise ValueError(
-            f"{type(model).__name__} has no Linear classifier with {labels} outputs; "
+            f"{_kind(inner)} has no Linear classifier with {labels} outputs; "
             f"its Linears are {_listed(linears)}. If one of them gives the logits, name it (`head=` in `extract`)"
         )
     raise ValueError(
-        f"{type(model).__name__} has {len(candidates)} Linears that could give its {labels} logits: "
+        f"{_kind(inner)} has {len(candidates)} Linears that could give its {labels} logits: "
         f"{_listed(candidates)}; choose one by name (`head=` in `extract`)"
     )
+
+
+def last_linear(model: nn.Module, name: str | None = None) -> tuple[str, nn.Linear]:
+    """Return the name and module of the one last linear layer; else as `heads`.
+
+    Raises:
+        ValueError: if none or several fit.
+    """
+    head = heads(model, name)
+    if len(head.layers) > 1:
+        raise ValueError(f"the logits are the mean of {_listed(head.layers)}; choose one by name")
+    return next(iter(head.layers.items()))
+
+
+def class_order(names: Sequence[str], model: nn.Module) -> list[int] | None:
+    """Return which of the model's labels each class is, by name; None where a name is not among the model's.
+
+    Case, underscores and blanks at the ends do not count. Of a label that lists synonyms (`tench, Tinca tinca`), one
+    is enough if no other label has it.
+    """
+    known = given_names(model) or []
+    exact = {_plain(name): number for number, name in enumerate(known)}
+    synonyms = [(_plain(part), number) for number, name in enumerate(known) for part in name.split(",")]
+    times = Counter(part for part, _ in synonyms)
+    places = {part: number for part, number in synonyms if times[part] == 1} | exact
+    found = [places.get(_plain(name)) for name in names]
+    order = [number for number in found if number is not None]
+    return order if len(order) == len(names) == len(set(order)) else None
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -132,6 +252,7 @@ def fingerprint(model: nn.Module) -> str:
 
     Equal for equal models in any process. It reads all weights: compute it once a run.
     """
+    model = _unparallel(model)  # PEFT's adapters are weights like any other
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", f"{type(model).__qualname__} {model}").encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -149,6 +270,30 @@ def _refuse_random_weights(name: str, missing: list[str]) -> None:
             f"{name!r} is no finished classifier: {missing} are not among its weights and would be random. "
             "Fine-tune it first, or pass a model object whose head you have set yourself"
         )
+
+
+def _unparallel(model: Any) -> nn.Module:  # noqa: ANN401 - torch types what wrappers hold as tensors or modules
+    while isinstance(model, _PARALLEL) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, _PARALLEL) else model._orig_mod
+    return model
+
+
+def _kind(model: nn.Module) -> str:
+    return type(model).__name__
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+def _names(mapping: Mapping[str, Any]) -> set[str]:
+    """Return the names of the classes in an auto mapping, whose values are names or tuples of them."""
+    return {name for each in mapping.values() for name in ((each,) if isinstance(each, str) else each)}
+
+
+def _is_distilled(model: nn.Module) -> bool:
+    """Whether the logits are the mean of a head and one that was distilled from a teacher, as in DeiT and LeViT."""
+    return "WithTeacher" in _kind(model) or hasattr(unwrap_timm(model), "head_dist")
 
 
 def _candidates(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
@@ -177,10 +322,3 @@ def _listed(modules: Mapping[str, nn.Linear]) -> str:
     """Name up to eight modules, the last ones, with their shapes."""
     shown = [f"{key!r} ({m.in_features} -> {m.out_features})" for key, m in list(modules.items())[-8:]]
     return ("..., " if len(modules) > len(shown) else "") + (", ".join(shown) or "none")
-
-
-def head_weights(linear: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight `(C, d)` and bias `(C,)` of a linear layer, detached copies in float32; no bias counts as zero."""
-    weight = linear.weight.detach().to(torch.float32, copy=True)
-    bias = linear.bias
-    return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().to(torch.float32, copy=True)

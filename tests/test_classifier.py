@@ -23,13 +23,15 @@ from transformers import (
 )
 
 from hf_midrange.classifier import (
+    class_order,
     fingerprint,
-    head_weights,
+    heads,
     label_names,
     last_linear,
     load_classifier,
     modality,
     number_of_labels,
+    unwrapped,
 )
 
 
@@ -88,11 +90,67 @@ def test_as_many_labels_as_hidden_units_is_no_ambiguity():
     assert last_linear(bert(labels=16))[0] == "classifier"
 
 
-def test_two_heads_are_refused_by_name_and_one_can_be_chosen():
+def test_two_heads_of_a_distilled_model_are_one_and_one_can_be_chosen():
+    torch.manual_seed(0)
     model = vit(DeiTForImageClassificationWithTeacher, DeiTConfig)
-    with pytest.raises(ValueError, match="cls_classifier.*distillation_classifier"):
+    head = heads(model)
+    assert head.name == "cls_classifier+distillation_classifier"
+    weight, bias = head.weights()
+    assert weight.shape == (3, 32)
+    first, second = torch.randn(5, 16), torch.randn(5, 16)
+    mean = (model.cls_classifier(first) + model.distillation_classifier(second)) / 2
+    torch.testing.assert_close(torch.cat([first, second], 1) @ weight.T + bias, mean)
+    with pytest.raises(ValueError, match="are the mean of.*cls_classifier.*distillation_classifier"):
         last_linear(model)
     assert last_linear(model, "distillation_classifier")[1] is model.distillation_classifier
+    assert heads(model, head.name).layers == head.layers
+    other = torch.randn(3, 32), torch.randn(3)
+    head.put(*other)
+    for found, expected in zip(heads(model).weights(), other, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_two_heads_that_are_no_pair_are_refused_by_name():
+    model = nn.Module()
+    model.num_classes, model.a, model.b = 3, nn.Linear(4, 3), nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="'a'.*'b'.*choose one by name"):
+        heads(model)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for what transformers renamed
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, "peft", lambda model: nn.DataParallel(torch.compile(model))]
+)
+def test_what_a_wrapper_holds_is_seen(wrap):
+    model = vit()
+    model.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
+    if wrap == "peft":
+        peft = pytest.importorskip("peft")
+        settings = peft.LoraConfig(
+            target_modules=["q_proj", "v_proj", "query", "value"], modules_to_save=["classifier"]
+        )
+        held, name = peft.get_peft_model(model, settings), "classifier.modules_to_save.default"
+    else:
+        held, name = wrap(model), "classifier"
+    assert unwrapped(held) is model
+    assert (number_of_labels(held), label_names(held), modality(held)) == (3, ["cat", "dog", "bird"], "image")
+    found, layer = last_linear(held)
+    assert found == name
+    assert layer is model.get_submodule(name)
+    assert last_linear(held, name)[1] is layer
+    if wrap != "peft":
+        assert fingerprint(held) == fingerprint(model)
+
+
+def test_classes_are_found_by_name():
+    model = vit()
+    assert class_order(["LABEL_1", "LABEL_0", "LABEL_2"], model) is None  # names that nobody gave
+    model.config.id2label = {0: "Sea bird", 1: "tench, Tinca tinca, fish", 2: "goldfish, fish"}
+    assert class_order(["goldfish", "tench"], model) == [2, 1]
+    assert class_order(["sea_bird"], model) == [0]
+    assert class_order(["fish"], model) is None
+    assert class_order(["tench", "Tinca tinca"], model) is None
+    assert class_order(["cat", "tench"], model) is None
 
 
 def test_a_timm_model_without_classifier_is_refused_with_its_linears_named():
@@ -119,9 +177,9 @@ def test_labels_and_names():
     assert number_of_labels(nn.Linear(2, 2)) is None
 
 
-def test_head_weights_are_float32_copies():
+def test_weights_of_a_head_are_float32_copies():
     linear = nn.Linear(4, 2, bias=False, dtype=torch.bfloat16)
-    weight, bias = head_weights(linear)
+    weight, bias = heads(linear).weights()
     assert weight.dtype == bias.dtype == torch.float32
     assert bias.tolist() == [0, 0]
     weight.zero_()

@@ -3,35 +3,75 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from io import BytesIO
+from subprocess import SubprocessError
 from typing import Any
 
 import numpy as np
-from datasets import Image as ImageFeature
-from PIL import Image, UnidentifiedImageError
+from datasets.utils.file_utils import is_local_path, xopen
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 UNREADABLE = (
     OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, RuntimeError, EOFError, MemoryError,
-    ZeroDivisionError, struct.error, Image.DecompressionBombError,
+    ZeroDivisionError, struct.error, Image.DecompressionBombError, SubprocessError,
 )  # fmt: skip
 """What Pillow, transforms and tokenisers raise on input they cannot read."""
+
+FORMATS = (
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM", "QOI",
+    "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Formats that are read, where Pillow or a plugin of it knows them: those of pictures, decoded in this process. EPS is
+none of them: Pillow hands it to Ghostscript, which runs what is written in it."""
+
+LARGE = 2**26
+"""Pixels above which an image is averaged down before it is brought to RGB, which takes four bytes a pixel."""
 
 ELONGATED = 50
 """A classifier is shown an image at most so many times as long as wide."""
 
 
 def decode(cell: Any) -> Image.Image:  # noqa: ANN401 - an undecoded cell: a mapping of bytes and path, or an image
-    """Return the image of a cell as it is stored.
+    """Return the image of a cell as it is stored, upright; one of more than `LARGE` pixels averaged down.
 
     Raises:
         ValueError: if the cell is null; `UNREADABLE` says what else.
     """
     if cell is None:
         raise ValueError("the image is null")
-    if isinstance(cell, Image.Image):
-        cell.load()  # a file that was only opened so far fails here, and not in the transform
-        return cell
-    return ImageFeature().decode_example(cell)
+    image = cell if isinstance(cell, Image.Image) else _upright(_opened(cell.get("bytes"), cell.get("path")))
+    image.load()  # what cannot be read fails here, and not in the transform
+    times = 1
+    while image.width * image.height > LARGE * times**2:
+        times += 1
+    return image if times == 1 else _averaged(image, times)
+
+
+def _opened(content: bytes | None, path: str | None) -> Image.Image:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    if content is None:
+        if path is None:
+            raise ValueError("the image has neither bytes nor a path")
+        if is_local_path(path):
+            return Image.open(path, formats=formats)
+        with xopen(path, "rb") as file:
+            content = file.read()
+    return Image.open(BytesIO(content), formats=formats)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation) is not None
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _averaged(image: Image.Image, times: int) -> Image.Image:
+    if image.mode in ("1", "P", "PA"):  # colours by number have no mean
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image.reduce(times) if not image.mode.startswith("I;") else rgb(image).reduce(times)
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -65,5 +105,5 @@ def less_elongated(image: Image.Image) -> Image.Image:
 
 def fault(cell: Any, error: BaseException) -> str:  # noqa: ANN401 - an undecoded cell
     """Say what is wrong with a cell, by its file where it has one."""
-    path = cell.get("path") if isinstance(cell, dict) else None
+    path = cell.get("path") if isinstance(cell, Mapping) else None
     return f"{f'file {path!r}: ' if path else ''}{type(error).__name__}: {error}"

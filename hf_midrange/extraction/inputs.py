@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from hf_midrange.classifier import Modality, modality, unwrap_timm
+from hf_midrange.classifier import Modality, main_input, modality, unwrap_timm, unwrapped
 from hf_midrange.columns import IMAGE, TEXT, TEXT_PAIR
 from hf_midrange.extraction.images import UNREADABLE, decode, fault, less_elongated, rgb
 
@@ -98,6 +98,11 @@ class Preparation:
         count = len(items) + len(unreadable)
         return Batch(first_row, count, np.fromiter(items, np.int64, len(items)), inputs, unreadable)
 
+    @property
+    def pad_token(self) -> int | None:
+        """Token that fills up texts in a batch."""
+        return getattr(self.processor, "pad_token_id", None)
+
     def view(self, dataset: Dataset) -> Dataset:
         """Return only the columns that are read, images still as bytes: decoding is where a row can fail."""
         columns = self.columns(dataset.features)
@@ -134,7 +139,9 @@ class Preparation:
                 )
             )
         if isinstance(self.processor, BaseImageProcessor):
-            return {self.input_name: self.processor(images=items, return_tensors="pt")["pixel_values"]}
+            made = dict(self.processor(images=items, return_tensors="pt"))
+            tensors = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+            return {self.input_name: tensors.pop("pixel_values"), **tensors} if "pixel_values" in tensors else tensors
         return {self.input_name: torch.stack([self.processor(item) for item in items])}
 
     def _failing(self, items: Mapping[int, Any]) -> dict[int, str]:
@@ -211,7 +218,8 @@ def preparation(
         return processor
     kind = modality(model)
     if processor is None or isinstance(processor, str | PathLike):
-        origin = fspath(processor) if processor is not None else source or str(getattr(model, "name_or_path", ""))
+        own = source or str(getattr(unwrapped(model), "name_or_path", ""))
+        origin = own if processor is None else fspath(processor)
         processor = _load_processor(model, kind, origin, trust_remote_code)
     if isinstance(processor, PreTrainedTokenizerBase):
         if processor.pad_token is None:
@@ -220,7 +228,7 @@ def preparation(
                 "`model.config.pad_token_id = tokenizer.pad_token_id`, and pass the tokenizer as `processor`"
             )
         max_length = max_length or _longest(model, processor)
-    return Preparation(processor, getattr(model, "main_input_name", "pixel_values"), kind, max_length)
+    return Preparation(processor, main_input(model), kind, max_length)
 
 
 def _load_processor(model: nn.Module, kind: Modality, origin: str, trust_remote_code: bool) -> Processor:
@@ -241,7 +249,8 @@ def _load_processor(model: nn.Module, kind: Modality, origin: str, trust_remote_
 
 def _longest(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the most tokens a text may have: tokenizers without a limit declare an astronomic one."""
-    positions = getattr(model.config, "max_position_embeddings", None) if isinstance(model, PreTrainedModel) else None
+    inner = unwrapped(model)
+    positions = getattr(inner.config, "max_position_embeddings", None) if isinstance(inner, PreTrainedModel) else None
     return tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else positions
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Image, IterableDataset
 
 from hf_midrange.io.files import from_json, intact, read_json, write_atomically
 
@@ -76,19 +77,46 @@ def read_manifest(path: Path, remedy: str = ELSEWHERE) -> Manifest:
 
 
 def data_key(dataset: Dataset | IterableDataset, columns: list[str], shard_size: int, run_id: str | None) -> str:
-    """Return what the rows are known by: the caller's name, the fingerprint, or for a stream its first shard."""
+    """Return what the rows are known by: the caller's name, the fingerprint, or for a stream its first shard.
+
+    Image files that rows point to count with their size and the time of their last change.
+    """
     if run_id is not None:
         return f"run_id {run_id}"
-    if isinstance(dataset, Dataset):
-        return f"fingerprint {dataset._fingerprint}"
     digest = hashlib.sha256(repr(dataset.features).encode())
-    for row in dataset.decode(False).select_columns(columns).take(shard_size):
-        for content in _contents(row):
-            digest.update(content)
-    return f"first shard {digest.hexdigest()}"
+    if isinstance(dataset, IterableDataset):
+        for row in dataset.decode(False).select_columns(columns).take(shard_size):
+            for value in row.values():
+                digest.update(_content(value))
+        return f"first shard {digest.hexdigest()}"
+    files = [name for name in columns if isinstance(dataset.features[name], Image)]
+    outside = False
+    for name in files:
+        for path in _paths(dataset, name):
+            outside = True
+            digest.update(_file_state(path))
+    return f"fingerprint {dataset._fingerprint}{f', files {digest.hexdigest()[:16]}' if outside else ''}"
 
 
-def _contents(row: Mapping[str, Any]) -> Iterator[bytes]:
-    for value in row.values():
-        image = isinstance(value, Mapping)
-        yield (image and value.get("bytes")) or repr(value.get("path") if image else value).encode()
+def _content(value: Any) -> bytes:  # noqa: ANN401 - an undecoded cell
+    if not isinstance(value, Mapping):
+        return repr(value).encode()
+    return value.get("bytes") or _file_state(value.get("path"))
+
+
+def _paths(dataset: Dataset, column: str) -> Iterator[str]:
+    """Yield the paths of images whose bytes the dataset does not hold."""
+    arrow = dataset.with_format("arrow").select_columns([column])
+    for table in arrow.iter(batch_size=10_000):
+        cells = table[column].combine_chunks()
+        held, paths = cells.field("bytes").is_valid().to_numpy(False), cells.field("path")
+        yield from (path for path in paths.filter(~held).to_pylist() if path is not None)
+
+
+def _file_state(path: str | None) -> bytes:
+    """Return a path with the size and time of the file, where it is one of this machine."""
+    try:
+        found = os.stat(path or "")
+    except (OSError, ValueError):
+        return repr(path).encode()
+    return f"{path!r} {found.st_size} {found.st_mtime_ns}".encode()

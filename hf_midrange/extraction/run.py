@@ -17,12 +17,31 @@ import pyarrow as pa
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
 from datasets.table import InMemoryTable
 from torch import nn
 
-from hf_midrange.classifier import fingerprint, label_names, last_linear, load_classifier
-from hf_midrange.columns import LABEL, beside, class_label, with_columns
+from hf_midrange.classifier import (
+    fingerprint,
+    heads,
+    load_classifier,
+    unwrapped,
+)
+from hf_midrange.columns import (
+    BAND,
+    CONFOUNDERS,
+    KEEP,
+    LOGITS,
+    POSITION,
+    PSEUDO_GROUP,
+    QUANTILE,
+    REASON,
+    WEIGHT,
+    beside,
+    facts,
+    with_columns,
+)
+from hf_midrange.extraction.classes import Classes, classes_of, warn_of_names
 from hf_midrange.extraction.forward import Forward, prepared
 from hf_midrange.extraction.inputs import Batch, Collated, Preparation, Processor, preparation, refuse_unreadable
 from hf_midrange.extraction.manifest import MANIFEST, claim, data_key
@@ -41,6 +60,9 @@ from hf_midrange.extraction.shards import (
 from hf_midrange.processes import is_mine, join_processes, leads_folder, writing_together
 
 
+DERIVED = (QUANTILE, POSITION, BAND, PSEUDO_GROUP, KEEP, WEIGHT, CONFOUNDERS, REASON)
+"""Columns that later steps compute from the outputs of the model."""
+
 Data = TypeVar("Data", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
 
 
@@ -58,6 +80,7 @@ def extract(
     num_workers: int = 0,
     shard_size: int = 4096,
     max_length: int | None = None,
+    classes: Literal["all", "match"] = "all",
     on_error: Literal["raise", "skip"] = "raise",
     run_id: str | None = None,
     overwrite: bool = False,
@@ -66,7 +89,9 @@ def extract(
     """Run a classifier over a dataset and add the columns `embedding`, `logits` and `prediction`.
 
     One forward pass a row: the embedding is the input of the classifier's last linear layer, of shape `(d,)`; the
-    logits, of shape `(C,)`, are that layer applied to it in float32, whatever the backbone's precision. Rows come back
+    logits, of shape `(C,)`, are that layer applied to it in float32, whatever the backbone's precision. A distilled
+    model with two heads, whose logits are their mean, has the inputs of both side by side. Logits come in the order of
+    the dataset's classes, by name where the model names the same classes in another order. Rows come back
     in order, on any number of processes (`accelerate launch`). The model keeps its weights, buffers, mode and device.
 
     With `output_dir`, rows are computed in shards. A finished shard is on disk and is never computed again, so the
@@ -77,6 +102,10 @@ def extract(
     Each shard has a checksum: one that was cut short or changed is computed again when a run goes on, and named by
     `read_shards`. One run at a time writes into a folder; the lock of a process that died is no obstacle. After a full
     disk or Ctrl-C, too, the same call goes on. Images more than 50 times as long as wide are squeezed to that.
+
+    The first batch is a proof: a layer whose outputs are not the model's logits is refused, and a model that gives a
+    row other logits in a batch than alone is warned of. Columns that later steps derived from another model's outputs
+    are dropped.
 
     Of a stream, the position after each shard is kept too, and a run that goes on reads on from there. On several
     processes each reads past the shards of the others; give each a part by `split_dataset_by_node`, and an
@@ -99,6 +128,7 @@ def extract(
         num_workers: worker processes that decode and transform or tokenise; streams use none.
         shard_size: rows a shard: what is held in memory, and what is lost at most when a process dies.
         max_length: most tokens of a text; None takes the tokenizer's limit.
+        classes: `"match"` takes, by name, the logits of the dataset's classes alone from a model that has more labels.
         on_error: `"skip"` drops unreadable rows and says how many; `"raise"` names the first.
         run_id: your name for these rows, in place of the dataset's fingerprint or a stream's first shard.
         overwrite: delete the shards of another run in `output_dir`.
@@ -125,6 +155,8 @@ def extract(
             "batch_size and shard_size must be at least 1 and num_workers at least 0, but are "
             f"{batch_size}, {shard_size} and {num_workers}"
         )
+    if classes not in ("all", "match"):
+        raise ValueError(f"classes must be 'all' or 'match', but is {classes!r}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', but is {on_error!r}")
     state = join_processes()
@@ -137,7 +169,7 @@ def extract(
     extraction = Extraction(
         classifier,
         prepare,
-        _made_by(classifier, source, last_linear(classifier, head)[0], chosen_dtype),
+        _made_by(classifier, source, heads(classifier, head).name, chosen_dtype),
         Cut(shard_size, batch_size),
         num_workers,
         head,
@@ -147,6 +179,7 @@ def extract(
         run_id,
         overwrite,
         shared,
+        classes == "match",
     )
     folder = None if output_dir is None else Path(output_dir)
     if isinstance(dataset, DatasetDict | IterableDatasetDict):
@@ -161,7 +194,7 @@ def extract(
 
 def _made_by(model: nn.Module, source: str | None, head: str, dtype: torch.dtype | None) -> dict[str, Any]:
     """Return what is to be known of the model that made the columns; all its weights are read for it, once a run."""
-    config = getattr(model, "config", None)
+    config = getattr(unwrapped(model), "config", None)
     own = next((parameter.dtype for parameter in model.parameters()), None)
     facts = {
         "model": source or str(getattr(config, "name_or_path", "")) or "unnamed",
@@ -191,6 +224,8 @@ class Extraction:
     run_id: str | None
     overwrite: bool
     shared: bool
+    match: bool
+    """Whether the classes are some of the model's labels, by name."""
 
     def check(self, dataset: Dataset | IterableDataset) -> None:
         """Refuse a dataset before any work starts."""
@@ -211,9 +246,11 @@ class Extraction:
             raise TypeError("`Collated` gives inputs to the rows of a Dataset, not to a stream")
         self.prepare.columns(dataset.features)
         self._features(dataset.features)
+        warn_of_names(dataset.features, self.model)
 
     def run(self, dataset: Any, folder: Path | None) -> Any:  # noqa: ANN401 - the same kind comes back
         """Extract one dataset or stream."""
+        dataset = self._without_derived(dataset)
         if folder is None:
             return self._stream(dataset) if isinstance(dataset, IterableDataset) else self._in_memory(dataset)
         return self._on_disk(dataset, folder)
@@ -221,7 +258,7 @@ class Extraction:
     def _in_memory(self, dataset: Dataset) -> Dataset:
         rows = self._rows(dataset)
         features = self._features(dataset.features)
-        with self._forward() as forward:
+        with self._forward(dataset.features) as forward:
             shards = list(self._compute(rows, forward, is_mine))
         if PartialState().num_processes > 1:
             shards = gather_object(shards)
@@ -244,7 +281,7 @@ class Extraction:
             def wanted(number: int) -> bool:
                 return (part or is_mine(number)) and not store.is_finished(number)
 
-            with self._forward() as forward:
+            with self._forward(dataset.features) as forward:
                 for shard in self._compute(rows, forward, wanted):
                     store.write(shard)
                     if isinstance(rows, StreamRows) and shard.number in rows.passed:
@@ -282,8 +319,9 @@ class Extraction:
             return StreamRows(dataset, self.prepare, self.cut, start)
         return TableRows(dataset, self.prepare, self.cut, self.num_workers)
 
-    def _forward(self) -> AbstractContextManager[Forward]:
-        return prepared(self.model, self.head, self.device, self.dtype)
+    def _forward(self, features: Features) -> AbstractContextManager[Forward]:
+        order, pad_token = self._classes(features).order, getattr(self.prepare, "pad_token", None)
+        return prepared(self.model, self.head, self.device, self.dtype, order, pad_token)
 
     def _compute(self, rows: TableRows | StreamRows, forward: Forward, wanted: Wanted) -> Iterator[Shard]:
         batches = _readable(rows.batches(wanted), skip=self.skip)
@@ -307,6 +345,7 @@ class Extraction:
             "model": self.made_by["fingerprint"],
             "preprocessing": self.prepare.key(),
             "head": self.head,
+            "classes": self._classes(dataset.features).order,
             "dtype": str(self.dtype),
             "shard_size": self.cut.shard_size,
             "features": repr(dict(store.features)),
@@ -316,23 +355,25 @@ class Extraction:
 
     def _features(self, features: Features) -> Features:
         """Return the features of the added columns; refuse a model whose labels are not the dataset's."""
-        head = last_linear(self.model, self.head)[1]
-        return output_features(head.in_features, self._prediction(features, head.out_features))
+        return output_features(heads(self.model, self.head).width, self._classes(features).label)
 
-    def _prediction(self, features: Features, labels: int) -> ClassLabel:
-        """Return the feature of `prediction`: the dataset's classes, else the model's names, else numbers."""
-        if LABEL not in features:
-            names = label_names(self.model)
-            fits = names is not None and len(names) == labels
-            return ClassLabel(names=names) if fits else ClassLabel(num_classes=labels)
-        label = class_label(features)
-        if label.num_classes != labels:
-            raise ValueError(
-                f"the model has {labels} labels but column {LABEL!r} has {label.num_classes} "
-                f"({', '.join(label.names[:5])}{', ...' if label.num_classes > 5 else ''}); use a model fine-tuned on "
-                f"these classes, or remove the column for a pure extraction: `ds.remove_columns({LABEL!r})`"
-            )
-        return label
+    def _classes(self, features: Features) -> Classes:
+        return classes_of(features, self.model, heads(self.model, self.head).classes, match=self.match)
+
+    def _without_derived(self, dataset: Any) -> Any:  # noqa: ANN401 - the same kind comes back
+        """Return the dataset without the columns that were derived from the outputs of another model."""
+        features = dataset.features
+        if LOGITS not in features or facts(features, LOGITS).get("fingerprint") == self.made_by["fingerprint"]:
+            return dataset
+        stale = [
+            name
+            for name in features
+            if name in DERIVED or facts(features, name).get("derived") or facts(features, name).get("of_network")
+        ]
+        if not stale:
+            return dataset
+        warnings.warn(f"dropped {', '.join(stale)}: they were derived from the outputs of another model", stacklevel=4)
+        return dataset.remove_columns(stale)
 
     def _report(self, records: list[Record]) -> None:
         """Warn, on the main process, of dropped rows and of rows without finite logits.
@@ -381,8 +422,8 @@ def _computed(batches: Iterable[Batch], forward: Forward, shard_size: int) -> It
     for number, group in groupby(batches, key=lambda batch: batch.first // shard_size):
         parts = [(batch, forward(batch.inputs) if batch.inputs is not None else None) for batch in group]
         first, rows = parts[0][0].first, sum(batch.count for batch, _ in parts)
-        embedding = np.full((rows, forward.head.in_features), np.nan, np.float32)
-        logits = np.full((rows, forward.head.out_features), np.nan, np.float32)
+        embedding = np.full((rows, forward.head.width), np.nan, np.float32)
+        logits = np.full((rows, len(forward.order)), np.nan, np.float32)
         for batch, outputs in parts:
             if outputs is not None:
                 embedding[batch.rows - first], logits[batch.rows - first] = outputs
@@ -402,7 +443,7 @@ def _streamed(extraction: Extraction, dataset: IterableDataset, added: Features)
     """Extract as rows are read: a shard of rows is held while its outputs are computed."""
     records = []
     source = iter(dataset.decode(False))
-    with extraction._forward() as forward:
+    with extraction._forward(dataset.features) as forward:
         for shard in extraction._compute(extraction._rows(dataset), forward, lambda _: True):
             records.append(shard.record())
             outputs = Dataset(InMemoryTable(shard.table(added))).with_format("numpy")

@@ -1,6 +1,7 @@
 """`extract` against a loop written by hand, row by row, for every kind of model and dataset."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import timm
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from PIL import Image as PillowImage
-from support.classifiers import SMALL, as_table, bert, gpt2, images, texts, timm_model, tokenizer
+from support.classifiers import CLASSES, SMALL, as_table, bert, gpt2, images, texts, timm_model, tokenizer
 from torch import nn
 from transformers import (
     DeiTConfig,
@@ -127,12 +128,31 @@ def test_a_callable_is_a_processor_and_a_plain_module_a_model():
     check(hm.extract(ds, model, corner), ds, expected, model[3])
 
 
-def test_a_head_chosen_among_two_gives_its_own_logits():
+def teacher() -> DeiTForImageClassificationWithTeacher:
     torch.manual_seed(0)
-    model = DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL, image_size=16, patch_size=8, num_labels=3))
-    ds, processor = images(5), small_processor()
-    with pytest.raises(ValueError, match="choose one by name"):
-        hm.extract(ds, model, processor)
+    return DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL, image_size=16, patch_size=8, num_labels=3))
+
+
+def test_a_distilled_model_has_the_mean_of_its_heads_on_both_embeddings():
+    model, ds, processor = teacher(), images(5), small_processor()
+    expected = by_hand(model, lambda row: processor(row["image"], return_tensors="pt"), ds)
+    result = hm.extract(ds, model, processor, batch_size=2)
+    np.testing.assert_allclose(matrix(result, "logits"), expected, atol=1e-5)
+    assert matrix(result, "embedding").shape == (5, 32)
+    assert facts(result.features, "logits")["head"] == "cls_classifier+distillation_classifier"
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s"])
+def test_distilled_timm_models(name):
+    torch.manual_seed(0)
+    model, ds = timm.create_model(name, num_classes=3), images(3)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    expected = by_hand(model, lambda row: {"x": transform(row["image"].convert("RGB"))[None]}, ds)
+    np.testing.assert_allclose(matrix(hm.extract(ds, model), "logits"), expected, atol=1e-5)
+
+
+def test_a_head_chosen_among_two_gives_its_own_logits():
+    model, ds, processor = teacher(), images(5), small_processor()
     result = hm.extract(ds, model, processor, head="cls_classifier")
     with torch.no_grad():
         inputs = processor([image for image in ds["image"]], return_tensors="pt")
@@ -284,7 +304,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_every_row(monkeypatch):
     monkeypatch.setattr(model, "forward", small_device)
     result = hm.extract(ds, model, batch_size=16)
     np.testing.assert_allclose(matrix(result, "logits"), expected, atol=1e-5)
-    assert sizes == [16, 8, 4, 4, 4, 4, 4, 3]
+    assert sizes == [16, 8, 4, 4, 4, 4, 1, 4, 3]  # one row of the first batch runs alone, too
 
 
 def test_records_of_shards_say_which_rows_they_hold(tmp_path):
@@ -292,3 +312,155 @@ def test_records_of_shards_say_which_rows_they_hold(tmp_path):
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("shard-*.json"))]
     assert [(record["first"], record["rows"]) for record in records] == [(0, 10), (10, 10), (20, 3)]
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def lora(model):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    settings = peft.LoraConfig(
+        target_modules=["query", "value"], modules_to_save=["classifier"], init_lora_weights=False, task_type="SEQ_CLS"
+    )
+    return peft.get_peft_model(model, settings)
+
+
+class Named(nn.Module):
+    """A plain module that takes a mask and token types by name."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.num_classes, self.model = 3, model
+        self.main_input_name = "input_ids"
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        return self.model(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+
+class Placed(Named):
+    """A plain module whose main input has a name of its own."""
+
+    def forward(self, ids, attention_mask, token_type_ids=None):
+        return self.model(ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for what transformers renamed
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lora, Named, Placed])
+def test_all_inputs_reach_a_wrapped_model(wrap):
+    ds, tok = texts(pair=True), tokenizer()
+    tok.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    model = wrap(bert())
+    arguments = {"truncation": True, "max_length": 12, "return_tensors": "pt"}
+    held = model if wrap is not torch.compile else model._orig_mod
+    if wrap is Placed:
+        held = model.model
+    expected = by_hand(held, lambda row: tok(row["text"], row["text_pair"], **arguments), ds)
+    head = None if wrap in (torch.compile, nn.DataParallel, lora) else "model.classifier"
+    result = hm.extract(ds, model, tok, batch_size=5, head=head)
+    np.testing.assert_allclose(matrix(result, "logits"), expected, atol=1e-5)
+
+
+def test_inputs_that_a_model_does_not_take_are_left_out():
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    torch.manual_seed(0)
+    model = DistilBertForSequenceClassification(
+        DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=16, vocab_size=20, num_labels=3)
+    )
+    tok = tokenizer()
+    tok.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert len(hm.extract(texts(6), model, tok)) == 6
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_model_that_counts_positions_from_the_left_is_warned_of(side):
+    model, tok = gpt2(), tokenizer()
+    tok.model_input_names, tok.padding_side = ["input_ids", "attention_mask"], side
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hm.extract(texts(), model, tok)
+    said = [str(each.message) for each in caught if "other logits padded in a batch than alone" in str(each.message)]
+    assert bool(said) == (side == "left")
+    assert all("padding_side = 'right'" in each for each in said)
+
+
+def test_a_model_that_does_not_see_padding_is_warned_of():
+    tok = tokenizer()
+    tok.model_input_names = ["input_ids"]
+    with pytest.warns(UserWarning, match="does not see which tokens are padding"):
+        hm.extract(texts(), bert(), tok)
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_is_warned_of():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = x.mean((2, 3))
+            return self.fc(x - x.mean(0))
+
+    with pytest.warns(UserWarning, match="other logits in a batch than alone .*mix the rows"):
+        hm.extract(images(4), Mixed(), lambda image: torch.full((3, 2, 2), float(image.height)))
+
+
+def named(names) -> ViTForImageClassification:
+    model = vit()
+    model.config.id2label = dict(enumerate(names))
+    return model
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_logits_come_in_the_order_of_the_datasets_classes(on_disk, tmp_path):
+    ds, processor = images(6), small_processor()  # cat, dog, bird
+    expected = matrix(hm.extract(ds, vit(), processor), "logits")[:, [2, 0, 1]]
+    model = named(["Dog", "bird", "cat"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = hm.extract(ds, model, processor, output_dir=tmp_path if on_disk else None)
+    np.testing.assert_allclose(matrix(result, "logits"), expected, atol=1e-6)
+    assert result["prediction"][:] == expected.argmax(1).tolist()
+    assert result.features["prediction"].names == CLASSES
+
+
+def test_other_class_names_are_warned_of_with_both_lists():
+    with pytest.warns(UserWarning, match="the model's classes are sun, moon, star, the dataset's cat, dog, bird"):
+        hm.extract(images(3), named(["sun", "moon", "star"]), small_processor())
+
+
+def test_some_of_a_models_classes_are_matched_by_name():
+    ds, processor = images(6), small_processor()
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(**SMALL, image_size=16, patch_size=8, num_labels=5))
+    model.config.id2label = dict(enumerate(["bird", "sun", "dog, hound", "moon", "cat"]))
+    with pytest.raises(ValueError, match="model has 5 labels but column 'label' has 3 .*classes='match'"):
+        hm.extract(ds, model, processor)
+    whole = hm.extract(ds.remove_columns("label"), model, processor)
+    result = hm.extract(ds, model, processor, classes="match")
+    np.testing.assert_allclose(matrix(result, "logits"), matrix(whole, "logits")[:, [4, 2, 0]], atol=1e-6)
+    assert result.features["prediction"].names == CLASSES
+    with pytest.raises(ValueError, match="not all classes of column 'label' .* are among the model's labels"):
+        hm.extract(ds, named(["a", "b", "c"]), processor, classes="match")
+
+
+def test_what_another_model_derived_is_dropped():
+    ds, model, other = images(30), timm_model(), timm_model("test_vit")
+    weighted = ds.add_column("weight", [1.0] * 30)
+    first = hm.extract(weighted, other)
+    assert "weight" in first.column_names  # the user's own: nothing was extracted before
+    banded = hm.LogitBands("quantile").fit(first).transform(first)
+    kept = hm.extract(banded, other)
+    assert "band" in kept.column_names
+    with pytest.warns(UserWarning, match="dropped weight, quantile, .*band.*: they were derived from the outputs of"):
+        again = hm.extract(banded, model)
+    assert not {"quantile", "band", "position", "weight"} & set(again.column_names)
+    assert again.features["logits"] == hm.extract(ds, model).features["logits"]
+
+
+def test_bfloat16_weights_give_float32_logits():
+    ds, processor, model = images(6), small_processor(), vit().bfloat16()
+    result = hm.extract(ds, model, processor)
+    logits = matrix(result, "logits")
+    assert logits.dtype == np.float32
+    weight, bias = model.classifier.weight.detach().float().numpy(), model.classifier.bias.detach().float().numpy()
+    np.testing.assert_allclose(matrix(result, "embedding") @ weight.T + bias, logits, atol=1e-5)
+    assert facts(result.features, "logits")["dtype"] == "bfloat16"

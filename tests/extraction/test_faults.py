@@ -13,7 +13,7 @@ from torch import nn
 
 import hf_midrange as hm
 from hf_midrange.columns import finite_matrix, matrix
-from hf_midrange.extraction.images import rgb
+from hf_midrange.extraction.images import decode, rgb
 
 
 def encoded(image: PillowImage.Image, kind: str = "PNG", **arguments) -> bytes:
@@ -205,3 +205,34 @@ def test_images_of_odd_kinds_pass_through(tmp_path):
     np.testing.assert_allclose(
         matrix(result, "logits")[:1], matrix(hm.extract(still, timm_model()), "logits"), atol=1e-5
     )
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{ } loop\n%%EOF\n"
+
+
+def test_a_file_that_another_program_would_run_is_unreadable(monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    cells = [{"bytes": content, "path": None} for content in (encoded(PillowImage.new("RGB", (9, 9))), EPS)]
+    ds = Dataset.from_dict({"image": cells}, features=Features({"image": Image()}))
+    with pytest.raises(ValueError, match="row 1 cannot be read: UnidentifiedImageError"):
+        hm.extract(ds, timm_model())
+    with pytest.warns(UserWarning, match="dropped 1 rows"):
+        assert len(hm.extract(ds, timm_model(), on_error="skip")) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L", "RGB", "RGBA", "I;16"])
+def test_an_image_of_very_many_pixels_is_averaged_down(mode, monkeypatch):
+    monkeypatch.setattr("hf_midrange.extraction.images.LARGE", 100)
+    image = PillowImage.new(mode, (40, 20), 1 if mode == "1" else None)
+    small = decode({"bytes": encoded(image), "path": None})
+    assert small.size == (14, 7)
+    assert decode({"bytes": encoded(image.crop((0, 0, 10, 10))), "path": None}).size == (10, 10)
+    assert rgb(small).mode == "RGB"
+
+
+def test_a_turned_photograph_is_upright():
+    image = PillowImage.new("RGB", (6, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    assert decode({"bytes": encoded(image, "JPEG", exif=exif), "path": None}).size == (4, 6)

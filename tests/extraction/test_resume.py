@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, Image, load_from_disk
 from support.classifiers import as_table, images, timm_model
 
 import hf_midrange as hm
@@ -219,3 +219,16 @@ def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="2 processes were launched but accelerate's state knows of 1"):
         hm.extract(images(3), timm_model())
+
+
+def test_image_files_that_were_replaced_are_another_run(tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for path, image in zip(paths, images(4)["image"], strict=True):
+        image.save(path)
+    ds = Dataset.from_dict({"image": paths}).cast_column("image", Image())
+    first = hm.extract(ds, timm_model(), output_dir=tmp_path / "out")
+    again = hm.extract(ds, timm_model(), output_dir=tmp_path / "out")
+    np.testing.assert_array_equal(matrix(first, "logits"), matrix(again, "logits"))
+    images(4, seed=1)["image"][2].save(paths[2])
+    with pytest.raises(ValueError, match=r"another run \(data: "):
+        hm.extract(ds, timm_model(), output_dir=tmp_path / "out")
