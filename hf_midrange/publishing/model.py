@@ -199,7 +199,7 @@ def write_files(model: PreTrainedModel, processor: Any | None, facts: ModelFacts
         _name_base(folder / ADAPTER, facts.base_model)
     elif list(facts.classes) != label_names(model):
         _named(type(model.config).from_pretrained(folder), facts.classes).save_pretrained(folder)
-    _refuse_lost(model, folder)
+    refuse_lost(model, folder)
     write_model_card(facts, folder)
 
 
@@ -283,7 +283,7 @@ def _name_base(file: Path, base_model: str | None) -> None:
     file.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _refuse_lost(model: Any, folder: Path) -> None:  # noqa: ANN401 - of many classes
+def refuse_lost(model: Any, folder: Path) -> None:  # noqa: ANN401 - of many classes
     """Refuse what is another model once it is loaded from the folder, as anybody would load it.
 
     Raises:
