@@ -211,7 +211,6 @@ def _dataset_facts(content: Content, repo_id: str, configs: tuple[ConfigFacts, .
         columns=told.column_facts(features),
         curation=tuple(told.curation_facts(split, name) for name, split in content.splits.items()),
         versions=told.versions(),
-        groups=tuple(fact for name, split in content.splits.items() for fact in told.group_facts(split, name)),
         **told.finding_facts(content.findings),
         bands=told.band_facts(content.bands),
         sources=(content.source,) if content.source else (),

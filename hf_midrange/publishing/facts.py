@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_midrange import __version__, columns
 from hf_midrange.curation.report import curation_report
@@ -42,22 +41,11 @@ HOW = {
 _LOCAL = re.compile(r"(?:(?<=\s)|^)(?:~|\.{1,2}|[A-Za-z]:)?[\\/][^\s,]*")
 SHOWN = 12
 """Findings in a card; a data set holds all of them in a configuration of its own."""
+_OF_FINDING = ("unit_name", "band", "source", "concept", "odds_ratio", "ci_low", "ci_high", "q_value", "q_confirm")
 _LIBRARIES = ("datasets", "transformers", "torch", "timm", "huggingface_hub", "numpy")
 Task = Literal["image-classification", "text-classification"]
-
-
-@dataclass(frozen=True)
-class FindingFacts:
-    """One association between a concept and a band of a class logit."""
-
-    unit: str
-    band: str
-    concept: str
-    odds_ratio: float
-    ci_low: float
-    ci_high: float
-    q_value: float
-    q_confirm: float | None = None
+Row = Mapping[str, Any]
+"""A row of a table, by the names of its cells."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +80,6 @@ class Score:
 
 
 @dataclass(frozen=True)
-class CellFacts:
-    """One pseudo-group: its rows, their share of the training weight, and cross-validated accuracy."""
-
-    name: str
-    rows: int
-    weight: float
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
 class CurationFacts:
     """What the curation of one split found."""
 
@@ -113,39 +90,8 @@ class CurationFacts:
     rows: int
     kept: int
     split: str = "train"
-    cells: tuple[CellFacts, ...] = ()
-
-
-@dataclass(frozen=True)
-class GroupFacts:
-    """One group of the user's own `group` column before and after curation; shares are 0..1."""
-
-    split: str
-    name: str
-    rows: int
-    share: float
-    kept: int
-    share_kept: float
-    share_weighted: float
-
-
-@dataclass(frozen=True)
-class BandFacts:
-    """How each logit was cut into bands: per unit its name and the values at which the bands meet."""
-
-    rule: str
-    edges: tuple[float, ...]
-    names: tuple[str, ...]
-    units: tuple[tuple[str, tuple[float, ...]], ...]
-
-
-@dataclass(frozen=True)
-class ColumnFacts:
-    """One column: what it is, and how it was made."""
-
-    name: str
-    kind: str
-    how: str
+    cells: tuple[Row, ...] = ()
+    """Pseudo-groups: `name`, `rows`, `weight` (their share of it), cross-validated accuracy `before` and `after`."""
 
 
 @dataclass(frozen=True)
@@ -175,17 +121,18 @@ class DatasetFacts:
     repo_id: str
     task: Task
     configs: tuple[ConfigFacts, ...]
-    columns: tuple[ColumnFacts, ...]
+    columns: tuple[Row, ...]
+    """`name`, `kind` and `how` each was made."""
     curation: tuple[CurationFacts, ...]
     versions: dict[str, str]
-    groups: tuple[GroupFacts, ...] = ()
-    findings: tuple[FindingFacts, ...] = ()
+    findings: tuple[Row, ...] = ()
     """Those confirmed on the second half of the rows, or the first of them."""
     discovered: int | None = None
     """How many the first half gave; None: nobody looked."""
     confirmed: int = 0
     """How many of these the second half confirmed."""
-    bands: BandFacts | None = None
+    bands: Row | None = None
+    """`rule`, `edges` and `names`; per unit its name and the values at which its bands meet."""
     sources: tuple[str, ...] = ()
     """Hub ids of the data sets this one was made from."""
     source_note: str | None = None
@@ -215,7 +162,7 @@ class ModelFacts:
     """Names of the parameters that differ from the base model's."""
     score: Score | None = None
     controls: tuple[Score, ...] = ()
-    findings: tuple[FindingFacts, ...] = ()
+    findings: tuple[Row, ...] = ()
     """Those confirmed on the second half of the rows, or the first of them."""
     discovered: int | None = None
     """How many the first half gave; None: nobody looked."""
@@ -256,24 +203,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def column_facts(features: Features) -> tuple[ColumnFacts, ...]:
+def column_facts(features: Features) -> tuple[Row, ...]:
     """Return name, kind and origin of every column."""
-    return tuple(ColumnFacts(name, kind_of(feature), _how(name)) for name, feature in features.items())
+    return tuple({"name": name, "kind": kind_of(of), "how": _how(name)} for name, of in features.items())
 
 
 def kind_of(feature: Any) -> str:  # noqa: ANN401 - any feature
     """Return a feature in a few words."""
+    if isinstance(feature, List):
+        return f"list of {f'{feature.length} ' if feature.length >= 0 else ''}{kind_of(feature.feature)}"
     if isinstance(feature, ClassLabel):
         return f"one of {feature.num_classes} names"
-    if isinstance(feature, List):
-        inner = feature.feature
-        if isinstance(inner, ClassLabel):
-            return f"list of names out of {inner.num_classes}"
-        length = f"{feature.length} " if feature.length >= 0 else ""
-        return f"list of {length}{inner.dtype}" if isinstance(inner, Value) else f"list of {length}items"
-    if isinstance(feature, Value):
-        return feature.dtype
-    return "image" if isinstance(feature, Image) else type(feature).__name__
+    return feature.dtype if isinstance(feature, Value) else type(feature).__name__.lower()
 
 
 def finding_facts(findings: Dataset | None) -> dict[str, Any]:
@@ -284,16 +225,8 @@ def finding_facts(findings: Dataset | None) -> dict[str, Any]:
     if findings is None:
         return {}
     confirmed = [row for row in findings.to_list() if row["confirmed"]]
-    rows = sorted(confirmed, key=lambda row: not row["confounder"])[:SHOWN]
-    figures = ("band", "odds_ratio", "ci_low", "ci_high", "q_value", "q_confirm")
-    kept = tuple(
-        FindingFacts(
-            unit=row["unit_name"],
-            concept=f"{row['source']}: {row['concept']}",
-            **{name: row[name] for name in figures},
-        )
-        for row in rows
-    )
+    first = sorted(confirmed, key=lambda row: not row["confounder"])[:SHOWN]
+    kept = tuple({name: row[name] for name in _OF_FINDING} for row in first)
     return {"findings": kept, "discovered": len(findings), "confirmed": len(confirmed)}
 
 
@@ -309,21 +242,6 @@ def curation_facts(curated: Dataset, split: str) -> CurationFacts:
         kept=int(columns.numbers(curated, columns.KEEP).sum()),
         split=split,
         cells=_cells(report),
-    )
-
-
-def group_facts(curated: Dataset, split: str) -> tuple[GroupFacts, ...]:
-    """Return the balance of the user's groups before and after curation; nothing without a `group` column."""
-    if columns.GROUP not in curated.column_names:
-        return ()
-    names = columns.class_label(curated.features, columns.GROUP).names
-    ids, keep = columns.labels(curated, columns.GROUP), columns.numbers(curated, columns.KEEP)
-    weights = columns.numbers(curated, columns.WEIGHT)
-    rows, kept, weight = (np.bincount(ids, weights=by, minlength=len(names)) for by in (None, keep, weights))
-    shares = [values / max(values.sum(), 1e-12) for values in (rows, kept, weight)]
-    return tuple(
-        GroupFacts(split, name, int(rows[k]), float(shares[0][k]), int(kept[k]), *(float(s[k]) for s in shares[1:]))
-        for k, name in enumerate(names)
     )
 
 
@@ -359,25 +277,25 @@ def shareable(value: Any) -> Any:  # noqa: ANN401 - anything JSON holds
     return without_folders(value) if isinstance(value, str) else value
 
 
-def band_facts(bands: LogitBands | None) -> BandFacts | None:
+def band_facts(bands: LogitBands | None) -> Row | None:
     """Return how the units were cut."""
     if bands is None:
         return None
-    units = tuple((unit.name, tuple(unit.cuts or ())) for unit in bands.fitted)
-    return BandFacts(bands.rule, tuple(bands.edges or ()), tuple(bands.names), units)
+    units = [[unit.name, list(unit.cuts or ())] for unit in bands.fitted]
+    return {"rule": bands.rule, "edges": list(bands.edges or ()), "names": list(bands.names), "units": units}
 
 
-def _cells(report: Mapping[str, Any]) -> tuple[CellFacts, ...]:
+def _cells(report: Row) -> tuple[Row, ...]:
     # With nothing to repair all rows weigh 1, whatever weights the report tried.
     nothing = report["verdict"] == NOTHING
     return tuple(
-        CellFacts(
-            name=cell["name"],
-            rows=cell["rows"],
-            weight=cell["rows"] / report["rows"] if nothing else cell["weight"],
-            before=cell["before"]["accuracy"],
-            after=cell["after"]["accuracy"],
-        )
+        {
+            "name": cell["name"],
+            "rows": cell["rows"],
+            "weight": cell["rows"] / report["rows"] if nothing else cell["weight"],
+            "before": cell["before"]["accuracy"],
+            "after": cell["after"]["accuracy"],
+        }
         for cell in report.get("cells") or ()
     )
 

@@ -7,7 +7,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,24 +29,14 @@ Answer = TypeVar("Answer")
 
 _PASSING = (408, 409, 412, 425, 429)
 """Overload, and commits that came between (409, 412)."""
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds after each failed try but the last; up to a fifth is added at random."""
 CARD = "README.md"
 HOUSEKEEPING = {".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt"}
 
 
 class PublishError(ValueError):
     """Why something cannot be published, and what would work."""
-
-
-@dataclass(frozen=True)
-class Retries:
-    """How often to try, and the seconds before the second try; each further wait is twice as long."""
-
-    attempts: int = 6
-    pause: float = 0.5
-
-    def waits(self) -> list[float]:
-        """Return the seconds to wait after each failed try but the last, with up to a fifth added at random."""
-        return [self.pause * 2**k * random.uniform(1, 1.2) for k in range(self.attempts - 1)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,6 @@ class Repository:
     token: str = field(repr=False)
     create_pr: bool = False
     """Open a pull request, and leave the branch as it is."""
-    retries: Retries = Retries()
 
     @property
     def api(self) -> HfApi:
@@ -84,7 +73,7 @@ class Repository:
 
     def ask(self, what: str, question: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the client answers
         """Return what `question` returns, asked again after failures that pass."""
-        return retried(question, f"{what} {self.repo_id}", self.token, self.retries)
+        return retried(question, f"{what} {self.repo_id}", self.token)
 
     def refuse(self, refuse_other: Callable[[State], None]) -> None:
         """Look at what is there, before any work is done for it.
@@ -154,8 +143,7 @@ class Repository:
                 return self._committed(state, files, message, stale)
 
             # A pull request whose answer was lost may be open: it is not asked for twice.
-            retries = Retries(attempts=1) if self.create_pr else self.retries
-            return retried(attempt, f"commit to {self.repo_id}", self.token, retries)
+            return retried(attempt, f"commit to {self.repo_id}", self.token, () if self.create_pr else WAITS)
 
     def _committed(self, state: State, files: Mapping[str, Path], message: str, stale: str) -> CommitInfo:
         keeps_card = self.create_pr and CARD in state.files
@@ -281,26 +269,27 @@ def _usable(token: str | None) -> str:
     return token
 
 
-def retried(ask: Callable[[], Answer], what: str, token: str, retries: Retries) -> Answer:
+def retried(ask: Callable[[], Answer], what: str, token: str, waits: Sequence[float] = WAITS) -> Answer:
     """Return what `ask` returns, asking again after failures that pass: conflicts, overload, 5xx, lost connections.
 
     Args:
         ask: talks to the Hub; called anew for each try, so it must read again whatever may have changed.
         what: the doing, for messages, such as "commit to me/x".
         token: never shown.
-        retries: how often and how long to wait.
+        waits: seconds after each failed try but the last.
 
     Raises:
         PublishError: after the last try, or at once for what will not pass.
     """
-    for wait in [*retries.waits(), None]:
+    for wait in [*waits, None]:
         try:
             return ask()
         except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
             if wait is None or not passes(error):
-                # The original is not chained: its text and its request may hold the token.
-                raise _explained(error, what, token, retries if wait is None else None) from None
-            time.sleep(wait)
+                often = f" after {len(waits) + 1} tries" if wait is None and waits else ""
+                            # The original is not chained: its text and its request may hold the token.
+                raise _explained(error, what + often, token) from None
+            time.sleep(wait * random.uniform(1, 1.2))
     raise AssertionError("the last wait is None")
 
 
@@ -327,7 +316,7 @@ def _status_of(error: BaseException | None) -> int | None:
     return None
 
 
-def _explained(error: BaseException, what: str, token: str, tried: Retries | None) -> PublishError:
+def _explained(error: BaseException, what: str, token: str) -> PublishError:
     status = _status_of(error)
     says = " ".join(redacted(str(error), token).split())
     if isinstance(error, OfflineModeIsEnabled):
@@ -337,5 +326,4 @@ def _explained(error: BaseException, what: str, token: str, tried: Retries | Non
             f"cannot {what}: the Hub answers {status}: {says}; a token with write access to this place is needed "
             "(`hf auth login`, or the environment variable HF_TOKEN)"
         )
-    often = f" after {tried.attempts} tries" if tried and tried.attempts > 1 else ""
-    return PublishError(f"cannot {what}{often}: {says}. Nothing was changed unless the commit is listed on the Hub")
+    return PublishError(f"cannot {what}: {says}. Nothing was changed unless the commit is listed on the Hub")

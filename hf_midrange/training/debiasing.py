@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,8 +209,8 @@ def debias(
     outcome = work.run(rows, None, sources)
     if test is not None:
         scored = work.extracted(test.remove_columns(_made_by_steps(test)))
-        outcome = outcome.measured(work.scored(scored), work.scored(scored, outcome.head))
-    outcome = outcome.with_model(outcome.head.merge_into(classifier, head) if outcome.is_changed else classifier)
+        outcome = replace(outcome, before=work.scored(scored), after=work.scored(scored, outcome.head))
+    outcome = replace(outcome, model=outcome.head.merge_into(classifier, head) if outcome.is_changed else classifier)
     if PartialState().is_main_process:
         if folder is not None:
             outcome.write(folder, processor)

@@ -79,14 +79,6 @@ class DebiasReport:
             controls={BEFORE: before} if before else None,
         )
 
-    def measured(self, before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> DebiasReport:
-        """Return the report with metrics of an evaluation set, before and after."""
-        return replace(self, before=before, after=after)
-
-    def with_model(self, model: Any) -> DebiasReport:  # noqa: ANN401 - of many classes
-        """Return the report with the model that came out."""
-        return replace(self, model=model)
-
     @property
     def is_changed(self) -> bool:
         """Whether the head is another one than before."""
@@ -127,33 +119,30 @@ class DebiasReport:
         lines = [self.sentence]
         if self.findings is not None:
             lines.append(f"{len(self.findings)} findings on {len(self.curated)} rows{_named(self.findings)}")
-        before, after = self.before or {}, self.after or {}
-        lines += [f"{name}: {before[name]:.4f} before, {after[name]:.4f} after" for name in self._measured()]
+        lines += [f"{name}: {before} before, {after} after" for name, before, after in self._compared()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from hf_midrange.reporting.rendering import table
 
-        verdict, *found = str(self).splitlines()
-        before, after = self.before or {}, self.after or {}
-        rows = [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in self._measured()]
-        return table(("", "before", "after"), rows, [verdict, *found[: len(found) - len(rows)]])
+        rows = self._compared()
+        told = str(self).splitlines()
+        return table(("", "before", "after"), rows, told[: len(told) - len(rows)])
 
     def _worst(self) -> tuple[str, float, float] | None:
         """Return the worst group or class of the evaluation set: what it is, and its accuracy before and after."""
+        before, after = self.before or {}, self.after or {}
         for kind in ("group", "pseudo_group", "class"):
             name = f"worst_{kind}_accuracy"
-            if name in (self.before or {}) and name in (self.after or {}):
-                assert self.before is not None
-                assert self.after is not None
-                return f"worst {kind.replace('_', '-')}", self.before[name], self.after[name]
+            if name in before and name in after:
+                return f"worst {kind.replace('_', '-')}", before[name], after[name]
         return None
 
-    def _measured(self) -> list[str]:
-        """Return the metrics that are told of before and after."""
-        if self.before is None or self.after is None:
-            return []
-        return [name for name in self.before if name.endswith(SHOWN) and name in self.after]
+    def _compared(self) -> list[tuple[str, str, str]]:
+        """Return the metrics that are told of: name, before, after."""
+        before, after = self.before or {}, self.after or {}
+        told = [name for name in before if name.endswith(SHOWN) and name in after]
+        return [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in told]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; of findings their number, of the head its shape."""

@@ -215,7 +215,7 @@ class MidRangeTrainer(Trainer):
         before = self._evaluated("debias/before")
         outcome = work.run(table, self._collator.inputs(rows), chosen)
         outcome.head.put_into(model, self._option("head"))
-        self.debias_report = outcome.measured(before, self._evaluated("debias/after"))
+        self.debias_report = replace(outcome, before=before, after=self._evaluated("debias/after"))
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")
         return self.debias_report

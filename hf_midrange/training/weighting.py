@@ -31,15 +31,14 @@ class RowsUsed:
     """The other column, where the set has both: each is a choice of its own, and not a part of one."""
 
     def __str__(self) -> str:
-        other = f"; column `{self.ignored}` is another choice and not used (see `curated_rows`)"
-        return self._account() + (other if self.ignored else "")
-
-    def _account(self) -> str:
         why = "whose `keep` is false" if self.by == KEEP else "of weight 0"
         how = "weighted by column `weight`" if self.by == WEIGHT else "unweighted"
-        if self.rows is None or self.used is None:
-            return f"the training stream leaves out rows {why}; the others are {how}"
-        return f"training on {self.used} of {self.rows} rows, {how}; {self.rows - self.used} rows {why} are left out"
+        said = f"the training stream leaves out rows {why}; the others are {how}"
+        if self.rows is not None and self.used is not None:
+            left = self.rows - self.used
+            said = f"training on {self.used} of {self.rows} rows, {how}; {left} rows {why} are left out"
+        other = f"; column `{self.ignored}` is another choice and not used (see `curated_rows`)"
+        return said + (other if self.ignored else "")
 
 
 def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: ANN401 - any dataset
@@ -60,7 +59,7 @@ def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: AN
     chosen = by if by in found else found[0]
     ignored = next((name for name in found if name != chosen), None)
     if isinstance(dataset, IterableDataset):
-        return dataset.filter(_Positive(chosen)), RowsUsed(chosen, None, None, 1.0, ignored)
+        return dataset.filter(_is_positive, input_columns=[chosen]), RowsUsed(chosen, None, None, 1.0, ignored)
     values = numbers(dataset, chosen)
     bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
     if bad.size:
@@ -72,15 +71,8 @@ def used_rows(dataset: Any, by: str) -> tuple[Any, RowsUsed | None]:  # noqa: AN
     return used, RowsUsed(chosen, len(values), len(rows), float(1 / values[rows].mean()), ignored)
 
 
-@dataclass(frozen=True)
-class _Positive:
-    """Whether a row has a positive weight or is kept."""
-
-    column: str
-    version: int = 1
-
-    def __call__(self, row: dict[str, Any]) -> bool:
-        return row[self.column] > 0
+def _is_positive(value: float) -> bool:
+    return value > 0
 
 
 @dataclass

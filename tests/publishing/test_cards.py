@@ -17,13 +17,8 @@ from hf_midrange.publishing import DatasetFacts, ModelFacts, Score, dataset_card
 from hf_midrange.publishing.cards import code, eval_results, licence_metadata, size_category
 from hf_midrange.publishing.escaping import front_matter, markdown, visible
 from hf_midrange.publishing.facts import (
-    BandFacts,
-    CellFacts,
-    ColumnFacts,
     ConfigFacts,
     CurationFacts,
-    FindingFacts,
-    GroupFacts,
     SplitFacts,
 )
 
@@ -49,6 +44,15 @@ HOSTILE = [
 text = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30))
 
 
+CELL = {"name": "3, typical", "rows": 9, "weight": 0.5, "before": 0.6, "after": 0.7}
+BANDS = {"rule": "class-relative", "edges": [0.0, 1.0], "names": ["low", "mid", "high"], "units": [["3", [0.1, 0.2]]]}
+
+
+def finding(unit, concept):
+    figures = {"odds_ratio": 3.21, "ci_low": 2.0, "ci_high": 4.0, "q_value": 1e-5, "q_confirm": 2e-4}
+    return {"unit_name": unit, "band": "mid", "source": "place", "concept": concept, **figures}
+
+
 def model_facts(**changes):
     facts = ModelFacts(
         repo_id="me/y",
@@ -62,7 +66,7 @@ def model_facts(**changes):
         changed=("classifier.weight", "classifier.bias"),
         score=Score("ours", 0.9, 0.8, (0.88, 0.92), (0.7, 0.87), worst_group_name="3 under 1"),
         controls=(Score("ERM", 0.7, 0.5),),
-        findings=(FindingFacts("3", "mid", "place: sea", 3.21, 2.0, 4.0, 1e-5, 2e-4),),
+        findings=(finding("3", "sea"),),
         discovered=3,
         curation=CurationFacts("repaired", "worst 0.5 before, 0.8 after", "auto", 0, 10, 5),
         dataset="me/x",
@@ -80,15 +84,14 @@ def dataset_facts(**changes):
             ConfigFacts("default", "data", (SplitFacts("train", 10, 99),), features),
             ConfigFacts("long", "long", (SplitFacts("train", 20, 99),), features),
         ),
-        columns=(ColumnFacts("label", "one of 2 names", "given"),),
+        columns=({"name": "label", "kind": "one of 2 names", "how": "given"},),
         curation=(
-            CurationFacts("repaired", "why", "auto", 0, 10, 5, "train", (CellFacts("3, typical", 9, 0.5, 0.6, 0.7),)),
+            CurationFacts("repaired", "why", "auto", 0, 10, 5, "train", (CELL,)),
         ),
         versions={"hf_midrange": "0.1.0"},
-        groups=(GroupFacts("train", "3 sea", 9, 0.9, 3, 0.5, 0.5),),
-        findings=(FindingFacts("3", "mid", "place: sea", 3.21, 2.0, 4.0, 1e-5, 2e-4),),
+        findings=(finding("3", "sea"),),
         discovered=1,
-        bands=BandFacts("class-relative", (0.0, 1.0), ("low", "mid", "high"), (("3", (0.1, 0.2)),)),
+        bands=BANDS,
         sources=("me/x",),
         source_note="digits",
         licence="cc-by-4.0",
@@ -151,26 +154,25 @@ def test_front_matter_comes_back_whatever_the_names(names, key):
 @settings(max_examples=60)
 @given(text, text, text)
 def test_no_name_changes_the_structure_of_a_card(unit, concept, group):
-    finding = FindingFacts(unit, "mid", concept, 3.21, 2.0, 4.0, 1e-5, 2e-4)
+    found = finding(unit, concept)
     curation = CurationFacts(
-        "repaired", f"worst in {group}", "auto", 0, 10, 5, "train", (CellFacts(group, 9, 0.5, 0.6, 0.7),)
+        "repaired", f"worst in {group}", "auto", 0, 10, 5, "train", ({**CELL, "name": group},)
     )
     plain = (model_facts(), dataset_facts())
     model = replace(
-        plain[0], classes=(unit, concept), findings=(finding,), curation=curation, controls=(Score(group, 0.7, 0.5),)
+        plain[0], classes=(unit, concept), findings=(found,), curation=curation, controls=(Score(group, 0.7, 0.5),)
     )
     rows = replace(
         plain[1],
-        findings=(finding,),
+        findings=(found,),
         curation=(curation,),
-        groups=(GroupFacts("train", group, 9, 0.9, 3, 0.5, 0.5),),
-        columns=(ColumnFacts(concept, "text", "given"),),
-        bands=BandFacts("edges", (0.0,), ("low", "high"), ((unit, (0.1, 0.2)),)),
+        columns=({"name": concept, "kind": "text", "how": "given"},),
+        bands={**BANDS, "units": [[unit, [0.1, 0.2]]]},
         source_note=group or "x",
     )
     for card, usual, names in (
-        (model_card(model), model_card(plain[0]), (unit, concept, group)),
-        (dataset_card(rows), dataset_card(plain[1]), (unit, concept, group)),
+        (model_card(model), model_card(plain[0]), (unit, f"place: {concept}", group)),
+        (dataset_card(rows), dataset_card(plain[1]), (unit, f"place: {concept}", concept, group)),
     ):
         metadata, tokens = parsed(card)
         usual_metadata, usual_tokens = parsed(usual)
@@ -220,7 +222,7 @@ def test_what_is_unknown_is_left_out():
     for absent in ("None", "How it does", "confounding", "Undefined"):
         assert absent not in card
     rows = dataset_facts(
-        groups=(), findings=(), discovered=None, bands=None, sources=(), source_note=None, licence=None
+        findings=(), discovered=None, bands=None, sources=(), source_note=None, licence=None
     )
     card = dataset_card(rows)
     for absent in ("None", "Group balance", "## Bands", "Where the rows come from", "Concepts tied"):

@@ -157,21 +157,6 @@ def test_thumbnails_are_small_and_small_images_stay_as_they_are():
     assert thumbnail(None) is None
 
 
-def test_group_balance_counts_rows_kept_and_weight():
-    ds = columns.with_columns(
-        curated(8),
-        {
-            "group": (np.array([0, 0, 0, 0, 0, 0, 1, 1]), ClassLabel(names=["many", "few"])),
-            "weight": (np.array([1, 1, 1, 1, 1, 1, 3, 3], np.float32), Value("float32")),
-            "keep": (np.array([1, 1, 0, 0, 0, 0, 1, 1], bool), Value("bool")),
-        },
-    )
-    many, few = facts.group_facts(ds, "train")
-    assert (many.rows, many.share, many.kept, many.share_kept, many.share_weighted) == (6, 0.75, 2, 0.5, 0.5)
-    assert (few.name, few.rows, few.share_weighted) == ("few", 2, 0.5)
-    assert facts.group_facts(curated(8), "train") == ()
-
-
 def test_nothing_published_names_a_local_folder(tmp_path):
     logits = columns.with_facts(columns.vector(2), model=f"{tmp_path}/secret/resnet", fingerprint="ab12")
     ds = curated()

@@ -1,6 +1,7 @@
 """`hm.debias`: the whole way in one call, and what it refuses before the model runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_without_a_tie_the_model_comes_back_and_none_is_written(model, tmp_path)
 
 def test_a_head_that_is_worse_on_the_evaluation_rows_is_not_written_as_a_model(outcome, tmp_path):
     found = outcome[0]
-    worse = found.measured({"worst_group_accuracy": 0.8}, {"worst_group_accuracy": 0.4})
+    worse = replace(found, before={"worst_group_accuracy": 0.8}, after={"worst_group_accuracy": 0.4})
     assert worse.is_changed
     assert not worse.is_better
     worse.write(tmp_path)
