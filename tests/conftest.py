@@ -4,6 +4,7 @@ import os
 
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # on a GPU, figures are compared to more digits than TF32 has
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

@@ -11,13 +11,13 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, load_from_disk
 from PIL import Image as pillow
 from support.concept_models import SAVERS, save_vit
+from support.launched import ONE_THREAD
 
 from hf_midrange import columns
 from hf_midrange.concepts import Captions, EarlyFeatures, LatentConcepts, Predictions, ZeroShot, annotate
 
 
 ROWS, BATCH, SHARD = 25, 4, 6
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 SHARED_RUN = """
 import sys
 sys.path[:0] = sys.argv[4].split(":")

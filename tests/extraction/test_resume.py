@@ -1,7 +1,6 @@
 """Shards on disk: a killed run goes on, another run is refused, and processes share the work without a trace."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 from datasets import Dataset, Image, load_from_disk
 from support.classifiers import as_table, images, timm_model
+from support.launched import ONE_THREAD
 
 import hf_midrange as hm
 from hf_midrange.columns import matrix
@@ -56,7 +56,6 @@ state.wait_for_everyone()
 state.destroy_process_group()
 """
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def finished(folder: Path) -> list[str]:

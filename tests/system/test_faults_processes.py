@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset
 from support.classifiers import images, timm_model
 from support.killing import CONTEXT, Command
+from support.launched import ONE_THREAD
 from support.tied_images import tied_images
 from support.told import told
 
@@ -23,7 +24,6 @@ from hf_midrange.io.outputs import new_folder
 
 
 pytestmark = pytest.mark.timeout(120)
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from hypothesis import given
 from hypothesis import strategies as st
+from support.launched import ONE_THREAD
 from support.streams import FEATURES, network, picture, pixels
 
 import hf_midrange as hm
@@ -72,7 +73,6 @@ state.destroy_process_group()
 """
 NODE_ROWS = 31
 HERE = os.pathsep.join(map(str, Path(__file__).parents[:2]))
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def rows(count):

@@ -35,7 +35,7 @@ OF_CLI = (
 
 def launched(script, *words, launcher=TWO):
     """Run a script with two processes and return what it printed."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     command = [*launcher, str(SCRIPTS / f"{script}.py"), *map(str, words)]
     run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
     assert run.returncode == 0, run.stderr[-3000:]
