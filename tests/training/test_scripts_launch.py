@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,6 +15,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from datasets import DatasetDict, load_from_disk
 from safetensors.torch import load_file
+from support.launched import ONE_THREAD
 from support.trainer_parts import pictures, processor, resnet, texts, tokenizer
 from support.training_rows import WEIGHTS, arguments, sgd_step_by_hand, weighted, without_dropout
 from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSequenceClassification
@@ -35,7 +35,7 @@ OF_CLI = (
 
 def launched(script, *words, launcher=TWO):
     """Run a script with two processes and return what it printed."""
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    env = {**ONE_THREAD, "TQDM_DISABLE": "1"}
     command = [*launcher, str(SCRIPTS / f"{script}.py"), *map(str, words)]
     run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
     assert run.returncode == 0, run.stderr[-3000:]
