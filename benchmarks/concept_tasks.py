@@ -14,9 +14,9 @@ from tasks.reviews import embedded, rated
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.concepts.lite0 import imagenet_lite0, lite0
 from hf_midrange.demo.domino_trial import linear_probe
 from hf_midrange.demo.dominoes import CLASSES, digits, dominoes
-from hf_midrange.demo.lite0 import imagenet_lite0, lite0
 
 
 CONTRARY = 0.05

@@ -11,8 +11,8 @@ from PIL import Image as PILImage
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.concepts.lite0 import lite0
 from hf_midrange.demo.dominoes import digits, stack
-from hf_midrange.demo.lite0 import lite0
 from tasks.pool import pool_of
 
 

@@ -12,7 +12,7 @@ from sprites.sprite_images import ORIENTATIONS, POSITIONS, SCALES, SHAPES, regio
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.demo.lite0 import lite0
+from hf_midrange.concepts.lite0 import lite0
 from tasks.pool import SPLITS, pool_of
 
 

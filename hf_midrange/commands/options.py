@@ -70,9 +70,10 @@ Seed = Annotated[int, typer.Option(help="seed of every random choice")]
 Sources = Annotated[
     list[str],
     typer.Option(
-        help="annotations:COLUMN[,COLUMN], ngrams:COLUMN, text-style:COLUMN, image-properties[:COLUMN], "
-        "thumbnail[:COLUMN], latent, predictions:MODEL, early-features:MODEL, captions:MODEL, zero-shot:LIST:MODEL "
-        "(LIST: imagenet, colours, scenes, people or text), or the FILE.json of a fitted source; once per source"
+        help="annotations:COLUMN[,COLUMN], ngrams:COLUMN, text-style:COLUMN, text-topics:COLUMN, "
+        "image-properties[:COLUMN], thumbnail[:COLUMN], kinds[:MODEL], latent, predictions:MODEL, "
+        "early-features:MODEL, captions:MODEL, zero-shot:LIST:MODEL (LIST: imagenet, colours, scenes, people or "
+        "text), or the FILE.json of a fitted source; once per source"
     ),
 ]
 Precision = Literal["float32", "bfloat16", "float16"]

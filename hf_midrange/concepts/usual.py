@@ -16,7 +16,7 @@ from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.model_source import ModelLike
 from hf_midrange.concepts.ngrams import NGrams
-from hf_midrange.concepts.predictions import Kinds, Predictions
+from hf_midrange.concepts.predictions import SMALL_NETWORK, Kinds, Predictions
 from hf_midrange.concepts.source import Source
 from hf_midrange.concepts.text_style import TextStyle
 from hf_midrange.concepts.text_topics import TextTopics
@@ -88,15 +88,18 @@ def _zero_shot(listed: str) -> Source:
 def usual_sources(ds: Dataset, model: ModelLike, processor: Any = None) -> list[Source]:  # noqa: ANN401
     """Return the sources that need no asking: of texts, of images and the model's own first block, and clusters.
 
+    Of images, two of them run a network: the model up to its first block, and a small one of ImageNet's, in one
+    forward pass each.
+
     Args:
         ds: the rows.
         model: the classifier, its Hub id or folder.
         processor: what makes its inputs; None takes the model's own.
     """
     texts = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in ds.column_names]
-    found: list[Source] = [TextStyle(texts), NGrams(texts)] if texts else []
+    found: list[Source] = [TextStyle(texts), TextTopics(texts), NGrams(texts)] if texts else []
     if columns.IMAGE in ds.column_names:
-        found += [Thumbnail(), ImageProperties(), *_early_features(model, processor)]
+        found += [Thumbnail(), ImageProperties(), *_early_features(model, processor), *_kinds()]
     return [*found, LatentConcepts()]
 
 
@@ -109,3 +112,24 @@ def _early_features(model: ModelLike, processor: Any) -> list[Source]:  # noqa: 
         warnings.warn(f"going on without early features: {error}", stacklevel=3)
         return []
     return [source]
+
+
+def _kinds() -> list[Source]:
+    """Return the source of kinds of things, or none with a warning where its network cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    from hf_midrange.concepts.lite0 import is_installed
+
+    if is_installed():
+        return [Kinds()]
+    try:
+        snapshot_download(SMALL_NETWORK, allow_patterns=["*.json", "*.safetensors"])
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        warnings.warn(
+            f"going on without kinds of things: {SMALL_NETWORK} cannot be had ({reason}); add "
+            "`Kinds(model)` with an ImageNet network of yours to the sources",
+            stacklevel=3,
+        )
+        return []
+    return [Kinds()]

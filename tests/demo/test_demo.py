@@ -11,10 +11,10 @@ from datasets import Value, load_from_disk
 
 import hf_midrange as hm
 from hf_midrange import columns
+from hf_midrange.concepts.lite0 import lite0
 from hf_midrange.demo import run_demo
 from hf_midrange.demo.domino_trial import linear_probe, shuffled_weights
 from hf_midrange.demo.dominoes import CLASSES, TOPS, digits, dominoes
-from hf_midrange.demo.lite0 import lite0
 
 
 @pytest.fixture(scope="module")

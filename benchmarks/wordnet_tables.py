@@ -1,6 +1,6 @@
 """Make the tables in hf_midrange/concepts/wordnet/ from WordNet 3.0 (Debian's package wordnet-base) and timm.
 
-    python scripts/wordnet_tables.py [--wordnet /usr/share/wordnet]
+    python benchmarks/wordnet_tables.py [--wordnet /usr/share/wordnet]
 
 `imagenet_kinds.tsv`: for each kind of thing that at least 3 and at most 600 of ImageNet's 1,000 classes are, its name
 and the ids of these classes. An ImageNet class is a synset of WordNet, whose hypernyms say what it is a kind of. Of

