@@ -1,4 +1,4 @@
-"""Make the tables in hf_midrange/concepts/wordnet/ from WordNet 3.0 (Debian's package wordnet-base) and timm.
+"""Make the tables in hf_midrange/concepts/tables/ from WordNet 3.0 (Debian's package wordnet-base) and timm.
 
     python benchmarks/wordnet_tables.py [--wordnet /usr/share/wordnet]
 
@@ -26,7 +26,7 @@ from timm.data import ImageNetInfo
 from hf_midrange.concepts.text_topics import bases
 
 
-TABLES = Path(__file__).parents[1] / "hf_midrange" / "concepts" / "wordnet"
+TABLES = Path(__file__).parents[1] / "hf_midrange" / "concepts" / "tables"
 FEWEST, MOST = 3, 600
 SUPERSENSES = {
     4: "acts", 5: "animals", 6: "man-made things", 7: "qualities", 8: "the body", 9: "knowledge and thought",

@@ -20,3 +20,11 @@ def _quiet_private_caches(tmp_path_factory):
 
     datasets.disable_progress_bars()
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _small_pictures_of_kinds():
+    """The network that names kinds of things sees pictures at a quarter of their side: sixteen times as fast."""
+    from hf_midrange.concepts import predictions
+
+    predictions.SMALL_PIXELS = 32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from hf_midrange.concepts.source import Measure, Read, Source, refuse_nulls, ref
 from hf_midrange.io.blocks import MOST_ROWS, some_rows
 from hf_midrange.io.files import write_atomically
 from hf_midrange.io.folders import only_writer
-from hf_midrange.processes import writing_together
+from hf_midrange.processes import is_main, writing_together
 
 
 Annotated = TypeVar("Annotated", Dataset, DatasetDict, IterableDataset, IterableDatasetDict)
@@ -124,12 +123,7 @@ def _writing(folder: Path | None, sources: Sequence[Source]) -> AbstractContextM
         return nullcontext()
     if any(source.costly for source in sources):
         return writing_together(folder)
-    return only_writer(folder) if _is_first() else nullcontext()
-
-
-def _is_first() -> bool:
-    """Whether this process, of those that a launcher started, is the one that keeps what all know."""
-    return os.environ.get("RANK", "0") == "0"
+    return only_writer(folder) if is_main() else nullcontext()
 
 
 def _measured(
@@ -163,7 +157,7 @@ def _read(
         fitted = source if source.fitted else source.learn(rows)
         if not source.fitted and not keep_disguised and not source.derived:
             fitted = _without_disguised(fitted, rows)
-        if folder is not None and _is_first():
+        if folder is not None and is_main():
             _keep(fitted, folder)
         step = Read.of(fitted)
         splits = {name: mapped(split, step, READ_AT_ONCE) for name, split in splits.items()}

@@ -46,19 +46,8 @@ SIDES = (
     ("narrow image", "wide image"),
 )
 COLOURS = (
-    "black",
-    "grey",
-    "white",
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "turquoise",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-)
+    "black", "grey", "white", "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown",
+)  # fmt: skip
 FLAGS = (
     "greyscale",
     *(f"{colour} centre" for colour in COLOURS),

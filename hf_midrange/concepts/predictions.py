@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -11,17 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from datasets import Dataset, Features, List, Value
 from scipy import sparse
+from scipy.special import softmax
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, accelerator, classifier, evaluating
+from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, accelerator, classifier
 from hf_midrange.concepts.source import IMAGE, TEXT, refuse_constant, refuse_outside, require_feature
 from hf_midrange.concepts.view_source import ViewSource
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from hf_midrange.extraction.forward import Outputs
 
 MOST_LABELS = 1_000_000
 
@@ -86,8 +88,8 @@ class Predictions(ModelSource):
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the ids of the first labels of each row."""
         found = classifier(self.model, self.processor)
-        logits = _logits(found, self.column, batch)
-        return {self._top: list(logits.topk(min(self.top, logits.shape[1])).indices.cpu().numpy().astype(np.int32))}
+        logits = _outputs(found, self.column, batch[self.column]).logits
+        return {self._top: list(np.argsort(-logits, axis=1, kind="stable")[:, : self.top].astype(np.int32))}
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with the labels that occur often enough in `ds`."""
@@ -173,8 +175,7 @@ class Kinds(ModelSource, ViewSource):
 
     def view(self, batch: Batch) -> np.ndarray:
         """Return the summed probabilities, float32 of shape `(rows, kinds)`."""
-        logits = _logits(self._network(), self.column, batch)
-        probabilities = logits.softmax(dim=1).cpu().numpy()
+        probabilities = softmax(_outputs(self._network(), self.column, batch[self.column]).logits, axis=1)
         return (probabilities @ _membership()).clip(0, 1).astype(np.float32)
 
     def learn(self, ds: Dataset) -> Self:
@@ -194,19 +195,19 @@ class Kinds(ModelSource, ViewSource):
             return False
         rows = ds.select(range(min(ROWS_COMPARED, len(ds))))
         embedding = columns.matrix(rows, columns.EMBEDDING).astype(np.float64)
-        features = _features(self._network(), self.column, rows[self.column][:])
+        features = _outputs(self._network(), self.column, rows[self.column][:]).embedding
         if features.shape != embedding.shape:
             return False
         lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(embedding, axis=1)
         return bool((np.einsum("ij,ij->i", features, embedding) >= SAME * lengths).all())
 
 
-def _logits(found: Classifier, column: str, batch: Batch) -> Tensor:
-    """Return the float32 logits of some rows, of shape `(rows, labels)`."""
-    inputs = found.inputs(column, batch[column])
-    with evaluating(found.model):
-        output = found(inputs)
-    return getattr(output, "logits", output).float()
+def _outputs(found: Classifier, column: str, values: Sequence[Any]) -> Outputs:
+    """Return embedding and logits of some rows, as `extract` computes them."""
+    from hf_midrange.extraction.forward import prepared
+
+    with prepared(found.model, None, next(found.model.parameters()).device, None) as forward:
+        return forward(found.inputs(column, values))
 
 
 @lru_cache(maxsize=1)
@@ -247,23 +248,3 @@ def _refuse_other_labels(model: nn.Module) -> None:
             f"labels{f' ({names[0]!r}, ...)' if names else ''}; give a network trained on ImageNet-1k, such as "
             f"{SMALL_NETWORK!r}, or use `Predictions`"
         )
-
-
-def _features(found: Classifier, column: str, images: list[Any]) -> np.ndarray:
-    """Return what enters the last linear layer, float64 of shape `(rows, d)`."""
-    inputs = found.inputs(column, images)
-    with evaluating(found.model), _input_of_the_head(found.model) as seen:
-        found(inputs)
-    return seen[0].double().cpu().numpy()
-
-
-@contextmanager
-def _input_of_the_head(model: nn.Module) -> Iterator[list[Tensor]]:
-    from hf_midrange.classifier import last_linear
-
-    seen: list[Tensor] = []
-    handle = last_linear(model)[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()

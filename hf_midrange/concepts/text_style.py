@@ -25,35 +25,14 @@ FUNCTION_WORDS = tuple(
 """Common English words that carry grammar, not topic; lower case, without apostrophes."""
 
 _PUNCTUATION = {
-    "comma": ",",
-    "full stop": ".",
-    "exclamation mark": "!",
-    "question mark": "?",
-    "colon": ":",
-    "semicolon": ";",
-    "double quote": '"“”',
-    "apostrophe": "'’",
-    "hyphen or dash": "-–—",
-    "bracket": "()[]{}",
-    "ellipsis": "…",
-    "slash": "/\\",
-    "hash sign": "#",
-    "at sign": "@",
-    "money sign": "$€£¥",
-    "percent sign": "%",
-    "ampersand": "&",
-    "asterisk": "*",
-    "line break": "\n",
-}
+    "comma": ",", "full stop": ".", "exclamation mark": "!", "question mark": "?", "colon": ":", "semicolon": ";",
+    "double quote": '"“”', "apostrophe": "'’", "hyphen or dash": "-–—", "bracket": "()[]{}", "ellipsis": "…",
+    "slash": "/\\", "hash sign": "#", "at sign": "@", "money sign": "$€£¥", "percent sign": "%", "ampersand": "&",
+    "asterisk": "*", "line break": "\n",
+}  # fmt: skip
 _SHAPE = (
-    "many words",
-    "long words",
-    "long sentences",
-    "capital letters",
-    "words in capitals",
-    "digits",
-    "short forms",
-)
+    "many words", "long words", "long sentences", "capital letters", "words in capitals", "digits", "short forms",
+)  # fmt: skip
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 

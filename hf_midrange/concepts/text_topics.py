@@ -14,7 +14,7 @@ from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
 from hf_midrange.concepts.source import TEXT
 from hf_midrange.concepts.view_source import ViewSource
-from hf_midrange.concepts.vocabularies import WORD_LISTS, table
+from hf_midrange.concepts.vocabularies import table
 
 
 PATTERNS = {
@@ -118,7 +118,7 @@ def bases(word: str) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _lists() -> Mapping[str, str]:
-    return {**table("word_topics"), **WORD_LISTS}
+    return {**table("word_topics"), **table("word_lists")}
 
 
 @lru_cache(maxsize=1)

@@ -25,20 +25,14 @@ from hf_midrange.concepts.zero_shot import ZeroShot
 
 
 OF_COLUMNS = {"annotations": Annotations, "ngrams": NGrams, "text-style": TextStyle, "text-topics": TextTopics}
-WITH_DEFAULT = {"image-properties": ImageProperties, "thumbnail": Thumbnail, "kinds": Kinds}
 OF_MODELS = {"predictions": Predictions, "early-features": EarlyFeatures, "captions": Captions}
-KNOWN_SOURCES = ", ".join(
-    [
-        *(f"{kind}:COLUMN[,COLUMN]" for kind in OF_COLUMNS),
-        "image-properties[:COLUMN]",
-        "thumbnail[:COLUMN]",
-        "kinds[:MODEL]",
-        "latent",
-        *(f"{kind}:MODEL" for kind in OF_MODELS),
-        "zero-shot:LIST:MODEL",
-        "FILE.json",
-    ]
+OTHERS = {"image-properties": ImageProperties, "thumbnail": Thumbnail, "kinds": Kinds, "latent": LatentConcepts}
+KNOWN_SOURCES = (
+    "annotations:COLUMN[,COLUMN], ngrams:COLUMN, text-style:COLUMN, text-topics:COLUMN, image-properties[:COLUMN], "
+    "thumbnail[:COLUMN], kinds[:MODEL], latent, predictions:MODEL, early-features:MODEL, captions:MODEL, "
+    "zero-shot:LIST:MODEL (LIST: imagenet, colours, scenes, people or text), FILE.json of a fitted source"
 )
+"""What `source_named` takes."""
 
 
 def load_source(path: str | Path) -> Source:
@@ -60,29 +54,17 @@ def source_named(text: str) -> Source:
     if text.endswith(".json"):
         return load_source(text)
     name, _, listed = text.partition(":")
-    if (name in OF_COLUMNS or name in OF_MODELS or name == "zero-shot") and not listed:
-        raise ValueError(f"--source {name} needs more: of {KNOWN_SOURCES}")
-    if name in OF_COLUMNS:
-        return OF_COLUMNS[name]([column for column in listed.split(",") if column])
-    if name in WITH_DEFAULT:
-        return WITH_DEFAULT[name](*([listed] if listed else []))
-    if name in OF_MODELS:
-        return OF_MODELS[name](listed)
-    if name == "zero-shot":
-        return _zero_shot(listed)
-    if text == "latent":
-        return LatentConcepts()
-    raise ValueError(f"--source {text!r} is none of {KNOWN_SOURCES}")
-
-
-def _zero_shot(listed: str) -> Source:
     words, _, model = listed.partition(":")
-    if not model:
-        raise ValueError(
-            f"--source zero-shot:{listed} names no model; write zero-shot:LIST:MODEL, LIST being one of "
-            "imagenet, colours, scenes, people, text"
-        )
-    return ZeroShot(words, model)
+    if name in OF_COLUMNS and listed:
+        return OF_COLUMNS[name]([column for column in listed.split(",") if column])
+    if name in OF_MODELS and listed:
+        return OF_MODELS[name](listed)
+    if name == "zero-shot" and model:
+        return ZeroShot(words, model)
+    if name in OTHERS and not (listed and name == "latent"):
+        return OTHERS[name](*([listed] if listed else []))
+    wrong = "needs more: one" if name in (*OF_COLUMNS, *OF_MODELS, "zero-shot") else "is none"
+    raise ValueError(f"--source {text!r} {wrong} of {KNOWN_SOURCES}")
 
 
 def usual_sources(ds: Dataset, model: ModelLike, processor: Any = None) -> list[Source]:  # noqa: ANN401

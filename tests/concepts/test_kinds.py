@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_images
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.concepts import Kinds, annotate, load_source
+from hf_midrange.concepts.lite0 import imagenet_lite0
 from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
@@ -95,7 +96,7 @@ def test_a_network_of_other_labels_is_refused(ds, tmp_path):
 
 
 def test_the_small_network_sees_a_building_and_a_flower():
-    source = Kinds()
+    source = Kinds(imagenet_lite0(pixels=128))
     photographs = [pillow.fromarray(pixels) for pixels in load_sample_images().images]  # a temple, a flower
     temple, flower = (dict(zip(source.vocabulary, row, strict=True)) for row in source.view({"image": photographs}))
     assert temple["artifact"] > 0.9 > flower["artifact"]

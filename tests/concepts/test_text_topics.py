@@ -7,7 +7,7 @@ from datasets import Dataset
 from hf_midrange import columns
 from hf_midrange.concepts import TextTopics, annotate
 from hf_midrange.concepts.text_topics import PATTERNS, bases
-from hf_midrange.concepts.vocabularies import WORD_LISTS, table
+from hf_midrange.concepts.vocabularies import table
 
 
 def counts(text):
@@ -53,13 +53,13 @@ def test_words_are_found_in_every_form():
         ("used", "use"),
     ):
         assert base in bases(form)
-    assert {"children", "men"} <= set(" ".join([table("word_topics")["people"], WORD_LISTS["men"]]).split())
+    assert {"children", "men"} <= set(" ".join([table("word_topics")["people"], table("word_lists")["men"]]).split())
 
 
 def test_every_list_has_lower_case_words_and_a_name_of_its_own():
-    names = [*table("word_topics"), *WORD_LISTS, *PATTERNS]
+    names = [*table("word_topics"), *table("word_lists"), *PATTERNS]
     assert len(names) == len(set(names)) == len(TextTopics().vocabulary)
-    for words in [*table("word_topics").values(), *WORD_LISTS.values()]:
+    for words in [*table("word_topics").values(), *table("word_lists").values()]:
         assert words == words.lower()
         assert len(set(words.split())) == len(words.split())
 

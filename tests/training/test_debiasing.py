@@ -53,7 +53,8 @@ def test_debias_is_the_pipeline_and_changes_the_head_alone(trained, tmp_path):
     test = pictures(200, 0.5, seed=6)
     trainer = trainer_of(trained, tmp_path, rows, trainer={"eval_dataset": test})
     model, before = trainer.model, weights_of(trainer.model)
-    sources = [hm.Thumbnail(), hm.ImageProperties(), hm.EarlyFeatures(trainer.model, processor()), hm.LatentConcepts()]
+    early = hm.EarlyFeatures(trainer.model, processor())
+    sources = [hm.Thumbnail(), hm.ImageProperties(), early, hm.Kinds(), hm.LatentConcepts()]
     head, findings = by_hand(trainer.model, rows, sources)
     report = trainer.debias()
     torch.testing.assert_close(report.head.weight, head.weight, atol=1e-5, rtol=1e-4)
