@@ -137,9 +137,8 @@ def eval_results(facts: ModelFacts) -> dict[str, str]:
     """
     if facts.score is None or facts.dataset is None:
         return {}
-    benchmark = _known({"id": facts.dataset, "revision": facts.dataset_revision})
     entries = [
-        {"dataset": {**benchmark, "task_id": task}, "value": value, "notes": f"split {facts.split}"}
+        {"dataset": {"id": facts.dataset, "task_id": task}, "value": value, "notes": f"split {facts.split}"}
         for task, _, value in _results(facts.score)
     ]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", facts.dataset)
@@ -177,8 +176,6 @@ def _results(score: Score) -> list[tuple[str, str, float]]:
 def _model_index(facts: ModelFacts) -> list[dict[str, Any]]:
     assert facts.score is not None
     measured = {"type": facts.dataset or "held-out", "name": facts.dataset or "held-out rows", "split": facts.split}
-    if facts.dataset_revision:
-        measured["revision"] = facts.dataset_revision
     metrics = [{"type": kind, "value": value, "name": name} for kind, name, value in _results(facts.score)]
     task = {"type": facts.task, "name": facts.task.replace("-", " ").capitalize()}
     return [{"name": facts.repo_id, "results": [{"task": task, "dataset": measured, "metrics": metrics}]}]

@@ -23,7 +23,7 @@ from hf_midrange.io.folders import scratch_folder
 from hf_midrange.publishing import facts as told
 from hf_midrange.publishing.cards import LIBRARY_TAG, dataset_card
 from hf_midrange.publishing.facts import ConfigFacts, DatasetFacts, SplitFacts
-from hf_midrange.publishing.long_form import BANDS, LongForm
+from hf_midrange.publishing.long_form import long_form, units_to_show
 from hf_midrange.publishing.repository import PublishError, Repository, State, open_repository, refuse_non_id
 
 
@@ -291,10 +291,9 @@ def _joined(names: Iterable[Sequence[str]]) -> list[str]:
 
 def _write_long_form(content: Content, folder: Path) -> ConfigFacts:
     """Write the long form of every split, one arrow file after the other in between."""
-    names = content.bands.names if content.bands is not None else BANDS
-    form = LongForm.of(next(iter(content.same.values())), content.findings, names)
+    units = units_to_show(next(iter(content.same.values())), content.findings)
     with scratch_folder() as drafts:
-        long = {name: form.write(split, drafts / f"{name}.arrow") for name, split in content.same.items()}
+        long = {name: long_form(split, units, drafts / f"{name}.arrow") for name, split in content.same.items()}
         return _write_config("long", long, content, folder)
 
 

@@ -171,7 +171,6 @@ class ModelFacts:
     curation: CurationFacts | None = None
     dataset: str | None = None
     """Hub id of the data set that the scores are of."""
-    dataset_revision: str | None = None
     split: str = "test"
     curated: str | None = None
     """Hub id of the curated data set."""

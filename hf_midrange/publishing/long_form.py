@@ -18,52 +18,40 @@ from hf_midrange import columns
 MOST_UNITS = 8
 LONGEST_SIDE = 128
 """Pixels; larger images are shown as thumbnails."""
-BANDS = ("low", "mid", "high")
 _ROWS = 100
 """Rows that are put into words at once; their images are decoded together."""
 
 
-@dataclass(frozen=True)
-class LongForm:
-    """Turns curated rows into the long form: each row comes once for each of some class logits, one after the other.
+def long_form(ds: Dataset, units: Sequence[int], file: Path) -> Dataset:
+    """Return the long form of curated rows: each comes once for each of some class logits, one after the other.
 
-    Attributes:
-        units: the class logits to show, at most eight.
-        bands: names from the bottom up.
+    Args:
+        ds: curated rows.
+        units: the class logits to show.
+        file: arrow file that it is written to.
     """
-
-    units: tuple[int, ...]
-    bands: tuple[str, ...] = BANDS
-
-    @classmethod
-    def of(cls, ds: Dataset, findings: Dataset | None, bands: Sequence[str] = BANDS) -> LongForm:
-        """Return the long form that shows the units with findings, most certain first, or else the largest classes."""
-        return cls(tuple(_units_that_matter(ds, findings)), tuple(bands))
-
-    def write(self, ds: Dataset, file: Path) -> Dataset:
-        """Return the long form of `ds`, which stands in an arrow file."""
-        return ds.with_format("arrow").map(
-            _InWords(self, ds.features),
-            with_indices=True,
-            batched=True,
-            batch_size=_ROWS,
-            remove_columns=ds.column_names,
-            features=_long_features(ds.features),
-            cache_file_name=str(file),
-            load_from_cache_file=False,
-            desc="Putting logits into words",
-        )
+    return ds.with_format("arrow").map(
+        _InWords(ds.features, tuple(units)),
+        with_indices=True,
+        batched=True,
+        batch_size=_ROWS,
+        remove_columns=ds.column_names,
+        features=_long_features(ds.features),
+        cache_file_name=str(file),
+        load_from_cache_file=False,
+        desc="Putting logits into words",
+    )
 
 
 @dataclass(frozen=True)
 class _InWords:
     """The long form of a table of rows."""
 
-    form: LongForm
     features: Features
+    units: tuple[int, ...]
 
     def __call__(self, table: pa.Table, numbers: list[int]) -> pa.Table:
-        features, units = self.features, list(self.form.units)
+        features, units = self.features, list(self.units)
         rows = pa.array(np.repeat(np.arange(len(table)), len(units)))
         names = columns.class_label(features).names
         out: dict[str, Any] = {
@@ -80,7 +68,8 @@ class _InWords:
             if name in features:
                 out[name] = pa.array(_names(table[name].to_pylist(), features[name].names), pa.string()).take(rows)
         if _bands_are_of_classes(features):
-            bands = _names(_entries(table, columns.BAND, units), self.form.bands)
+            named = columns.facts(features, columns.BAND).get("bands", ("low", "mid", "high"))
+            bands = _names(_entries(table, columns.BAND, units), named)
             out["quantile"] = pa.array(_entries(table, columns.QUANTILE, units))
             out["band"] = pa.array([name or "undefined" for name in bands], pa.string())
         if isinstance(features.get(columns.IMAGE), Image):
@@ -124,7 +113,8 @@ def _long_features(features: Features) -> Features:
     )
 
 
-def _units_that_matter(ds: Dataset, findings: Dataset | None) -> list[int]:
+def units_to_show(ds: Dataset, findings: Dataset | None) -> list[int]:
+    """Return at most eight units: of many those with findings, confounders first, or else the largest classes."""
     classes = columns.class_label(ds.features).num_classes
     found: list[int] = []
     if findings is not None and classes > MOST_UNITS:

@@ -15,7 +15,7 @@ import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.publishing import PublishError, facts
 from hf_midrange.publishing.dataset import Content, write_files, write_split
-from hf_midrange.publishing.long_form import LongForm, thumbnail
+from hf_midrange.publishing.long_form import thumbnail, units_to_show
 
 
 def written(ds, folder, **facts):
@@ -138,9 +138,9 @@ def test_the_long_form_is_what_a_loop_writes(tmp_path):
 def test_with_many_classes_the_long_form_shows_those_with_findings_or_the_largest():
     ds = curated(40, names=tuple(f"class {k}" for k in range(20)))
     findings = Dataset.from_dict({"unit": [7, 3, 19, 3], "confounder": [False, True, False, False]})
-    assert list(LongForm.of(ds, findings).units) == [3, 7, 19]
-    assert list(LongForm.of(ds.filter(lambda k: k > 9, input_columns="label"), None).units) == list(range(10, 18))
-    assert list(LongForm.of(curated(), findings).units) == [0, 1]
+    assert units_to_show(ds, findings) == [3, 7, 19]
+    assert units_to_show(ds.filter(lambda k: k > 9, input_columns="label"), None) == list(range(10, 18))
+    assert units_to_show(curated(), findings) == [0, 1]
 
 
 def test_thumbnails_are_small_and_small_images_stay_as_they_are():
