@@ -301,7 +301,8 @@ def refuse_lost(model: Any, folder: Path) -> None:  # noqa: ANN401 - of many cla
         }
         remedy = "name the head in `modules_to_save` of the adapter, or publish `model.merge_and_unload()`"
     else:
-        here, there = model.state_dict(), type(model).from_pretrained(folder, dtype="auto").state_dict()
+        loaded = type(model).from_pretrained(folder, dtype="auto", trust_remote_code=False)
+        here, there = model.state_dict(), loaded.state_dict()
         remedy = "the classifier has parameters that its class does not save; merge the head into a fresh copy of it"
     lost = [name for name in here if name not in there or not torch.equal(here[name].cpu(), there[name].cpu())]
     if lost:
