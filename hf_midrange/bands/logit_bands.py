@@ -172,5 +172,6 @@ def band_names(number: int) -> tuple[str, ...]:
 
 def _current(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a file of bands holds, without what earlier versions wrote beside it."""
-    units = [{name: value for name, value in unit.items() if name != "search"} for unit in saved.get("fitted", ())]
+    fitted = from_json(list[dict[str, Any]], saved.get("fitted", []), "fitted")
+    units = [{name: value for name, value in unit.items() if name != "search"} for unit in fitted]
     return {name: value for name, value in saved.items() if name != "checksum"} | {"fitted": units}

@@ -117,8 +117,9 @@ def read_json(path: Path, what: str, remedy: str, *, reads: Collection[int] = (1
     if number in reads:
         return found
     is_newer = isinstance(number, int) and number > max(reads)
+    known = " and ".join(str(one) for one in sorted(reads))
     way = "upgrade hf_midrange to read it" if is_newer else remedy
-    raise ValueError(f"{path} is a {what} of format {number!r}; this version reads {sorted(reads)}; {way}")
+    raise ValueError(f"{path} is a {what} of format {number!r}; this version reads format {known}; {way}")
 
 
 def _mapping_in(path: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -115,14 +115,14 @@ def test_the_same_process_cannot_write_twice_at_once(tmp_path):
 SLEEPY = """
 import sys, time
 from hf_midrange.commands import app as cli
-from hf_midrange.extraction import engine
+from hf_midrange.extraction import run
 log = sys.argv.pop(1)
 def slow(batches, bar):
     for batch in batches:
         yield batch
         open(log, "a").write("batch ")
         WAIT
-engine._counted = slow
+run._counted = slow
 cli.main()
 """
 IN_A_LIBRARY = "import numpy; a = numpy.ones((9000, 9000), numpy.float32); a @ a @ a"  # many seconds without Python

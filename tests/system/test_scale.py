@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Value
@@ -143,11 +144,11 @@ def test_curation_in_blocks_is_curation_in_memory(strategy, in_blocks, request):
 
 def test_findings_do_not_depend_on_the_working_set(monkeypatch):
     ds = tied_rows(2000, classes=4)
-    expected = hm.associate(ds).to_dict()
+    expected = hm.associate(ds).to_pandas()
     monkeypatch.setattr("hf_midrange.io.blocks.working_set", lambda: 2000)  # a unit at a time
     monkeypatch.setattr("hf_midrange.bands.reading.working_set", lambda: 2000)
     monkeypatch.setattr(columns, "ROWS_OF_LISTS", 300)
-    assert hm.associate(ds).to_dict() == expected
+    pd.testing.assert_frame_equal(hm.associate(ds).to_pandas(), expected, check_exact=True)
 
 
 def test_concepts_are_fitted_to_rows_drawn_from_every_class_and_read_from_all(monkeypatch):
