@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from hf_midrange.io.files import DamagedFileError, from_json, read_json, write_a
 from hf_midrange.io.hub import HubSaved
 
 
+if TYPE_CHECKING:
+    from hf_midrange.classifier import Head
+
 WEIGHTS_FILE, CONFIG_FILE = "head.safetensors", "head.json"
 
 _SAVE_AGAIN = "save the head again, or download it again"
-_PLACEHOLDER = re.compile(r"LABEL_\d+")
-"""What transformers calls a class that nobody named."""
-
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -83,6 +83,8 @@ class LinearHead(HubSaved):
     def from_model(cls, model: nn.Module, head: str | None = None) -> LinearHead:
         """Return a copy of a model's last linear layer, with the class names of its config where it has some.
 
+        Of a distilled model with two heads, whose mean the logits are, both are taken side by side.
+
         Args:
             model: the classifier.
             head: name of the layer, as `extract` takes it, where several could be the last.
@@ -90,14 +92,17 @@ class LinearHead(HubSaved):
         Raises:
             ValueError: if no layer fits, several do, or its weight is computed from other tensors.
         """
-        from hf_midrange.classifier import label_names
+        from hf_midrange.classifier import given_names
 
-        _, linear = _layer(model, head)
-        weight = linear.weight.detach()
-        bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach()
-        names = label_names(model) or []
-        named = len(names) == len(weight) and not all(_PLACEHOLDER.fullmatch(name) for name in names)
-        return cls(_float32(weight), _float32(bias), tuple(names) if named else None, linear.bias is not None)
+        found = _layers(model, head)
+        names = given_names(model) or []
+        named = tuple(names) if len(names) == found.classes else None
+        return cls(*found.weights(), named, found.has_bias)
+
+    def in_order(self, names: Sequence[str], order: Sequence[int]) -> LinearHead:
+        """Return the head of some classes: row `order[k]` of this one is that of class `names[k]`."""
+        rows = list(order)
+        return LinearHead(self.weight[rows], self.bias[rows], tuple(names), self.has_bias)
 
     @property
     def num_classes(self) -> int:
@@ -120,6 +125,9 @@ class LinearHead(HubSaved):
     def merge_into(self, model: Model, head: str | None = None) -> Model:
         """Return a copy of `model` in which the weight and bias of the classifier are those of this head.
 
+        Classes go by name where head and model both have the same names: rows are brought to the model's order, and of
+        a model with more classes the other rows stay as they are.
+
         Args:
             model: the classifier.
             head: name of the layer, as `extract` takes it, where several could be the last.
@@ -128,28 +136,31 @@ class LinearHead(HubSaved):
             ValueError: if the classifier's shape differs, it has no bias and this head needs one, or its weight is
                 computed from other tensors.
         """
-        _layer(model, head)  # what cannot be merged may not even be copied
+        _layers(model, head)  # what cannot be merged may not even be copied
         merged = copy.deepcopy(model)
         self.put_into(merged, head)
         return merged
 
     def put_into(self, model: nn.Module, head: str | None = None) -> None:
         """Write this head into `model` itself; else as `merge_into`."""
-        name, linear = _layer(model, head)
-        if linear.weight.shape != self.weight.shape:
+        from hf_midrange.classifier import class_order
+
+        found = _layers(model, head)
+        weight, bias = (part.clone() for part in found.weights())
+        order = class_order(self.class_names, model) if self.class_names is not None else None
+        if found.width != self.width or (order is None and found.classes != self.num_classes):
             raise ValueError(
-                f"the model's classifier {name!r} has weight {tuple(linear.weight.shape)}, the head "
+                f"the model's classifier {found.name!r} has weight {tuple(weight.shape)}, the head "
                 f"{tuple(self.weight.shape)}; retrain a head from this model's own embeddings"
             )
-        if linear.bias is None and self.bias.any():
+        if not found.has_bias and self.bias.any():
             raise ValueError(
-                f"the model's classifier {name!r} has no bias and would lose this head's when it is loaded again; "
-                "give the model to `retrain_head`, which then fits none"
+                f"the model's classifier {found.name!r} has no bias and would lose this head's when it is loaded "
+                "again; give the model to `retrain_head`, which then fits none"
             )
-        with torch.no_grad():
-            linear.weight.copy_(self.weight)
-            if linear.bias is not None:
-                linear.bias.copy_(self.bias)
+        rows = list(range(found.classes)) if order is None else order
+        weight[rows], bias[rows] = self.weight.to(weight), self.bias.to(bias)
+        found.put(weight, bias)
 
     def _write(self, folder: Path) -> None:
         tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}
@@ -180,18 +191,32 @@ class LinearHead(HubSaved):
             raise DamagedFileError(f"{weights.parent} holds no whole head ({error}); {_SAVE_AGAIN}") from error
 
 
-def _layer(model: nn.Module, head: str | None) -> tuple[str, nn.Linear]:
-    """Return the layer whose weights a head is, refusing one that is not changed by writing into its weight."""
-    from hf_midrange.classifier import last_linear
+def _layers(model: nn.Module, name: str | None) -> Head:
+    """Return the layers whose weights a head is, refusing one that is not changed by writing into its weight."""
+    from hf_midrange.classifier import heads
 
-    name, linear = last_linear(model, head)
-    if parametrize.is_parametrized(linear) or any(hasattr(linear, part) for part in ("weight_g", "weight_orig")):
-        raise ValueError(
-            f"the weight of the model's classifier {name!r} is computed from other tensors (weight norm or another "
-            "parametrization), so that no head can be put there; remove it first, as "
-            "`torch.nn.utils.parametrize.remove_parametrizations` does"
-        )
-    return name, linear
+    found = heads(model, name)
+    for key, layer in found.layers.items():
+        if parametrize.is_parametrized(layer) or any(hasattr(layer, part) for part in ("weight_g", "weight_orig")):
+            raise ValueError(
+                f"the weight of the model's classifier {key!r} is computed from other tensors (weight norm or another "
+                "parametrization), so that no head can be put there; remove it first, as "
+                "`torch.nn.utils.parametrize.remove_parametrizations` does"
+            )
+        if not _is_linear(layer):
+            raise ValueError(
+                f"the model's classifier {key!r} is a {type(layer).__name__} that does not give weight times input "
+                "plus bias (such as cosine heads), so that no head can be put there"
+            )
+    return found
+
+
+@torch.no_grad()
+def _is_linear(layer: nn.Linear) -> bool:
+    """Return whether a layer computes what its weight and bias say, on some random inputs."""
+    given = torch.randn(4, layer.in_features, generator=torch.Generator().manual_seed(0)).to(layer.weight)
+    expected = nn.functional.linear(given, layer.weight, layer.bias)
+    return torch.allclose(layer(given).float(), expected.float(), rtol=0.02, atol=0.02 * float(expected.abs().max()))
 
 
 def _float32(values: Any) -> torch.Tensor:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +26,7 @@ def retrain_head(
     max_rows: int = MOST_ROWS,
     force: bool = False,
     seed: int = 0,
+    head: str | None = None,
 ) -> LinearHead:
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
@@ -44,6 +46,7 @@ def retrain_head(
         max_rows: most rows that are fitted to.
         force: retrain although the report says that there is nothing to repair.
         seed: of the rows drawn.
+        head: name of the model's last linear layer, where several could be it; None: the one that `extract` noted.
 
     Returns:
         The head, acting on raw embeddings; the given head unchanged if the report's verdict is "nothing to repair".
@@ -51,10 +54,11 @@ def retrain_head(
     Raises:
         KeyError: if a column is missing.
         ValueError: for NaN, negative weights, a weight of zero in a row that is not left out, a class without weight,
-            or embeddings of another width than the head's.
+            embeddings of another width than the head's, or of another model than this one.
 
     Warns:
         RuntimeWarning: if the solver gave up before the minimum.
+        UserWarning: if the given head's classes have other names than those of the rows.
 
     Example:
         ```python
@@ -68,10 +72,11 @@ def retrain_head(
         raise ValueError(f"`strength` must be positive, not {strength}")
     if max_rows < 1:
         raise ValueError(f"`max_rows` must be at least 1, not {max_rows}")
-    given = LinearHead.from_model(model) if isinstance(model, torch.nn.Module) else model
     values, labels, weights = weighted_rows(curated)
     names = tuple(columns.class_label(curated.features).names)
+    given = _of_model(model, curated, head) if isinstance(model, torch.nn.Module) else model
     if given is not None:
+        given = _by_name(given, names)
         _refuse_other_shape(given, values.shape[1], len(names))
     if given is not None and not force and _nothing_to_repair(curated):
         return given
@@ -95,6 +100,40 @@ def _place() -> Callable[[np.ndarray], Array]:
     if where.type in ("cpu", "mps"):
         return np.asarray
     return lambda array: torch.as_tensor(array, device=where)
+
+
+def _of_model(model: torch.nn.Module, curated: Dataset, layer: str | None) -> LinearHead:
+    """Return the model's head with its classes in the order of the rows', refusing a model that did not make them."""
+    from hf_midrange.classifier import class_order, fingerprint
+
+    made_by = columns.facts(curated.features, columns.LOGITS)
+    given = LinearHead.from_model(model, layer or made_by.get("head"))
+    if "fingerprint" in made_by and made_by["fingerprint"] != fingerprint(model):
+        name = getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__
+        raise ValueError(
+            f"the embeddings were made by {made_by.get('model', 'another model')!r}, and the model to correct, "
+            f"{name!r}, is not the same (its weights differ); extract with the model to be repaired"
+        )
+    names = columns.class_label(curated.features).names
+    order = class_order(names, model)
+    return given if order is None else given.in_order(names, order)
+
+
+def _by_name(given: LinearHead, names: tuple[str, ...]) -> LinearHead:
+    """Return a head whose classes stand in the order of the rows' class names; other names are warned of."""
+    own = given.class_names
+    if own is None or own == names:
+        return given
+    if len(own) == len(names) == len(set(own)) and set(own) == set(names):
+        return given.in_order(names, [own.index(name) for name in names])
+    if len(own) == len(names):
+        warnings.warn(
+            f"the head's classes are {list(own)}, those of the rows {list(names)}; they are taken for the same, in "
+            "this order",
+            UserWarning,
+            stacklevel=3,
+        )
+    return given
 
 
 def _refuse_other_shape(given: LinearHead, width: int, classes: int) -> None:
