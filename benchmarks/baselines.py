@@ -5,7 +5,8 @@ curate(ds, strategy=BASELINES["afr"])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,15 +15,25 @@ from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 
 from hf_midrange.bands.position import class_relative_position
-from hf_midrange.curation import STRATEGIES, Inputs, Selection, Strategy, balanced, by_label_and_part
-from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.curation import (
+    STRATEGIES,
+    Inputs,
+    Selection,
+    Strategy,
+    balanced,
+    by_label_and_part,
+    split_by_contrary,
+)
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.head.correction import Scaler
+from hf_midrange.head.solver import Problem, solve
 from hf_midrange.io.blocks import MOST_ROWS, Matrix, blocks, some_rows
 
 
 AFR_GAMMA = 4.0
 EVALS_ROWS = 20
+EARLY_STEPS = 3
+EQUAL_ROWS = 20
 CLUSTERS = 8
 
 
@@ -103,19 +114,110 @@ def evals(inputs: Inputs) -> Selection:
 def disagreement(inputs: Inputs) -> Selection:
     """Per class the 20 rows of largest KL(p_early || p), classes balanced (LaBonte et al. 2023, SELF).
 
-    The early stopped network is stood in for by a strongly penalised left-out head on the same embedding.
+    Frozen features know no early stopping of the whole network: it is a head stopped after `EARLY_STEPS` steps, that
+    of five in which a row had no part, whose logits are as far apart as the network's are.
     """
-    members = [inputs.labels == k for k in range(len(inputs.classes))]
-    fits = [Fit(mine, (0.3,)) for mine in members]
-    early = left_out_scores(inputs.embedding, fits, inputs.sources, inputs.sample)
+    labels, classes = inputs.labels, len(inputs.classes)
+    folds = np.random.default_rng(inputs.seed).permutation(len(labels)) % 5
+    features = Scaler.fit(inputs.embedding[:]).apply(inputs.embedding[:])
+    counts = np.bincount(labels, minlength=classes)
+    weights = (folds[:, None] != np.arange(5)) / counts[labels][:, None]
+    targets, zeros = np.eye(classes)[labels], np.zeros((len(labels), classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it is to stop early
+        heads = solve(Problem(features, zeros, targets, weights / weights.sum(axis=0), 0.0), steps=EARLY_STEPS)
+    early = np.stack([features @ head.weight.T + head.bias for head in heads])[folds, np.arange(len(labels))]
+    early *= _gap(inputs.logits) / max(_gap(early), 1e-12)
     log_early, log_late = log_softmax(early, axis=1), log_softmax(inputs.logits, axis=1)
     divergence = (np.exp(log_early) * (log_early - log_late)).sum(axis=1)
     cells = np.full(len(divergence), -1)
-    for k, mine in enumerate(members):
-        rows = np.flatnonzero(mine)
+    for k in range(classes):
+        rows = np.flatnonzero(labels == k)
         cells[rows[np.argsort(-divergence[rows], kind="stable")[:EVALS_ROWS]]] = k
     reasons = [f"divergence {value:.2f} from an early fit" for value in divergence]
-    return balanced(cells, inputs.classes, np.arange(len(inputs.classes)), reasons)
+    return balanced(cells, inputs.classes, np.arange(classes), reasons)
+
+
+def _gap(logits: np.ndarray) -> float:
+    ordered = np.sort(logits, axis=1)
+    return float(np.median(ordered[:, -1] - ordered[:, -2]))
+
+
+Rank = Callable[[Inputs, np.ndarray, np.random.Generator], np.ndarray]
+"""Of some rows of one class, a figure each: the lowest are chosen."""
+
+
+def lowest_rows(name: str, rank: Rank) -> Strategy:
+    """Return the strategy that takes the `EQUAL_ROWS` rows of each class with the lowest rank as contrary.
+
+    Number of rows, weights and head are the same for all ranks, so that they differ in nothing but which rows.
+    """
+
+    def strategy(inputs: Inputs) -> Selection:
+        rng, contrary = np.random.default_rng(inputs.seed), np.zeros(len(inputs.labels), dtype=bool)
+        for k in range(len(inputs.classes)):
+            rows = np.flatnonzero(inputs.labels == k)
+            order = np.argsort(rank(inputs, rows, rng), kind="stable")
+            contrary[rows[order[: min(EQUAL_ROWS, len(rows) // 2)]]] = True
+        others = inputs.logits.copy()
+        others[np.arange(len(others)), inputs.labels] = -np.inf
+        reasons = ["chosen" if chosen else "not chosen" for chosen in contrary]
+        return split_by_contrary(inputs.labels, contrary, others.argmax(axis=1), inputs.classes, reasons)
+
+    strategy.__name__ = name
+    return strategy
+
+
+def _own_logit(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return inputs.logits[rows, inputs.labels[rows]]
+
+
+def _margin(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    others = inputs.logits[rows].copy()
+    others[np.arange(len(rows)), inputs.labels[rows]] = -np.inf
+    return _own_logit(inputs, rows, rng) - others.max(axis=1)
+
+
+def _misclassified(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rank misclassified rows first, at random; then those of the lowest margin."""
+    margin = _margin(inputs, rows, rng)
+    return np.where(margin < 0, -1 - rng.random(len(rows)), margin)
+
+
+def _top(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return -_own_logit(inputs, rows, rng)
+
+
+def _position(inputs: Inputs, rows: np.ndarray) -> np.ndarray:
+    k = int(inputs.labels[rows[0]])
+    return class_relative_position(inputs.logits[:, k], inputs.labels == k)[rows]
+
+
+def _random_of_middle(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rank rows of the middle (0 <= T < 1) first, at random; then those nearest to it."""
+    position = _position(inputs, rows)
+    inside = (position >= 0) & (position < 1)
+    return np.where(inside, -rng.random(len(rows)), np.abs(position - 0.5))
+
+
+def _centre_of_middle(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.abs(_position(inputs, rows) - 0.5)
+
+
+def _random(inputs: Inputs, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.random(len(rows))
+
+
+RANKS: dict[str, Rank] = {
+    "20 lowest own logits": _own_logit,
+    "20 lowest margins": _margin,
+    "20 misclassified": _misclassified,
+    "20 top": _top,
+    "20 of the middle": _random_of_middle,
+    "20 at the middle's centre": _centre_of_middle,
+    "20 at random": _random,
+}
+"""Which rows of a class, at equal number of rows, weights and head: what the middle contributes."""
 
 
 def _in_the_middle(inputs: Inputs) -> np.ndarray:
@@ -176,5 +278,6 @@ BASELINES: dict[str, Strategy] = {
     "self": disagreement,
     "george": george,
     "random": random_half,
+    **{name: lowest_rows(name, rank) for name, rank in RANKS.items()},
 }
 """The baselines by the names that results know them by."""

@@ -19,15 +19,20 @@ import argparse
 import json
 import subprocess
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import numpy as np
 from baselines import BASELINES
-from gap_tables import by_task, by_tie, details, heads, picture, pooled
+from gap_tables import by_task, by_tie, details, heads, picture, pooled, regrets
 from head import dfr
+from recipes import RECIPES
 from tasks import TASKS, Pool, draw, task_named
+from tasks.natural import DATA, NATURAL
+from tasks.pool import untied_share
 from tasks.simulator import simulated
 
 from hf_midrange import columns, curate, curation_report, retrain_head
@@ -43,7 +48,14 @@ MOST_HARM = 0.02
 """Mean loss of worst-group accuracy on untied runs beyond which `--check` fails."""
 
 NAMED = STRATEGIES | BASELINES
-SHOWN = [name for name in NAMED if name != "concepts"]
+SHOWN = [name for name in [*NAMED, *RECIPES] if name != "concepts"]
+BY_VIEW = ("view", "PoE (view)", "uLA (view)")
+"""What needs a side view."""
+
+AS_IT_IS = "natural"
+"""The tie of rows as they are in the data."""
+
+TIES = {"untied": None, AS_IT_IS: AS_IT_IS}
 SIMULATED = [(2, 0), (2, 1), (2, 2), (5, 0), (5, 1), (5, 2), (10, 0), (10, 1), (10, 2)]
 
 
@@ -72,9 +84,13 @@ def evaluate(run, seed, strategies, crossed):
     truth = contrary_rows(run.curation)
     results = {"ERM": score(run.head, run)}
     for strategy in strategies:
-        if strategy == "view" and not columns.view_columns(run.curation.features):
+        if strategy in BY_VIEW and not columns.view_columns(run.curation.features):
             continue
         start = time.perf_counter()
+        if strategy in RECIPES:
+            found = score(RECIPES[strategy](run.curation, run.head, seed), run)
+            results[strategy] = found | {"seconds": round(time.perf_counter() - start, 3)}
+            continue
         curated = curate(run.curation, strategy=BASELINES.get(strategy, strategy), seed=seed)
         repaired = retrain_head(curated, run.head, seed=seed)
         seconds = time.perf_counter() - start
@@ -88,11 +104,15 @@ def evaluate(run, seed, strategies, crossed):
 
 
 def contrary_rows(curation):
-    """Return rows outside the most common group of their class, `(n,)` bool: by construction those against the tie."""
-    labels, groups = columns.labels(curation), columns.labels(curation, columns.GROUP)
-    counts = np.bincount(groups)[groups]
-    most = {k: counts[labels == k].max() for k in np.unique(labels)}
-    return counts < np.array([most[k] for k in labels])
+    """Return rows outside the most common group of their class, `(n,)` bool: by construction those against the tie.
+
+    The group tells the true class, which `label` may not.
+    """
+    groups = columns.labels(curation, columns.GROUP)
+    classes = len(columns.class_label(curation.features).names)
+    parts = len(columns.class_label(curation.features, columns.GROUP).names) // classes
+    counts = np.bincount(groups, minlength=classes * parts)
+    return counts[groups] < counts.reshape(classes, parts).max(axis=1)[groups // parts]
 
 
 def selected(curated, labels, truth):
@@ -123,21 +143,27 @@ def score(head, run):
 def grid(profile, arguments):
     """Yield key, and how to draw the run. Missing data are told of before the first run."""
     tasks = [task_named(name) for name in arguments.tasks or profile.tasks]
+    tasks += NATURAL if DATA in arguments.data and not arguments.tasks else []
     pools = {task.name: Pool.of(task, arguments.data.get(task.data), arguments.cache) for task in tasks}
-    for task in tasks:
-        name, pool = task.name, pools[task.name]
-        classes = len(columns.class_label(pool.splits["train"].features).names)
-        for contrary in profile.ties:
-            share = 1 - 1 / classes if contrary is None else contrary
-            for seed in arguments.seeds or range(profile.seeds):
-                key = f"{name}|{'untied' if contrary is None else f'{contrary:.0%}'}|{seed}"
-                yield key, seed, lambda p=pool, s=share, i=seed, t=task: draw(p, s, i, t.sizes, arguments.rows)
+    seeds = arguments.seeds or range(profile.seeds)
+    for task, wrong in product(tasks, arguments.wrong):
+        pool, name = pools[task.name], f"{task.name}, {wrong:.0%} wrong labels" if wrong else task.name
+        ties = [tie for tie in profile.ties if tie != AS_IT_IS or task in NATURAL]
+        for tie, seed in product(ties, seeds):
+            share = {None: untied_share(pool), AS_IT_IS: None}.get(tie, tie)
+            make = partial(draw, pool, share, seed, task.sizes, arguments.rows, wrong)
+            yield f"{name}|{named_tie(tie)}|{seed}", seed, make
     for classes, confounders in () if arguments.tasks else profile.simulated:
-        for contrary in profile.ties if confounders else (None,):
-            share = 1 - 1 / classes if contrary is None else contrary
-            for seed in arguments.seeds or range(profile.seeds):
-                key = f"simulated {classes}x{confounders}|{'untied' if contrary is None else f'{contrary:.0%}'}|{seed}"
-                yield key, seed, lambda c=classes, f=confounders, s=share, i=seed: simulated(c, f, s, i)
+        ties = [tie for tie in profile.ties if tie != AS_IT_IS] if confounders else [None]
+        for tie, seed in product(ties, seeds):
+            share = 1 - 1 / classes if tie is None else tie
+            key = f"simulated {classes}x{confounders}|{named_tie(tie)}|{seed}"
+            yield key, seed, partial(simulated, classes, confounders, share, seed)
+
+
+def named_tie(tie):
+    """Return "5%" for a share of .05, "untied" for None, and "natural"."""
+    return {None: "untied", AS_IT_IS: AS_IT_IS}.get(tie) or f"{tie:.0%}"
 
 
 def commit():
@@ -168,7 +194,8 @@ def report(stored, folder):
     runs = stored["runs"]
     present = [name for name in [*SHOWN, ORACLE] if all(name in run for run in runs.values())]
     made = f"Made from commit {stored['commit']}, {len(runs)} runs."
-    parts = [made, "", "Gap closed by tie, and change on untied data:", "", by_tie(runs, present)]
+    parts = [made, "", "Regret, and gap closed, with 95 % intervals over tasks:", "", regrets(runs, ["ERM", *present]),
+             "", "Gap closed by tie, and change on untied data:", "", by_tie(runs, present)]  # fmt: skip
     ties = sorted({key.split("|")[1] for key in runs} - {"untied"})
     for tie in ties:
         parts += ["", f"Worst-group accuracy by task, {tie} against the tie:", "", by_task(runs, present, tie)]
@@ -185,9 +212,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=list(PROFILES), default="quick")
     parser.add_argument("--tasks", nargs="+", help="real tasks to run, instead of those of the profile")
-    parser.add_argument("--ties", nargs="+", help="shares against the tie, or 'untied', instead of the profile's")
+    parser.add_argument("--ties", nargs="+", help="shares against the tie, 'untied' or 'natural'")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of those of the profile")
-    parser.add_argument("--strategies", nargs="+", default=SHOWN, choices=list(NAMED))
+    parser.add_argument("--strategies", nargs="+", default=SHOWN, choices=[*NAMED, *RECIPES])
+    parser.add_argument("--wrong", type=float, nargs="+", default=[0.0], help="shares of wrong labels in given rows")
+    parser.add_argument("--natural", type=Path, metavar="FOLDER", help="parquet files of real data (tasks/natural.py)")
     parser.add_argument("--rows", type=int, help="curation rows per two classes")
     parser.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="fashion=, reviews=")
     parser.add_argument("--cache", type=Path, default=Path("outputs/gap"), help="where pools of features are kept")
@@ -198,9 +227,10 @@ def main():
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     arguments.data = {name: Path(folder) for name, folder in (entry.split("=", 1) for entry in arguments.data)}
+    arguments.data |= {DATA: arguments.natural} if arguments.natural else {}
     profile = PROFILES[arguments.profile]
     if arguments.ties:
-        profile = profile._replace(ties=tuple(None if tie == "untied" else float(tie) for tie in arguments.ties))
+        profile = profile._replace(ties=tuple(TIES.get(tie) if tie in TIES else float(tie) for tie in arguments.ties))
     stored = {"commit": commit(), "runs": {}}
     if arguments.output.exists():
         stored = json.loads(arguments.output.read_text())

@@ -59,23 +59,33 @@ class Run(NamedTuple):
     groups: np.ndarray
 
 
-def draw(pool: Pool, contrary: float, seed: int, sizes: Mapping[str, int], rows: int | None = None) -> Run:
+def draw(
+    pool: Pool,
+    contrary: float | None,
+    seed: int,
+    sizes: Mapping[str, int],
+    rows: int | None = None,
+    wrong: float = 0.0,
+) -> Run:
     """Return a run: training and curation rows of which a share `contrary` of each class breaks the tie.
 
     Args:
         pool: the task's rows.
-        contrary: share of each class that does not have the confounder of its own number; the share at which it is
-            untied is one minus one over the number of classes.
+        contrary: share of each class that does not have the confounder of its own number; `untied_share` is that at
+            which nothing is tied. None: the rows as they are in the data, each class as often as it is there.
         seed: of the draw; pools are shared, so runs of two seeds have rows in common.
         sizes: rows of each split for two classes.
         rows: curation rows for two classes, instead of those of `sizes`.
+        wrong: share of the labels of training and curation rows that are changed to another class at random.
     """
     rng = np.random.default_rng(seed)
     classes = len(columns.class_label(pool.splits["train"].features).names)
     wanted = {name: (rows if rows and name == "curation" else size) * classes // 2 for name, size in sizes.items()}
     train = _tied(pool.splits["train"], contrary, wanted["train"], classes, rng)
     curation = _tied(pool.splits["curation"], contrary, wanted["curation"], classes, rng)
-    test = _tied(pool.splits["test"], 1 - 1 / classes, wanted["test"], classes, rng)
+    test = _tied(pool.splits["test"], untied_share(pool), wanted["test"], classes, rng)
+    if wrong:
+        train, curation = (_mislabelled(part, wrong, classes, rng) for part in (train, curation))
     head = erm_head(columns.matrix(train, columns.EMBEDDING), columns.labels(train), classes)
     logits = head(columns.matrix(curation, columns.EMBEDDING)).numpy()
     curation = columns.with_columns(curation, {columns.LOGITS: (logits, columns.vector(classes))})
@@ -83,22 +93,39 @@ def draw(pool: Pool, contrary: float, seed: int, sizes: Mapping[str, int], rows:
     return Run(head, curation, embedding, columns.labels(test), columns.labels(test, columns.GROUP))
 
 
-def _tied(pool: Dataset, contrary: float, rows: int, classes: int, rng: np.random.Generator) -> Dataset:
+def untied_share(pool: Pool) -> float:
+    """Return the share of each class that has another confounder than its own where all are as common."""
+    features = pool.splits["train"].features
+    groups, classes = (len(columns.class_label(features, name).names) for name in (columns.GROUP, columns.LABEL))
+    return 1 - classes / groups
+
+
+def _tied(pool: Dataset, contrary: float | None, rows: int, classes: int, rng: np.random.Generator) -> Dataset:
     groups = columns.labels(pool, columns.GROUP)
     parts = len(columns.class_label(pool.features, columns.GROUP).names) // classes
+    if contrary is None:
+        return pool.select(rng.permutation(len(groups))[:rows]).flatten_indices()
     chosen = []
     for k in range(classes):
-        size = rows // classes
+        size, own = rows // classes, k % parts
         against = round(contrary * size)
-        others = [k * parts + j for j in range(parts) if j != k]
+        others = [k * parts + j for j in range(parts) if j != own]
         counts = np.bincount(rng.permutation(len(others))[np.arange(against) % len(others)], minlength=len(others))
-        for group, count in [(k * parts + k, size - against), *zip(others, counts, strict=True)]:
+        for group, count in [(k * parts + own, size - against), *zip(others, counts, strict=True)]:
             members = np.flatnonzero(groups == group)
             if count > len(members):
                 raise ValueError(f"group {group} has {len(members)} rows in the pool, but {count} are wanted")
             chosen.append(rng.choice(members, count, replace=False))
     order = rng.permutation(np.concatenate(chosen))
     return pool.select(order).flatten_indices()
+
+
+def _mislabelled(rows: Dataset, share: float, classes: int, rng: np.random.Generator) -> Dataset:
+    """Return rows of which a share has another class; `group` still tells the truth."""
+    labels = columns.labels(rows).copy()
+    chosen = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    labels[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
+    return columns.with_columns(rows, {columns.LABEL: (labels, rows.features[columns.LABEL])})
 
 
 def erm_head(embedding: np.ndarray, labels: np.ndarray, classes: int) -> LinearHead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from tasks.natural import NATURAL
 from tasks.pictures import clothes_dominoes, digit_dominoes, on_photographs, striped_digits
 from tasks.pool import Task
 from tasks.reviews import review_domains, review_topics
@@ -46,12 +47,13 @@ TASKS = [
 
 
 def task_named(name: str) -> Task:
-    """Return the task of that name.
+    """Return the task of that name, of those here and those on the user's own files.
 
     Raises:
         ValueError: if there is none; the message lists the names.
     """
-    for task in TASKS:
+    every = [*TASKS, *NATURAL]
+    for task in every:
         if task.name == name:
             return task
-    raise ValueError(f"no task {name!r}; choose of {', '.join(repr(task.name) for task in TASKS)}")
+    raise ValueError(f"no task {name!r}; choose of {', '.join(repr(task.name) for task in every)}")

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import ClassLabel
+from datasets import ClassLabel, Dataset
 
-from hf_midrange import columns
+from hf_midrange import columns, curate
 
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import gap  # noqa: E402
-from gap_tables import by_task, by_tie, details, heads, oracle, pooled  # noqa: E402
+from baselines import BASELINES, RANKS  # noqa: E402
+from gap_tables import by_task, by_tie, details, heads, interval, oracle, pooled, regret, regrets  # noqa: E402
 from tasks.pictures import fashion  # noqa: E402
 from tasks.pool import Pool, draw, erm_head, pool_of  # noqa: E402
 from tasks.registry import TASKS, task_named  # noqa: E402
@@ -144,6 +145,88 @@ def test_the_check_fails_where_auto_does_not_deliver(tmp_path, monkeypatch, tied
     else:
         with pytest.raises(SystemExit, match=complaint):
             gap.main()
+
+
+@pytest.mark.parametrize("name", list(gap.RECIPES))
+def test_a_recipe_gives_classes_of_new_rows(name):
+    run = simulated(3 if "view" in name else 2, 1, 0.1, seed=401, rows=200)
+    predicted = gap.RECIPES[name](run.curation, run.head, 0)(run.embedding)
+    assert predicted.shape == run.labels.shape
+    assert (predicted == run.labels).mean() > 0.45
+    again = gap.RECIPES[name](run.curation, run.head, 0)(run.embedding)
+    np.testing.assert_array_equal(again, predicted)
+
+
+def test_arms_differ_in_nothing_but_which_rows():
+    run = simulated(2, 1, 0.1, seed=402, rows=300)
+    labels, logits = columns.labels(run.curation), columns.matrix(run.curation, "logits")
+    chosen, weights = {}, set()
+    for name in RANKS:
+        curated = curate(run.curation, strategy=BASELINES[name])
+        names = curated.features["pseudo_group"].names
+        chosen[name] = np.array(["like" in names[cell] for cell in curated["pseudo_group"]])
+        assert [chosen[name][labels == k].sum() for k in (0, 1)] == [20, 20]
+        weights.add(tuple(np.round(sorted(set(curated["weight"])), 4)))
+    assert len(weights) == 1
+    own, wrong = logits[np.arange(len(labels)), labels], logits.argmax(axis=1) != labels
+    for k in (0, 1):
+        mine = labels == k
+        assert own[mine & chosen["20 lowest own logits"]].max() <= own[mine & ~chosen["20 lowest own logits"]].min()
+        assert own[mine & chosen["20 top"]].min() >= own[mine & ~chosen["20 top"]].max()
+        assert (chosen["20 misclassified"] & wrong & mine).sum() == min(20, (wrong & mine).sum())
+
+
+def test_wrong_labels_leave_groups_and_test_alone():
+    pool, sizes = fake_pool(2), {"train": 80, "curation": 60, "test": 60}
+    run = draw(pool, 0.1, 3, sizes, wrong=0.2)
+    labels, groups = columns.labels(run.curation), columns.labels(run.curation, "group")
+    assert (labels != groups // 2).sum() == 12
+    np.testing.assert_array_equal(run.labels, run.groups // 2)
+    np.testing.assert_array_equal(gap.contrary_rows(run.curation), groups % 2 != groups // 2)
+
+
+def test_rows_as_they_are_in_the_data():
+    run = draw(fake_pool(2), None, 3, {"train": 80, "curation": 60, "test": 60})
+    assert len(run.curation) == 60
+    assert np.bincount(run.groups).tolist() == [15] * 4
+
+
+def test_regret_weighs_tied_and_untied_the_same_and_intervals_are_over_tasks():
+    runs = {
+        "a|5%|0": {"ERM": {"wga": 0.5}, "auto": {"wga": 0.7}, "group": {"wga": 0.9}},
+        "a|5%|1": {"ERM": {"wga": 0.5}, "auto": {"wga": 0.9}, "group": {"wga": 0.9}},
+        "b|5%|0": {"ERM": {"wga": 0.8}, "auto": {"wga": 0.7}, "group": {"wga": 0.82}},
+        "a|untied|0": {"ERM": {"wga": 0.9}, "auto": {"wga": 0.86}, "group": {"wga": 0.88}},
+    }
+    assert regret(runs, "auto") == pytest.approx((np.mean([0.1, 0.12]) + 0.04) / 2)
+    low, high = interval(runs, "auto", regret)
+    assert low < regret(runs, "auto") < high
+    table = regrets(runs, ["ERM", "auto"])
+    assert "Without a gap to close: b at 5%." in table
+    assert "| auto | 0.075 (" in table
+
+
+def test_natural_tasks_are_read_from_the_users_files(tmp_path, monkeypatch):
+    from tasks import natural
+
+    rng = np.random.default_rng(0)
+    rows = {
+        "premise": [f"premise {k // 2}" for k in range(80)],
+        "hypothesis": [f"it is{' not' if rng.random() < 0.5 else ''} so {k}" for k in range(80)],
+        "label": ["contradiction" if k % 2 else "neutral" for k in range(80)],
+    }
+    Dataset.from_dict(rows).to_parquet(tmp_path / "nli.parquet")
+    monkeypatch.setattr(natural, "embedded", lambda texts: rng.normal(size=(len(texts), 4)).astype(np.float32))
+    pools = task_named("contradiction by negation").build(tmp_path)
+    seen = [set(pool["text"]) for pool in pools.values()]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 40
+    for pool in pools.values():
+        for text, group in zip(pool["text_pair"], pool["group"], strict=True):
+            assert ("not" in text.split()) == (group % 2 == 0)
+        np.testing.assert_array_equal(np.array(pool["group"]) // 2, pool["label"])
+    assert columns.view_columns(pools["curation"].features)
+    with pytest.raises(FileNotFoundError, match=r"faces.parquet.*--natural"):
+        task_named("age by gender").build(tmp_path)
 
 
 def test_missing_data_say_where_they_come_from(tmp_path):
