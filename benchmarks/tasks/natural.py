@@ -21,7 +21,7 @@ from datasets import Dataset, Image, Value
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.demo.lite0 import lite0
+from hf_midrange.concepts.lite0 import lite0
 from tasks.pool import SPLITS, Task, pool_of
 from tasks.reviews import embedded
 

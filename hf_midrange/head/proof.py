@@ -72,18 +72,19 @@ def reloaded(model: nn.Module, head: str | None = None) -> nn.Module:
     """
     from hf_midrange.classifier import heads
 
+    saved: Any = model
     with tempfile.TemporaryDirectory() as folder:
         if hasattr(model, "peft_config"):
             from peft import PeftModel
 
-            model.save_pretrained(folder)
-            base = copy.deepcopy(model).unload()
+            saved.save_pretrained(folder)
+            base = copy.deepcopy(saved).unload()
             last = heads(base, head)
             last.put(*(torch.zeros_like(part) for part in last.weights()))
             return PeftModel.from_pretrained(base, folder)
         if hasattr(model, "save_pretrained") and hasattr(type(model), "from_pretrained"):
-            model.save_pretrained(folder)
-            return type(model).from_pretrained(folder)
+            saved.save_pretrained(folder)
+            return type(saved).from_pretrained(folder)
         place = Path(folder) / "weights.pt"
         torch.save(model.state_dict(), place)
         loaded = copy.deepcopy(model)
