@@ -37,11 +37,11 @@ def renew_facts(demo: Path) -> None:
     from transformers import AutoModelForImageClassification
 
     import hf_midrange as hm
-    from hf_midrange.association import load_findings
+    from hf_midrange.association.findings import read_findings
     from hf_midrange.publishing.dataset import Content, write_files
     from hf_midrange.publishing.model import Background, model_facts
 
-    curated, findings = load_from_disk(demo / "curated"), load_findings(demo / "findings")
+    curated, findings = load_from_disk(demo / "curated"), read_findings(demo / "findings")
     with tempfile.TemporaryDirectory() as folder:
         content = Content.of(curated, findings=findings, bands=hm.LogitBands().fit(curated))
         of_data = write_files(content, DATASET, Path(folder))

@@ -45,10 +45,10 @@ def main() -> None:
     from datasets import load_from_disk
 
     import hf_midrange as hm
-    from hf_midrange.association import load_findings
+    from hf_midrange.association.findings import read_findings
 
     head = hm.LinearHead.from_pretrained(demo / "head")
-    made = hm.report(load_from_disk(demo / "curated"), load_findings(demo / "findings"), head=head)
+    made = hm.report(load_from_disk(demo / "curated"), read_findings(demo / "findings"), head=head)
     with tempfile.TemporaryDirectory() as folder:
         shown = picture(made.save(folder))
     shown.quantize(128).save(HERE / "report.png", optimize=True)

@@ -178,9 +178,9 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     reading = [name for name in ("confirmed", "derived") if row[name]]
     reading += [row["signature"]] if row["signature"] != "none" else []
     return (
-        row["unit_name"],
+        f"{row['unit_name']:.80}",  # names may be of any length
         row["band"],
-        f"{row['source']}: {row['concept']}",
+        f"{row['source']}: {row['concept']:.80}",
         f"{row['odds_ratio']:.3g}",
         f"{row['ci_low']:.3g} to {row['ci_high']:.3g}",
         f"{row['q_value']:.2g}",

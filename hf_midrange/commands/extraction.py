@@ -86,9 +86,10 @@ def run(
     """
     from accelerate import PartialState
 
+    from hf_midrange.association import findings_table
     from hf_midrange.commands.models import named_classifier, save_repaired
     from hf_midrange.concepts.usual import source_named
-    from hf_midrange.reporting.tables import print_facts, print_findings
+    from hf_midrange.reporting.tables import print_facts
     from hf_midrange.training.debiasing import Debiasing
 
     with new_output(output, dataset, overwrite) as new:
@@ -102,7 +103,7 @@ def run(
         done.write(new.folder)
         save_repaired(done.head, classifier, model, new.folder / "model")
     if done.findings is not None:
-        print_findings(done.findings, limit=20)
+        typer.echo(findings_table(done.findings))
     print_facts("curation", done.curation)
     typer.echo(f"wrote {output}")
 

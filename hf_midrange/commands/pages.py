@@ -22,7 +22,6 @@ def report(
     output: Output,
     findings: Annotated[Path, typer.Option(help="what `associate` wrote")],
     split: Split = None,
-    curated: Annotated[Path | None, typer.Option(help="what `curate` wrote, if not DATASET itself")] = None,
     head: Annotated[str | None, typer.Option(help="the head that `retrain` wrote, or its Hub id")] = None,
     evaluation: Annotated[str | None, typer.Option(help="rows that no head was fitted to, to score on")] = None,
     seed: Seed = 0,
@@ -39,7 +38,6 @@ def report(
         made = hm.report(
             new.rows(dataset, split),
             read_findings(findings),
-            None if curated is None else new.rows(str(curated), split),
             None if head is None else hm.LinearHead.from_pretrained(head),
             evaluation=None if evaluation is None else new.rows(evaluation),
             seed=seed,

@@ -95,14 +95,14 @@ def associate(
     config: Config = None,
 ) -> None:
     """Find which concepts fill which band of which logit; the findings are written and printed."""
-    from hf_midrange.reporting.tables import print_findings
+    from hf_midrange.association import findings_table
 
     with new_output(output, dataset, overwrite) as new:
         ds = new.rows(dataset, split)
         findings = hm.associate(ds, alpha=alpha, seed=seed, distributed=is_one_of_several())
         write_dataset(findings, new.folder)
     if is_main():
-        print_findings(findings, rows)
+        typer.echo(findings_table(findings, rows))
         typer.echo(f"wrote {output}")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Value
@@ -14,32 +15,21 @@ from rich.console import Console
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.demo.dominoes import CLASSES, SOURCES, digits, dominoes
+from hf_midrange.demo.range_figure import range_figure
+from hf_midrange.reporting.groups import shuffled_within
+from hf_midrange.reporting.rendering import counted
 from hf_midrange.reporting.tables import print_table
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from hf_midrange.head import LinearHead
+    from hf_midrange.training import DebiasReport
 
 SHARES = {"train": 0.05, "curation": 0.05, "test": 0.5}
 """Share of each class that breaks the tie, by split: the test split is untied."""
 SIZES = {"train": 1200, "curation": 800, "test": 600}
 QUICK_SIZES = {"train": 400, "curation": 400, "test": 200}
 OURS, ORACLE, SHUFFLED = "hf_midrange", "true groups (oracle)", "as many random rows, same weights"
-
-
-class Trial(NamedTuple):
-    """What one seed gives."""
-
-    metrics: dict[str, dict[str, Any]]
-    """Method -> `group_metrics` on the test split."""
-    curated: Dataset
-    findings: Dataset
-    model: PreTrainedModel
-    """The network before repair."""
-    head: LinearHead
-    """The repaired head."""
 
 
 def run_demo(seeds: int = 3, output: Path = Path("outputs/demo"), quick: bool = False) -> dict[str, Any]:
@@ -55,52 +45,62 @@ def run_demo(seeds: int = 3, output: Path = Path("outputs/demo"), quick: bool = 
     """
     if seeds < 1:
         raise ValueError(f"`seeds` must be at least 1, got {seeds}")
-    started = time.perf_counter()
-    data, sizes = digits(), QUICK_SIZES if quick else SIZES
+    started, sizes = time.perf_counter(), QUICK_SIZES if quick else SIZES
+    Console().print("a pretrained network that should tell 3 from 8, below another digit that is tied to them")
+    data = digits()
     output.mkdir(parents=True, exist_ok=True)
-    trials = []
+    outcomes, trials = [], []
     for seed in range(seeds):
-        trials.append(run_trial(seed, sizes, data))
-        Console().print(f"seed {seed} done after {time.perf_counter() - started:.0f} s", style="dim")
+        said = f"[{seed + 1}/{seeds}] {sum(sizes.values())} pictures, {time.perf_counter() - started:.0f} s so far"
+        Console().print(said, markup=False, highlight=False)
+        metrics, outcome = run_trial(seed, sizes, data)
+        Console().print(f"      {outcome.sentence}", markup=False, highlight=False)
+        outcomes.append(outcome)
+        trials.append(metrics)
+    first = outcomes[0]
     facts = {
         "task": "digit dominoes",
         "rows": sizes,
         "contrary_share": SHARES,
-        "methods": _spread([trial.metrics for trial in trials]),
-        "trials": [trial.metrics for trial in trials],
-        "curation": hm.curation_report(trials[0].curated),
+        "methods": _spread(trials),
+        "trials": trials,
+        "curation": first.curation,
     }
-    _write(trials[0], facts, output)
-    _print(trials[0], facts)
+    first.write(output)
+    (output / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    range_figure(first.curated).savefig(output / "middle.png", dpi=110)
+    _print(first.findings, facts)
     Console().print(f"wrote {output}/ ({', '.join(sorted(path.name for path in output.iterdir()))})")
+    Console().print(f"look: {output / 'report.html'}")
     return facts
 
 
-def run_trial(seed: int, sizes: dict[str, int], data: tuple[np.ndarray, np.ndarray]) -> Trial:
-    """Train a probe on tied dominoes, find what it confounds, curate, repair, and score all controls on one test."""
+def run_trial(
+    seed: int, sizes: dict[str, int], data: tuple[np.ndarray, np.ndarray]
+) -> tuple[dict[str, dict[str, Any]], DebiasReport]:
+    """Train a probe on tied dominoes, debias it, and score it and all controls on one test split.
+
+    Returns:
+        What `group_metrics` gives on the test split by method, and the outcome of the debiasing.
+    """
     from hf_midrange.concepts.lite0 import lite0
+    from hf_midrange.training.debiasing import Debiasing
 
     splits = {name: dominoes(name, sizes[name], SHARES[name], seed, data) for name in SOURCES}
     model = lite0([str(c) for c in CLASSES])
     model = linear_probe(hm.extract(splits["train"], model)).merge_into(model)
-    curation, test = hm.extract(splits["curation"], model), hm.extract(splits["test"], model)
-
-    curation = hm.LogitBands().fit(curation).transform(curation)
-    curation = hm.annotate(curation, [hm.Thumbnail(mode="L"), hm.ImageProperties()])
-    findings = hm.associate(curation, seed=seed)
-
-    curated = hm.curate(curation, findings, seed=seed)
-    head = hm.retrain_head(curated, model, seed=seed)
+    outcome = Debiasing(model, seed=seed).run(splits["curation"], None, [hm.Thumbnail(mode="L"), hm.ImageProperties()])
+    curated, test = outcome.curated, hm.extract(splits["test"], model)
     controls = {
-        "class-balanced": hm.curate(curation, strategy="class-balanced", seed=seed),
+        "class-balanced": hm.curate(curated, strategy="class-balanced", seed=seed),
         SHUFFLED: shuffled_weights(curated, seed),
-        ORACLE: hm.curate(curation, strategy="group", seed=seed),
+        ORACLE: hm.curate(curated, strategy="group", seed=seed),
     }
     heads = {name: hm.retrain_head(rows, model, seed=seed, force=True) for name, rows in controls.items()}
     metrics = {"ERM": _score(test, hm.LinearHead.from_model(model))}
     metrics |= {name: _score(test, heads[name]) for name in ("class-balanced", SHUFFLED)}
-    metrics |= {OURS: _score(test, head), ORACLE: _score(test, heads[ORACLE])}
-    return Trial(metrics, curated, findings, model, head)
+    metrics |= {OURS: _score(test, outcome.head), ORACLE: _score(test, heads[ORACLE])}
+    return metrics, replace(outcome, model=outcome.head.merge_into(model))
 
 
 def linear_probe(train: Dataset) -> LinearHead:
@@ -120,12 +120,9 @@ def linear_probe(train: Dataset) -> LinearHead:
 
 def shuffled_weights(curated: Dataset, seed: int) -> Dataset:
     """Return the control "is it these rows, or any rows?": the curated weights, shuffled within each class."""
-    ids, weights = columns.labels(curated), np.array(curated[columns.WEIGHT], dtype=np.float32)
-    rng = np.random.default_rng(seed)
-    for k in np.unique(ids):
-        rows = np.flatnonzero(ids == k)
-        weights[rows] = weights[rng.permutation(rows)]
-    return columns.with_columns(curated, {columns.WEIGHT: (weights, Value("float32"))})
+    weights = np.array(curated[columns.WEIGHT], dtype=np.float32)
+    shuffled = shuffled_within(columns.labels(curated), weights, seed)
+    return columns.with_columns(curated, {columns.WEIGHT: (shuffled, Value("float32"))})
 
 
 def _score(test: Dataset, head: LinearHead) -> dict[str, Any]:
@@ -149,32 +146,23 @@ def _spread(trials: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, floa
     return spread
 
 
-def _write(trial: Trial, facts: dict[str, Any], output: Path) -> None:
-    from hf_midrange.association import save_findings
-    from hf_midrange.demo.range_figure import range_figure
-
-    (output / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
-    range_figure(trial.curated).savefig(output / "middle.png", dpi=110)
-    trial.curated.save_to_disk(output / "curated")
-    save_findings(trial.findings, output / "findings")
-    trial.head.save_pretrained(output / "head")
-    trial.head.merge_into(trial.model).save_pretrained(output / "model")
-
-
-def _print(trial: Trial, facts: dict[str, Any]) -> None:
-    found = [row for row in trial.findings if row["confounder"]]
+def _print(findings: Dataset | None, facts: dict[str, Any]) -> None:
+    found = [row for row in findings or () if row["confounder"]]
     rows = [
         [row["unit_name"], row["concept"], f"{row['odds_ratio']:.1f}", f"{row['ci_low']:.1f} to {row['ci_high']:.1f}"]
         for row in sorted(found, key=lambda row: row["unit"])
     ]
     title = "what the network confounds with each class, from the middle of its logits (seed 0)"
-    print_table(title, ["class", "confounded with", "odds ratio", "95 % interval"], rows)
-    report = facts["curation"]
-    carriers = "; ".join(carrier["name"] for view in report["views"] for carrier in view["carriers"][:4])
-    Console().print(f"verdict: {report['verdict']}, {report['explanation']}. Contrary rows were told by: {carriers}")
+    if rows:
+        print_table(title, ["class", "confounded with", "odds ratio", "95 % interval"], rows)
     rows = [
-        [method, *(f"{100 * row[key]:.1f} +- {100 * row[key + '_sd']:.1f}" for key in ("mean", "worst_group"))]
+        [method, *(_percent(row, key, len(facts["trials"])) for key in ("mean", "worst_group"))]
         for method, row in facts["methods"].items()
     ]
-    title = f"untied test split, {len(facts['trials'])} seeds, mean +- standard deviation"
+    title = f"untied test split, {counted(len(facts['trials']), 'seed')}"
     print_table(title, ["head", "accuracy %", "worst-group accuracy %"], rows)
+
+
+def _percent(row: dict[str, float], key: str, trials: int) -> str:
+    """Return a share in percent, with its standard deviation over trials where there are several."""
+    return f"{100 * row[key]:.1f}" + (f" +- {100 * row[key + '_sd']:.1f}" if trials > 1 else "")

@@ -154,7 +154,7 @@ class Exports:
             write_dataset(edited(self.ds, marks), new.folder)
         return f"Wrote {len(self.ds)} rows to {self.folder} (marked: {told(marks)}); load_from_disk reads them."
 
-    def publish(self, marks: Mapping[int, str], repo_id: str, token: str | None) -> str:
+    def publish(self, marks: Mapping[int, str], repo_id: str) -> str:
         """Publish the edited rows in a private repository; return a sentence that says so.
 
         Raises:
@@ -162,7 +162,7 @@ class Exports:
         """
         from hf_midrange.publishing import publish_dataset
 
-        done = publish_dataset(edited(self.ds, marks), repo_id.strip(), findings=self.findings, token=token)
+        done = publish_dataset(edited(self.ds, marks), repo_id.strip(), findings=self.findings)
         return f"Published privately: {done.commit_url}"
 
     def refuse_own_folder(self) -> None:

@@ -24,8 +24,7 @@ _PACKAGE = "hf_midrange.explorer"
 def write_space(ds: Dataset, findings: Dataset | None, repo_id: str, folder: Path) -> None:
     """Write README.md, app.py, requirements.txt, the rows and the findings into a folder that exists.
 
-    Whoever opens the Space sees these rows; marks live as long as the page is open, and are published, if at all, with
-    the account that the reader signs in with.
+    Whoever opens the Space sees these rows; marks live as long as the page is open.
 
     Args:
         ds: one split, best what `curate` returned.
@@ -49,8 +48,6 @@ def write_space(ds: Dataset, findings: Dataset | None, repo_id: str, folder: Pat
         "sdk": "gradio",
         "sdk_version": version("gradio"),
         "app_file": "app.py",
-        "hf_oauth": True,
-        "hf_oauth_scopes": ["write-repos", "manage-repos"],
         "tags": ["hf_midrange"],
     }
     found = None if findings is None else FINDINGS

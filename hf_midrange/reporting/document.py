@@ -67,11 +67,9 @@ class Report:
 def report(
     ds: Dataset,
     findings: Dataset,
-    curated: Dataset | None = None,
     head: LinearHead | None = None,
     *,
     evaluation: Dataset | None = None,
-    output_dir: str | Path | None = None,
     seed: int = 0,
 ) -> Report:
     """Return what is wrong with the model, how sure that is, the rows that show it, and what to do now.
@@ -80,14 +78,13 @@ def report(
     data is escaped. Of local paths only the last part is told.
 
     Args:
-        ds: what `associate` was given: one split with `label`, `logits`, `concepts_<source>`, and `image` or `text`
-            for examples to be seen. Bands are fitted where there are none, as `associate` does.
+        ds: what `associate` was given or, better, what `curate` made of it: one split with `label`, `logits`,
+            `concepts_<source>`, and `image` or `text` for examples to be seen. Bands are fitted where there are none,
+            as `associate` does.
         findings: what `associate` returned for it.
-        curated: what `curate` returned; by default `ds` itself if it was curated.
         head: what `retrain_head` returned.
         evaluation: rows that no head was fitted to, with `embedding`, `logits`, `label` and perhaps `group`, to score
             on. Without them scores are on `ds`, where "after" is cross-validated.
-        output_dir: a folder to write `report.html` and `report.json` into.
         seed: of folds and of the control that gives the weights to random rows.
 
     Raises:
@@ -95,12 +92,12 @@ def report(
         ValueError: if the findings are of other rows, or the head of another width.
 
     Example:
-        >>> hm.report(curated, findings, head=head, output_dir="report")     # doctest: +SKIP
+        >>> hm.report(curated, findings, head=head).save("report")     # doctest: +SKIP
     """
     _check_split(ds, "ds")
     _check_split(evaluation, "evaluation")
     _check_head(evaluation if evaluation is not None else ds, head)
-    material = read(ds, findings, curated)
+    material = read(ds, findings)
     cards, left_out = cards_of(material)
     found, note = suspects_of(material, findings)
     suspects, suspected = _suspects(material, found[:SUSPECTS]), len(found)
@@ -124,10 +121,7 @@ def report(
     )
     shown = [example.row for example in _all_examples(cards, suspects)]
     html = rendering.page(facts, thumbnails(material.ds, shown))
-    made = Report(plain(facts), html, rendering.summary(facts))
-    if output_dir is not None:
-        made.save(output_dir)
-    return made
+    return Report(plain(facts), html, rendering.summary(facts))
 
 
 def _check_split(ds: Dataset | DatasetDict | None, name: str) -> None:
@@ -167,10 +161,10 @@ def _suspects(material: Material, found: list[dict[str, Any]]) -> tuple[Suspect,
 
 
 def _curated(material: Material) -> Curated | None:
-    if material.curated is None or material.curation is None:
+    if material.curation is None:
         return None
-    kept = int(columns.numbers(material.curated, columns.KEEP).sum())
-    return Curated(material.curation, kept, len(material.curated), _reasons(material.curated))
+    kept = int(columns.numbers(material.ds, columns.KEEP).sum())
+    return Curated(material.curation, kept, len(material.ds), _reasons(material.ds))
 
 
 def _reasons(curated: Dataset) -> tuple[Reason, ...]:

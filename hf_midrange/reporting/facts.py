@@ -225,7 +225,7 @@ class Facts:
     cards: tuple[Card, ...]
     cards_left_out: int
     distributions: tuple[Distribution, ...]
-    groups: Groups | None
+    groups: Groups
     curation: Curated | None
     suspects: tuple[Suspect, ...]
     suspected: int

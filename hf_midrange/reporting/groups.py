@@ -24,9 +24,7 @@ BEFORE, CROSSED, RANDOM, AFTER = "before", "after, cross-validated", "control: r
 OWN_ROWS = "after, own rows"
 
 
-def groups_of(
-    material: Material, head: LinearHead | None, evaluation: Dataset | None, seed: int
-) -> Groups:
+def groups_of(material: Material, head: LinearHead | None, evaluation: Dataset | None, seed: int) -> Groups:
     """Return accuracy by `group`, or without such a column by pseudo-group, or by label.
 
     On rows of its own (`evaluation`) the head is scored as it is. On the curated rows themselves, to which the head
@@ -35,51 +33,42 @@ def groups_of(
     """
     rows = material.ds if evaluation is None else evaluation
     columns.require(rows, columns.LABEL, columns.LOGITS)
-    by = _by(rows, material if evaluation is None else None)
+    same = evaluation is None and material.curation is not None and columns.EMBEDDING in rows.column_names
+    by = columns.GROUP if columns.GROUP in rows.column_names else columns.PSEUDO_GROUP if same else columns.LABEL
     names, ids = short_names(columns.class_label(rows.features, by).names), columns.labels(rows, by)
-    labels = columns.labels(rows)
-    same = evaluation is None and material.curated is not None and _same_rows(material.ds, material.curated)
     told = {BEFORE: ("the network as it was", columns.matrix(rows, columns.LOGITS).argmax(axis=1))}
-    if same and material.curated is not None and (material.curation or {}).get("verdict") != NOTHING:
-        told |= _crossed(material.curated, seed)
+    if same and (material.curation or {})["verdict"] != NOTHING:
+        told |= _crossed(rows, seed)
     if head is not None:
         note = "the given head, on rows that it was fitted to: too good" if same else "the given head"
         embedding = finite_vectors(rows, columns.EMBEDDING)
         predicted = np.concatenate([head(block).argmax(dim=1).numpy() for _, block in blocks(embedding)])
         told[OWN_ROWS if same else AFTER] = (note, predicted)
     scores = [
-        Scored(name, note, group_metrics(predicted, labels, ids, group_names=names))
+        Scored(name, note, group_metrics(predicted, columns.labels(rows), ids, group_names=names))
         for name, (note, predicted) in told.items()
     ]
     seen = tuple(name for name in names if name in scores[0].metrics["groups"])
     return Groups(by, seen, tuple(scores))
 
 
-def _by(rows: Dataset, material: Material | None) -> str:
-    if columns.GROUP in rows.column_names:
-        return columns.GROUP
-    curated = None if material is None else material.curated
-    if curated is not None and columns.PSEUDO_GROUP in rows.column_names:
-        return columns.PSEUDO_GROUP
-    return columns.LABEL
-
-
-def _same_rows(ds: Dataset, curated: Dataset) -> bool:
-    needed = (columns.EMBEDDING, columns.LOGITS, columns.WEIGHT, columns.PSEUDO_GROUP)
-    if len(ds) != len(curated) or any(name not in curated.column_names for name in needed):
-        return False
-    return bool(np.array_equal(columns.matrix(ds, columns.LOGITS), columns.matrix(curated, columns.LOGITS)))
-
-
-def _crossed(curated: Dataset, seed: int) -> dict[str, tuple[str, np.ndarray]]:
-    """Return predictions by cross-validated corrections with the curated weights, and with the same ones shuffled."""
-    weights, labels = columns.numbers(curated, columns.WEIGHT), columns.labels(curated)
+def shuffled_within(labels: np.ndarray, weights: np.ndarray, seed: int) -> np.ndarray:
+    """Return the weights, of shape `(n,)`, given to random rows of the same label: "is it these rows, or any?"."""
     shuffled, rng = weights.copy(), np.random.default_rng(seed)
     for k in np.unique(labels):
         rows = np.flatnonzero(labels == k)
         shuffled[rows] = weights[rng.permutation(rows)]
+    return shuffled
+
+
+def _crossed(curated: Dataset, seed: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Return predictions by cross-validated corrections with the curated weights, and with the same ones shuffled."""
+    weights = columns.numbers(curated, columns.WEIGHT)
     notes = {
         CROSSED: (weights, "the last layer corrected with the curated weights, without the row's fold"),
-        RANDOM: (shuffled, "the same weights on random rows of the same class, without the row's fold"),
+        RANDOM: (
+            shuffled_within(columns.labels(curated), weights, seed),
+            "the same weights on random rows of the same class, without the row's fold",
+        ),
     }
     return {name: (note, cross_validated(curated, chosen, seed)) for name, (chosen, note) in notes.items()}

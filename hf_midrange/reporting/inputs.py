@@ -21,7 +21,7 @@ TEXTS = (columns.TEXT, columns.TEXT_PAIR)
 
 
 class Material(NamedTuple):
-    """The rows, the findings about them, and what was curated."""
+    """The rows and the findings about them."""
 
     ds: Dataset
     """With bands."""
@@ -34,9 +34,8 @@ class Material(NamedTuple):
     """Their names, shortened."""
     findings: list[dict[str, Any]]
     provenance: dict[str, Any]
-    curated: Dataset | None
     curation: dict[str, Any] | None
-    """The report inside the curated rows."""
+    """The report inside rows that were curated."""
 
     def member(self, unit: int) -> np.ndarray | None:
         """Return which rows belong to the unit's class, boolean of shape `(n,)`; None for a unit without one."""
@@ -66,15 +65,12 @@ class Material(NamedTuple):
         return self.inputs.problem.present.tocsc()[:, wanted], [self.inputs.names[j] for j in wanted]
 
 
-def read(
-    ds: Dataset, findings: Dataset | None, curated: Dataset | None = None, *, need_concepts: bool = True
-) -> Material:
+def read(ds: Dataset, findings: Dataset | None, *, need_concepts: bool = True) -> Material:
     """Return the material of a report, refusing what does not belong together.
 
     Args:
         ds: one split; bands are fitted where it has none.
         findings: what `associate` returned for it; None: none.
-        curated: what `curate` returned; None: `ds` itself if it was curated.
         need_concepts: refuse rows without a column of concepts.
 
     Raises:
@@ -83,11 +79,9 @@ def read(
         ValueError: if the findings speak of units or concepts that `ds` does not have.
     """
     inputs = read_inputs(ds, need_concepts=need_concepts)
-    if curated is None and columns.REASON in ds.column_names:
-        curated = ds
     rows = [] if findings is None else findings.to_list()
     _check(rows, inputs)
-    told = curated is not None and bool(getattr(curated.features.get(columns.REASON), "id", None))
+    was_curated = columns.REASON in ds.column_names and columns.facts(ds.features, columns.REASON)
     return Material(
         ds=inputs.ds,
         shown=_shown(inputs.ds),
@@ -96,8 +90,7 @@ def read(
         classes=tuple(short_names(columns.class_label(ds.features).names)),
         findings=rows,
         provenance={} if findings is None else provenance(findings),
-        curated=curated,
-        curation=curation_report(curated) if curated is not None and told else None,
+        curation=curation_report(ds) if was_curated else None,
     )
 
 

@@ -6,12 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-
-from hf_midrange.publishing.escaping import shortened
 
 
 WIDTH_IN_FILES = 160
@@ -29,14 +26,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     Console(width=width, markup=False, highlight=False).print(table)
 
 
-def print_findings(findings: Dataset, limit: int) -> None:
-    """Print the first `limit` findings, which are the most significant ones."""
-    confirmed = sum(findings["confirmed"])
-    title = f"{len(findings)} findings, {confirmed} confirmed on the other half"
-    rows = [_finding(row) for row in findings.select(range(min(limit, len(findings))))]
-    print_table(title, ["unit", "band", "concept", "odds ratio (95 %)", "q", "q confirm", ""], rows)
-
-
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     """Print a mapping: plain values as lines, and each mapping or list of mappings as a table of its own."""
     tables = {name: rows for name, value in facts.items() if (rows := _records(value))}
@@ -46,18 +35,6 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
         header = list(dict.fromkeys(key for row in rows for key in row))
         body = [[_text(row.get(key)) for key in header] for row in rows]
         print_table(_words(name), [_words(key) for key in header], body)
-
-
-def _finding(row: Mapping[str, Any]) -> list[str]:
-    return [
-        shortened(str(row["unit_name"])),
-        str(row["band"]),
-        f"{row['source']}: {shortened(row['concept'])}",
-        f"{_text(row['odds_ratio'])} ({_text(row['ci_low'])} to {_text(row['ci_high'])})",
-        _text(row["q_value"]),
-        _text(row["q_confirm"]),
-        ", ".join(kind for kind in ("confirmed", "confounder", "derived") if row[kind]),
-    ]
 
 
 def _records(value: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - a fact may be anything

@@ -213,7 +213,7 @@ from huggingface_hub import HfApi
 from hf_midrange.association import load_findings
 from hf_midrange.explorer.marks import Exports
 exports = Exports(load_from_disk("rows"), load_findings("findings"), Path("out"))
-print(exports.publish({4: "drop"}, " me/edited ", None))
+print(exports.publish({4: "drop"}, " me/edited "))
 made = load_dataset("me/edited", split="train")
 print(HfApi().repo_info("me/edited", repo_type="dataset").private, made["mark"][:6], made["weight"][4])
 """
