@@ -63,8 +63,9 @@ def source_named(text: str) -> Source:
         return ZeroShot(words, model)
     if name in OTHERS and not (listed and name == "latent"):
         return OTHERS[name](*([listed] if listed else []))
-    wrong = "needs more: one" if name in (*OF_COLUMNS, *OF_MODELS, "zero-shot") else "is none"
-    raise ValueError(f"--source {text!r} {wrong} of {KNOWN_SOURCES}")
+    if name in (*OF_COLUMNS, *OF_MODELS, "zero-shot"):
+        raise ValueError(f"--source {text} needs more: one of {KNOWN_SOURCES}")
+    raise ValueError(f"--source {text!r} is none of {KNOWN_SOURCES}")
 
 
 def usual_sources(ds: Dataset, model: ModelLike, processor: Any = None) -> list[Source]:  # noqa: ANN401
