@@ -95,10 +95,11 @@ def _dataset_metadata(facts: DatasetFacts) -> dict[str, Any]:
     return _known(
         {
             **licence_metadata(facts.licence),
+            "pretty_name": facts.repo_id.rpartition("/")[2].replace("-", " ").replace("_", " ").capitalize(),
             "task_categories": [facts.task],
             "source_datasets": list(facts.sources),
             "size_categories": [size_category(total)],
-            "tags": [LIBRARY_TAG, "spurious-correlations", "debiasing"],
+            "tags": [LIBRARY_TAG, f"library:{LIBRARY_TAG}", "spurious-correlations", "debiasing"],
             "dataset_info": [_info(config) for config in facts.configs],
             "configs": [_config(config, first=config is facts.configs[0]) for config in facts.configs],
         }

@@ -68,6 +68,7 @@ class MidRangeTrainer(Trainer):
         **trainer: what a `Trainer` takes.
 
     Raises:
+        TypeError: if the model is timm's own; transformers wraps it.
         ValueError: if a training set has weights and the trainer a `compute_loss_func`, weights are no weights, or
             nothing could be held out.
 
@@ -88,6 +89,7 @@ class MidRangeTrainer(Trainer):
         curation_dataset: Dataset | None = None,
         **trainer: Any,  # noqa: ANN401 - those of Trainer
     ) -> None:
+        _refuse_bare_timm(model)
         super().__init__(model, args if args is not None else MidRangeArguments("tmp_trainer"), *positional, **trainer)
         if self._option("debias_after_training"):
             self._refuse_sharded()
@@ -324,3 +326,14 @@ class MidRangeTrainer(Trainer):
         if report is not None and report.after is not None and entries[-1:] != self.state.log_history[-1:]:
             return dict(report.after)
         return {key.removeprefix("eval_"): value for key, value in (entries[-1] if entries else {}).items()}
+
+
+def _refuse_bare_timm(model: object) -> None:
+    """Refuse a model of timm's own, which takes no labels and returns no loss: no Trainer can train it."""
+    if hasattr(model, "pretrained_cfg") and not hasattr(model, "config"):
+        name = getattr(model, "pretrained_cfg", None) or {}
+        known = f"timm/{name.get('architecture', '...')}"
+        raise TypeError(
+            f"{type(model).__name__} is a bare timm model, which a Trainer cannot train; load it as "
+            f"AutoModelForImageClassification.from_pretrained({known!r}), or repair it with `hm.debias`"
+        )

@@ -127,3 +127,15 @@ def test_the_trainer_encodes_text_labels_and_groups_alike(model, tmp_path):
     other = named.remove_columns("label").add_column("label", ["cat", "dog"] * 30)
     with pytest.raises(ValueError, match="labels 'cat', 'dog', the model the classes 'bar', 'beam'"):
         hm.MidRangeTrainer(model, arguments(tmp_path), train_dataset=other, processing_class=processor())
+
+
+def test_a_bare_timm_model_is_repaired_too():
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=2)
+    rows = pictures(120, 0.95, seed=5)
+    found = hm.debias(rows, model, rows, [hm.Thumbnail()])
+    assert found.verdict
+    assert type(found.model) is type(model)
+    assert found.after["accuracy"] >= 0

@@ -455,6 +455,14 @@ def test_a_stream_is_not_held_out_from(tmp_path):
         )
 
 
+def test_a_bare_timm_model_is_refused_before_anything_is_done(tmp_path):
+    import timm
+
+    model = timm.create_model("test_resnet", num_classes=2)
+    with pytest.raises(TypeError, match=r"bare timm model.*AutoModelForImageClassification.*'timm/test"):
+        hm.MidRangeTrainer(model, arguments(tmp_path), train_dataset=pictures(16), processing_class=processor())
+
+
 def test_plain_training_arguments_do(tmp_path):
     args = arguments(tmp_path, TrainingArguments)
     trainer = hm.MidRangeTrainer(vit(), args, train_dataset=pictures(16), processing_class=processor())
