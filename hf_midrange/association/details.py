@@ -6,12 +6,14 @@ them would be too large.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse, special
 
 from hf_midrange.association.clusters import as_normal, clustered_log_error
+from hf_midrange.association.doubts import Doubts
 from hf_midrange.association.profile import fifths, profile
 from hf_midrange.association.ranks import RankedRows, areas, column_of, generalised_odds, label_ranks
 from hf_midrange.association.screening import (
@@ -41,10 +43,10 @@ _EFFECT = ("odds_ratio", "ci_low", "ci_high")
 
 COLUMNS = (
     *_EFFECT,
-    *("odds_ratio_discovery", "p_confirm", "power", "effective_rows", "p_beyond_top"),
+    *("odds_ratio_discovery", "p_confirm", "power", "effective_rows", "p_beyond_top", "rows_set_aside"),
     *(f"{side}_{name}" for side in ("member", "stranger") for name in (*_EFFECT, "p", "z_confirm", *PROFILE)),
 )
-"""What `unit_details` and `range_details` return."""
+"""What `details_of` returns."""
 
 
 class Halves(NamedTuple):
@@ -119,6 +121,60 @@ class UnitRows(NamedTuple):
         turned = np.where(own, *signs(np.array(band), self.problem.number - 1)) * strata
         parts = (_centred(values, self.ids) for values in (self.bands == band, column_of(self.present, concept)))
         return turned[self.ids] * np.prod(list(parts), axis=0)
+
+
+def without_doubts(
+    halves: Halves, doubts: Doubts | None, concepts: np.ndarray
+) -> list[tuple[Halves, np.ndarray, int]]:
+    """Return the halves for each concept: without the rows that are set aside when it is tested.
+
+    Args:
+        halves: all rows.
+        doubts: the rows whose label is suspected, if there are any.
+        concepts: those of the findings.
+
+    Returns:
+        Halves of which some rows that confirm are set aside, the concepts that they are for, and how many those are.
+    """
+    if doubts is None:
+        return [(halves, concepts, 0)]
+    groups: dict[bytes, list[int]] = {}
+    for concept in concepts:
+        groups.setdefault(doubts.aside(concept).tobytes(), []).append(concept)
+    found = []
+    for rows, some in groups.items():
+        kept = ~np.isin(halves.confirmation.at, np.frombuffer(rows, dtype=np.int64))
+        left = halves._replace(confirmation=halves.confirmation.rows(kept)) if not kept.all() else halves
+        found.append((left, np.array(some), int((~kept).sum())))
+    return found
+
+
+def details_of(
+    kept: Sequence[tuple[Halves, np.ndarray, int]], values: np.ndarray, unit: int, tests: np.ndarray, level: Level
+) -> dict[str, list]:
+    """Return the columns of one unit's discovered tests.
+
+    Args:
+        kept: what `without_doubts` returned.
+        values: the unit's values, or anything that orders rows like them, over all rows, of shape `(n,)`.
+        unit: which unit.
+        tests: pairs (band, concept), of shape `(t, 2)`; the band after the highest is the whole range.
+        level: as given to `associate`.
+    """
+    at: list[int] = []
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
+    for halves, concepts, number in kept:
+        mine = np.isin(tests[:, 1], concepts)
+        whole = tests[:, 0] == halves.whole.number
+        for some, ranged in ((np.flatnonzero(mine & ~whole), False), (np.flatnonzero(mine & whole), True)):
+            if not some.size:
+                continue
+            make = range_details if ranged else unit_details
+            found = make(halves, values, unit, tests[some, 1] if ranged else tests[some], level)
+            at += some.tolist()
+            for name, column in (found | {"rows_set_aside": [number] * len(some)}).items():
+                columns[name] += list(column)
+    return {name: [column[i] for i in np.argsort(at)] for name, column in columns.items()}
 
 
 def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarray, level: Level) -> dict[str, Any]:

@@ -50,6 +50,7 @@ FEATURES = Features(
         "odds_ratio_discovery": Value("float64"),
         "power": Value("float64"),
         "effective_rows": Value("float64"),
+        "rows_set_aside": Value("int64"),
         **{f"{side}_{name}": feature for side in ("member", "stranger") for name, feature in _SIDE.items()},
     }
 )

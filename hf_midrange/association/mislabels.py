@@ -1,12 +1,15 @@
-"""Rows whose label may be wrong: members far down their class's range, more so than confounders explain."""
+"""Rows whose label may be wrong: members far down their class's range that stand high in another's."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from datasets import Dataset, Features, Value
 
 from hf_midrange import columns
 from hf_midrange.association.findings import provenance
+from hf_midrange.io.blocks import Vectors, blocks
 
 
 DEEP, MIDDLE = 0.3, 0.5
@@ -16,37 +19,99 @@ FEWEST = 5
 """Rows with and without a confounder from which their medians are compared."""
 
 
-def suspected_mislabels(ds: Dataset, findings: Dataset) -> Dataset:
-    """Return the rows that look mislabelled, most suspect first.
+class Suspects(NamedTuple):
+    """How each row stands in its own class and in the nearest other one, of shape `(n,)` each."""
 
-    First what confounders explain is taken out: members that lack every confirmed confounder of their class are moved
-    up, and strangers that have one moved down, by the distance between the medians of those with and without. A row is
-    suspected if it then stands near strangers of its own label's unit (position < 0.3) and above the middle between
-    typical stranger and member of another's (position > 0.5). The thresholds are ours.
+    suspected: np.ndarray
+    """Boolean."""
+    suggested: np.ndarray
+    """The other class it stands highest in."""
+    score: np.ndarray
+    """The position in the suggested class minus that in its own."""
+
+
+def suspects_of(position: np.ndarray | Vectors, ids: np.ndarray) -> Suspects:
+    """Return which rows look mislabelled by where they stand alone.
+
+    A row is suspected if it stands near strangers of its own label's unit (position < 0.3) and above the middle
+    between typical stranger and member of another's (position > 0.5). The thresholds are ours.
+
+    Args:
+        position: class-relative positions, of shape `(n, C)`; NaN where a unit does not know its class.
+        ids: class ids, of shape `(n,)`.
+    """
+    own, other = np.empty((2, len(ids)))
+    suggested = np.empty(len(ids), dtype=np.int64)
+    for first, block in blocks(position):
+        some = np.arange(len(block))
+        rows = first + some
+        values = np.where(np.isnan(block), -np.inf, block).astype(np.float64)
+        own[rows] = block[some, ids[rows]]
+        values[some, ids[rows]] = -np.inf
+        suggested[rows] = values.argmax(axis=1)
+        other[rows] = values.max(axis=1)
+    return Suspects((own < DEEP) & (other > MIDDLE), suggested, other - own)
+
+
+def suspects_in(ds: Dataset, ids: np.ndarray) -> Suspects | None:
+    """Return `suspects_of` the positions in `ds`; None without a position in every class."""
+    number = columns.class_label(ds.features).num_classes
+    if columns.POSITION not in ds.column_names:
+        return None
+    one = columns.matrix(ds.select(range(1)), columns.POSITION)
+    if one.shape[1] != number:
+        return None
+    plain = ds.select_columns([columns.POSITION]).with_format(None)
+    return suspects_of(Vectors(plain, columns.POSITION, (len(ds), number), one.dtype), ids)
+
+
+def suspected_mislabels(ds: Dataset, findings: Dataset | None = None) -> Dataset:
+    """Return the rows that look mislabelled: those that nothing else explains first, most suspect first among equals.
+
+    Rows are suspected by where they stand in the range of each class (see `suspects_of`). A row that breaks a tie can
+    stand there too. So of those suspected it is told which a confounder explains (`explained`): those that would not
+    be suspected if members that lack every confirmed confounder of their class were moved up, and strangers that have
+    one moved down, by the distance between the medians of those with and without.
 
     Args:
         ds: one split with `label`, `position` (one unit per class) and the concept columns of the findings.
-        findings: what `associate` returned for it.
+        findings: what `associate` returned for it; None: nothing is explained.
 
     Returns:
-        A dataset with `row`, `label`, `suggested` (the class it stands highest in) and `score` (the position in the
-        suggested class minus that in its own), of shape `(s,)`.
+        A dataset with `row`, `label`, `suggested` (the class it stands highest in), `score` (the position in the
+        suggested class minus that in its own) and `explained`, of shape `(s,)`.
+
+    Raises:
+        ValueError: if positions are not one per class.
     """
     ids, position = columns.labels(ds), columns.matrix(ds, columns.POSITION)
-    names = columns.class_label(ds.features).names
-    if position.shape[1] != len(names):
-        raise ValueError(f"`position` has {position.shape[1]} units for {len(names)} classes; fit bands on the logits")
-    position = _unexplained(ds, findings, ids, position)
-    own = position[np.arange(len(ids)), ids]
-    others = np.where(np.isnan(position), -np.inf, position)
-    others[np.arange(len(ids)), ids] = -np.inf
-    suggested = others.argmax(axis=1)
-    score = others.max(axis=1) - own
-    rows = np.flatnonzero((own < DEEP) & (others.max(axis=1) > MIDDLE))
-    rows = rows[np.argsort(-score[rows], kind="stable")]
     label = columns.class_label(ds.features)
-    features = Features({"row": Value("int64"), "label": label, "suggested": label, "score": Value("float64")})
-    values = {"row": rows, "label": ids[rows], "suggested": suggested[rows], "score": score[rows].astype(np.float64)}
+    if position.shape[1] != label.num_classes:
+        raise ValueError(
+            f"`position` has {position.shape[1]} units for {label.num_classes} classes; fit bands on the logits"
+        )
+    found = suspects_of(position, ids)
+    explained = np.zeros(len(ids), dtype=bool)
+    if findings is not None:
+        explained = ~suspects_of(_unexplained(ds, findings, ids, position), ids).suspected
+    rows = np.flatnonzero(found.suspected)
+    rows = rows[np.lexsort((-found.score[rows], explained[rows]))]
+    values = {
+        "row": rows,
+        "label": ids[rows],
+        "suggested": found.suggested[rows],
+        "score": found.score[rows],
+        "explained": explained[rows],
+    }
+    features = Features(
+        {
+            "row": Value("int64"),
+            "label": label,
+            "suggested": label,
+            "score": Value("float64"),
+            "explained": Value("bool"),
+        }
+    )
     return Dataset.from_dict(values, features=features)
 
 

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from hf_midrange.association.details import COLUMNS, Halves, range_details, unit_details
+from hf_midrange.association.details import COLUMNS, Halves, details_of, without_doubts
+from hf_midrange.association.doubts import Doubts, doubts_of
 from hf_midrange.association.findings import RANGE, findings_dataset
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.lookalikes import warn_of_lookalikes
+from hf_midrange.association.mislabels import Suspects, suspects_in
 from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns
 from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
@@ -82,15 +84,21 @@ def associate(
     derived = inputs.derived
     q = _q_values(tested.p, derived)
     found = Discovered(np.argwhere(q <= alpha), tested.p, q)
-    details, cuts = _details(inputs, halves, found.tests, level, shared)
+    suspects = suspects_in(inputs.ds, problem.ids)
+    doubts = doubts_of(suspects, problem.ids, problem.present, problem.classes)
+    details, cuts = _details(inputs, halves, doubts, found.tests, level, shared)
     columns = details | _describe(inputs, found, level)
     columns |= _verdicts(columns, derived[found.tests[:, 2]], level)
     twice = inputs.mirrored()
     order = _order(columns, only_above_one=twice)
     order = order[columns["told"][order]]
     ordered = {name: [values[i] for i in order] for name, values in columns.items()}
-    facts = _facts(ds, inputs, halves, tested, level, seed) | _tests_made(tested, units)
-    facts |= {"observed_cuts": cuts, "units_left_out": left_out, "mirrored_findings_dropped": twice}
+    facts = _facts(ds, inputs, halves, suspects, tested, level, seed) | _tests_made(tested, units)
+    facts |= {
+        "observed_cuts": cuts,
+        "units_left_out": left_out,
+        "mirrored_findings_dropped": twice,
+    }
     return findings_dataset(ordered, facts)
 
 
@@ -147,27 +155,23 @@ def _test_together(inputs: Inputs, problem: Problem, units: list[int], level: Le
 
 
 def _details(
-    inputs: Inputs, halves: Halves, tests: np.ndarray, level: Level, shared: Share
+    inputs: Inputs, halves: Halves, doubts: Doubts | None, tests: np.ndarray, level: Level, shared: Share
 ) -> tuple[dict[str, list], dict[str, list]]:
     """Return the columns that need the rows again, and the cuts of the units concerned."""
-    made = shared.gathered(_own_details(inputs, halves, tests, level, shared.part(np.unique(tests[:, 0]))))
+    made = shared.gathered(_own_details(inputs, halves, doubts, tests, level, shared.part(np.unique(tests[:, 0]))))
     parts = [part for own, _ in made for part in own]
     columns = {name: [value for part in parts for value in part[name]] for name in COLUMNS}
     return columns, {name: cut for _, cuts in made for name, cut in cuts.items()}
 
 
 def _own_details(
-    inputs: Inputs, halves: Halves, tests: np.ndarray, level: Level, units: list[int]
+    inputs: Inputs, halves: Halves, doubts: Doubts | None, tests: np.ndarray, level: Level, units: list[int]
 ) -> tuple[list[dict], dict[str, list]]:
     """Return the columns of each of some units, and their cuts."""
     parts, cuts = [], {}
+    kept = without_doubts(halves, doubts, np.unique(tests[:, 2]))
     for unit, values in inputs.unit_values(np.array(units, dtype=np.int64)):
-        own = tests[tests[:, 0] == unit, 1:]
-        in_band = own[:, 0] < halves.whole.number
-        parts.append(unit_details(halves, values, unit, own[in_band], level))
-        if not in_band.all():
-            ranged = range_details(halves, values, unit, own[~in_band, 1], level)
-            parts[-1] = {name: [*column, *ranged[name]] for name, column in parts[-1].items()}
+        parts.append(details_of(kept, values, unit, tests[tests[:, 0] == unit, 1:], level))
         cuts[inputs.unit_names[unit]] = inputs.observed_cuts(unit, values)
     return parts, cuts
 
@@ -240,7 +244,9 @@ def _order(columns: dict[str, Any], only_above_one: bool) -> np.ndarray:
     return order[ratios[order] > 1] if only_above_one else order
 
 
-def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, level: Level, seed: int) -> dict[str, Any]:
+def _facts(
+    ds: Dataset, inputs: Inputs, halves: Halves, suspects: Suspects | None, tested: Tested, level: Level, seed: int
+) -> dict[str, Any]:
     return {
         "dataset_fingerprint": ds._fingerprint,
         "dataset_description": ds.info.description,
@@ -248,6 +254,7 @@ def _facts(ds: Dataset, inputs: Inputs, halves: Halves, tested: Tested, level: L
         "discovery_rows": len(halves.discovery.ids),
         "confirmation_rows": len(halves.confirmation.ids),
         "halves_by": "source_id" if inputs.source_ids is not None else "row",
+        "suspected_rows": None if suspects is None else int(suspects.suspected.sum()),
         "sources": None if inputs.source_ids is None else len(np.unique(inputs.source_ids)),
         "bands": inputs.bands,
         "concepts": len(inputs.names),

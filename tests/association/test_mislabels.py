@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features
-from scipy import sparse
+from scipy import sparse, stats
+from support.associations import dataset
 
 from hf_midrange import columns
-from hf_midrange.association import associate, suspected_mislabels
+from hf_midrange.association import associate, provenance, suspected_mislabels
 from hf_midrange.bands import LogitBands
 
 
@@ -33,16 +34,21 @@ def test_planted_wrong_labels_are_suspected():
     assert wrong[rows].mean() > 0.9
     assert np.isin(np.flatnonzero(wrong), rows).mean() > 0.2
     assert np.mean(np.array(found["suggested"][:]) == true[rows]) > 0.9
-    assert list(found["score"]) == sorted(found["score"], reverse=True)
+    for told in (False, True):
+        scores = [row["score"] for row in found if row["explained"] == told]
+        assert scores == sorted(scores, reverse=True)
 
 
-def test_rows_that_a_confounder_explains_are_not_suspected():
+def test_rows_that_a_confounder_explains_are_told_and_come_last():
     ds, _, _ = noisy()
     findings = associate(ds)
     assert any(findings["confounder"])
     without = findings.filter(lambda row: not row["confounder"])
     some, more = suspected_mislabels(ds, findings), suspected_mislabels(ds, without)
-    assert set(some["row"][:]) < set(more["row"][:])
+    assert set(some["row"][:]) == set(more["row"][:]) == set(suspected_mislabels(ds)["row"][:])
+    assert any(some["explained"])
+    assert not any(more["explained"])
+    assert list(some["explained"]) == sorted(some["explained"])
 
 
 def test_positions_must_be_one_per_class():
@@ -50,3 +56,59 @@ def test_positions_must_be_one_per_class():
     narrow = columns.with_columns(ds, {"position": (columns.matrix(ds, "position")[:, :2].copy(), columns.vector(2))})
     with pytest.raises(ValueError, match="2 units for 3 classes"):
         suspected_mislabels(narrow, associate(ds))
+
+
+def unused(seed, flipped, n=2000, typical=5, classes=2, share=0.85):
+    """Concepts that are typical of the true class but that the logits do not use, and some labels that are wrong."""
+    rng = np.random.default_rng(seed)
+    true = rng.permutation(np.arange(n) % classes)
+    own = np.where(true[:, None] == np.arange(typical) % classes, share, 1 - share)
+    present = np.column_stack([rng.random((n, typical)) < own, rng.random((n, 20)) < 0.2])
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), true] += 4
+    if classes == 2:
+        logits = np.outer(logits[:, 1] - logits[:, 0], [-0.5, 0.5])
+    wrong = rng.random(n) < flipped
+    ids = np.where(wrong, (true + rng.integers(1, classes, n)) % classes, true)
+    names = [f"typical_{j}" for j in range(typical)] + [f"noise_{j}" for j in range(20)]
+    return dataset(logits, ids, present, names), wrong
+
+
+def falsely_confirmed(seeds, **kind):
+    return sum(any(associate(unused(seed, **kind)[0], seed=seed)["confirmed"]) for seed in range(seeds))
+
+
+def test_wrong_labels_make_no_confounders_of_concepts_that_are_not_used():
+    assert falsely_confirmed(5, flipped=0.05) <= 1
+    findings = associate(unused(0, 0.05)[0])
+    assert provenance(findings)["suspected_rows"] > 60
+    assert all(row["rows_set_aside"] > 20 for row in findings if row["concept"].startswith("typical"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flipped", [0.0, 0.02, 0.05])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_level_holds_under_wrong_labels(flipped, classes):
+    kind = {"flipped": flipped, "classes": classes, "typical": 5 if classes == 2 else 2 * classes}
+    assert falsely_confirmed(60, **kind) <= stats.binom.ppf(0.99, 60, 0.05)
+
+
+def test_wrong_labels_are_found_beside_what_they_are_confused_with():
+    shares = []
+    for seed in range(3):
+        ds, wrong = unused(seed, 0.05)
+        ds = LogitBands().fit(ds).transform(ds)
+        rows = suspected_mislabels(ds, associate(ds, seed=seed))["row"][:]
+        shares.append(np.isin(np.flatnonzero(wrong), rows).mean())
+    assert np.mean(shares) > 0.85
+
+
+@pytest.mark.parametrize("strength", [1.0, 3.0])
+def test_a_tie_that_five_in_a_hundred_rows_break_is_found_all_the_same(strength):
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.arange(800) % 2)
+    tied = rng.random(800) < np.where(ids == 1, 0.95, 0.05)
+    core = rng.random(800) < np.where(ids == 1, 0.8, 0.2)  # what is typical and not tied speaks for the labels
+    z = rng.normal(size=800) + 2 * ids - 1 + strength * (2 * tied - 1)
+    findings = associate(dataset(np.stack([-z, z], 1), ids, np.column_stack([tied, core]), ["tied", "core"]))
+    assert "tied" in {row["concept"] for row in findings if row["confounder"]}
