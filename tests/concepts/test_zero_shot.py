@@ -57,18 +57,33 @@ def source_of(kind, folders):
     return Captions(folders[kind], min_rows=1, max_share=0.99, max_new_tokens=5)
 
 
+def at_the_cut(fitted, ds):
+    """Return the (row, word) whose score lies so close to the cut that rounding decides."""
+    if not isinstance(fitted, ZeroShot):
+        return set()
+    scores = fitted._calibrated(np.stack(fitted.measure({"image": ds["image"][:]})["_scores_zero_shot"]))
+    return set(zip(*(ids.tolist() for ids in np.nonzero(np.abs(scores - fitted.cut) < 1e-3)), strict=True))
+
+
 @pytest.mark.parametrize("kind", SAVERS)
 def test_batches_order_shards_streams_and_json_give_one_result(ds, folders, kind, tmp_path):
     fitted = source_of(kind, folders).fit(ds)
     name = fitted.concept_column
     whole = annotate(ds, [fitted])
     assert any(whole[name])
-    assert annotate(ds, [fitted], batch_size=5)[name][:] == whole[name][:]
+    undecided = at_the_cut(fitted, ds)
+
+    def same(found):
+        pairs = ({(row, word) for row, words in enumerate(rows) for word in words} for rows in (found, whole[name]))
+        return not set.symmetric_difference(*pairs) - undecided
+
+    assert same(annotate(ds, [fitted], batch_size=5)[name])
     order = np.random.default_rng(1).permutation(len(ds))
-    assert annotate(ds.select(order), [fitted])[name][:] == [whole[name][int(i)] for i in order]
+    shuffled = annotate(ds.select(order), [fitted])[name][:]
+    assert same([shuffled[i] for i in np.argsort(order)])
     parts = concatenate_datasets([annotate(ds.shard(3, i, contiguous=True), [fitted]) for i in range(3)])
-    assert parts[name][:] == whole[name][:]
-    assert [row[name] for row in annotate(ds.to_iterable_dataset(), [fitted])] == whole[name][:]
+    assert same(parts[name])
+    assert same([row[name] for row in annotate(ds.to_iterable_dataset(), [fitted])])
     fitted.save(tmp_path / "source.json")
     assert type(fitted).load(tmp_path / "source.json") == fitted
 
