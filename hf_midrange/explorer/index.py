@@ -27,6 +27,7 @@ MOST_FINDINGS = 200
 
 Having = Literal["either", "with", "without", "tie"]
 _LIGHT = (columns.LABEL, columns.LOGITS, columns.QUANTILE, columns.POSITION, columns.BAND)
+_CURATED = (columns.PSEUDO_GROUP, columns.REASON)
 _STEPS = 100
 
 
@@ -99,7 +100,7 @@ class Index:
         if isinstance(ds, DatasetDict):
             raise TypeError(f"one split is explored, such as ds[{next(iter(ds), 'train')!r}], not a DatasetDict")
         found = columns.concept_columns(ds.features)
-        light = ds.select_columns([*(name for name in _LIGHT if name in ds.features), *found])
+        light = ds.select_columns([*(name for name in (*_LIGHT, *_CURATED) if name in ds.features), *found])
         self._rows = read(light, findings, need_concepts=False)
         inputs = self._rows.inputs
         self._present = sparse.csc_matrix(inputs.problem.present)

@@ -12,7 +12,7 @@ from hf_midrange import columns
 from hf_midrange.association.findings import RANGE, provenance
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.mislabels import suspected_mislabels
-from hf_midrange.curation.report import curation_report
+from hf_midrange.curation.report import NOTHING, curation_report
 from hf_midrange.publishing.escaping import short_names, shortened
 from hf_midrange.reporting.facts import Distribution
 
@@ -95,12 +95,46 @@ def read(ds: Dataset, findings: Dataset | None, *, need_concepts: bool = True) -
 
 
 def suspects_of(material: Material, findings: Dataset) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the rows whose label may be wrong, most suspect first, and why nobody looked where nobody did."""
+    """Return the rows whose label may be wrong, most suspect first, and why nobody looked where nobody did.
+
+    A row that a confirmed shortcut or the curation explains is not among them: who "corrects" its label deletes the
+    very rows that break the tie.
+    """
     one = material.ds.select(range(1))
     judged = columns.POSITION in one.column_names
     if not judged or columns.matrix(one, columns.POSITION).shape[1] != len(material.classes):
         return [], "labels are judged by the position in the range of each class's logit, which these rows do not have"
-    return suspected_mislabels(material.ds, findings).to_list(), None
+    found = suspected_mislabels(material.ds, findings).to_list()
+    contrary, tied = _contrary(material), _tied(material)
+    never = np.zeros(len(material.ids), dtype=bool)
+
+    def explained(row: int, label: int, suggested: int) -> bool:
+        lacks = label in tied and not tied[label][row]
+        return bool(contrary[row] or lacks or tied.get(suggested, never)[row])
+
+    return [row for row in found if not explained(row["row"], row["label"], row["suggested"])], None
+
+
+def _tied(material: Material) -> dict[int, np.ndarray]:
+    """Return, by class with confirmed shortcuts, which rows have one of their concepts, boolean of shape `(n,)`."""
+    tied: dict[int, np.ndarray] = {}
+    for row in material.findings:
+        own = material.inputs.problem.members[row["unit"]]
+        if row["confounder"] and own is not None:
+            has = material.having(row["source"], row["concept"])
+            tied[own] = has | tied.get(own, False)
+    return tied
+
+
+def _contrary(material: Material) -> np.ndarray:
+    """Return which rows are in another pseudo-group than most of their label, where a repair was found, `(n,)`."""
+    if material.curation is None or material.curation["verdict"] == NOTHING:
+        return np.zeros(len(material.ids), dtype=bool)
+    cells = columns.labels(material.ds, columns.PSEUDO_GROUP)
+    sizes = np.bincount(cells)[cells]
+    largest = np.zeros(len(material.classes), dtype=np.int64)
+    np.maximum.at(largest, material.ids, sizes)
+    return sizes < largest[material.ids]
 
 
 def _shown(ds: Dataset) -> Dataset:

@@ -65,9 +65,6 @@ def _sure(material: Material) -> tuple[str, ...]:
 
 def _steps(verdict: str, found: Sequence[Card], suspected: int, has_head: bool) -> tuple[str, ...]:
     steps = []
-    if suspected:
-        rows = "row" if suspected == 1 else f"{suspected} rows"
-        steps.append(f"Look at the {rows} that may be mislabelled, and correct labels first (explore marks rows).")
     if verdict == REPAIRED:
         made = "Put the head into the model" if has_head else "Make a head with retrain_head and put it into the model"
         steps.append(f"{made} (head.merge_into(model)), and score it on held-out rows with known groups if you can.")
@@ -81,4 +78,7 @@ def _steps(verdict: str, found: Sequence[Card], suspected: int, has_head: bool) 
         steps.append("Curate the rows (curate), retrain the head (retrain_head), and make this report again.")
     if found:
         steps.append("Look at the cards of the confirmed shortcuts: only you know what belongs to the class.")
+    if suspected:
+        rows = "row" if suspected == 1 else f"{suspected} rows"
+        steps.append(f"Look at the {rows} that may be mislabelled, which no shortcut explains (explore marks rows).")
     return tuple(steps)

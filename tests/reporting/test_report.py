@@ -14,7 +14,7 @@ from support.report_material import HOSTILE, crowded, head_of, hostile, images, 
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.association import findings_table, provenance
+from hf_midrange.association import findings_table, provenance, suspected_mislabels
 from hf_midrange.bands import LogitBands
 from hf_midrange.curation.report import reason_feature
 from hf_midrange.reporting import drawing, examples
@@ -159,6 +159,30 @@ def test_a_planted_mislabel_is_shown():
     suspect = next(suspect for suspect in found["suspects"] if suspect["example"]["row"] == row)
     assert (suspect["label"], suspect["suggested"]) == ("class_2", "class_1")
     assert found["suspected"] >= len(found["suspects"])
+
+
+def test_rows_that_break_a_tie_are_never_called_mislabelled():
+    """The one confirmed shortcut explains its class's members without the concept, and strangers with it."""
+    ds = images(1500, seed=3)
+    findings = hm.associate(ds)
+    tied = columns.presence(ds, "concepts_tags").toarray()[:, -1]
+    ids, groups = columns.labels(ds), columns.labels(ds, "group")
+    assert {row["unit"] for row in findings if row["confounder"]} == {0}
+    assert len(suspected_mislabels(ds, findings.filter(lambda row: not row["confounder"]))) > 0
+    found = hm.report(ds, findings).facts
+    for suspect in found["suspects"]:
+        row = suspect["example"]["row"]
+        assert tied[row] if ids[row] == 0 else not (tied[row] and suspect["suggested"] == "class_0")
+    curated = hm.curate(ds, findings, strategy="group")
+    assert hm.curation_report(curated)["verdict"] == "repaired"
+    sizes = np.bincount(groups)
+    rarer = {2 * label + int(sizes[2 * label + 1] < sizes[2 * label]) for label in range(3)}
+    made = hm.report(curated, findings)
+    assert all(groups[suspect["example"]["row"]] not in rarer for suspect in made.facts["suspects"])
+    steps = made.facts["verdict"]["steps"]
+    looked = [k for k, step in enumerate(steps) if "mislabelled" in step]
+    shortcuts = [k for k, step in enumerate(steps) if "confirmed shortcuts" in step]
+    assert not looked or looked[0] > shortcuts[0]
 
 
 def test_an_error_of_our_own_is_no_note(pictures, monkeypatch):
