@@ -97,7 +97,8 @@ class LinearHead(HubSaved):
         found = _layers(model, head)
         names = given_names(model) or []
         named = tuple(names) if len(names) == found.classes else None
-        return cls(*found.weights(), named, found.has_bias)
+        weight, bias = (part.cpu() for part in found.weights())  # what is fitted stands there
+        return cls(weight, bias, named, found.has_bias)
 
     def in_order(self, names: Sequence[str], order: Sequence[int]) -> LinearHead:
         """Return the head of some classes: row `order[k]` of this one is that of class `names[k]`."""
@@ -221,5 +222,5 @@ def _is_linear(layer: nn.Linear) -> bool:
 
 def _float32(values: Any) -> torch.Tensor:  # noqa: ANN401
     if isinstance(values, torch.Tensor):
-        return values.detach().to(torch.float32, copy=True)
+        return values.detach().to("cpu", torch.float32, copy=True)
     return torch.tensor(np.asarray(values, dtype=np.float32))

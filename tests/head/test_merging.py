@@ -195,3 +195,28 @@ def test_a_plain_module_is_loaded_from_its_weights():
     again = reloaded(model)
     assert again is not model
     assert torch.equal(again[0].weight, model[0].weight)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_on_a_gpu_is_corrected_and_stays_there():
+    model = bert()
+    rows = curated_by(model)
+    expected = hm.retrain_head(rows, model)
+    moved = model.cuda()
+    assert LinearHead.from_model(moved).weight.device.type == "cpu"
+    found = hm.retrain_head(rows, moved)
+    torch.testing.assert_close(found.weight, expected.weight, atol=1e-5, rtol=1e-4)
+    assert found.merge_into(moved).classifier.weight.device.type == "cuda"
+
+
+def test_two_heads_are_loaded_as_they_were_saved(tmp_path):
+    config = DeiTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4
+    )
+    model = DeiTForImageClassificationWithTeacher(config).eval()
+    head = LinearHead.from_model(model)
+    merged = LinearHead(head.weight * 2, head.bias + 1).merge_into(model)
+    again = reloaded(merged)
+    torch.testing.assert_close(LinearHead.from_model(again).weight, head.weight * 2)
+    torch.testing.assert_close(again.distillation_classifier.bias, merged.distillation_classifier.bias)

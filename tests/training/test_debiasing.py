@@ -374,11 +374,6 @@ def test_of_several_heads_the_one_named_is_repaired(tmp_path):
     model = DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL, image_size=16, patch_size=8, **names()))
     before = weights_of(model)
     rows = pictures(120, 0.95, seed=5)
-    refused = hm.MidRangeTrainer(
-        model, arguments(tmp_path / "a"), curation_dataset=rows, processing_class=processor()
-    )
-    with pytest.raises(ValueError, match="choose one by name"):
-        refused.debias(sources=[hm.Thumbnail()])
     args = arguments(tmp_path / "b", head="cls_classifier")
     trainer = hm.MidRangeTrainer(model, args, curation_dataset=rows, processing_class=processor())
     report = trainer.debias(sources=[hm.Thumbnail()])
