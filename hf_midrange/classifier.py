@@ -293,7 +293,8 @@ def _names(mapping: Mapping[str, Any]) -> set[str]:
 
 def _is_distilled(model: nn.Module) -> bool:
     """Whether the logits are the mean of a head and one that was distilled from a teacher, as in DeiT and LeViT."""
-    return "WithTeacher" in _kind(model) or hasattr(unwrap_timm(model), "head_dist")
+    inner = unwrap_timm(model)
+    return "WithTeacher" in _kind(model) or hasattr(inner, "head_dist") or hasattr(inner, "dist_head")
 
 
 def _candidates(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
@@ -302,7 +303,8 @@ def _candidates(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn
         return dict(list(linears.items())[-1:])
     inside = _classifier_modules(model)
     fitting = {key: module for key, module in linears.items() if module.out_features == labels}
-    return {key: module for key, module in fitting.items() if module in inside}
+    outside = {key: module for key, module in fitting.items() if module in inside}
+    return outside or fitting  # Perceiver has its head in the backbone; the first batch proves whether it is one
 
 
 def _classifier_modules(model: nn.Module) -> set[nn.Module]:

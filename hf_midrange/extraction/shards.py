@@ -23,7 +23,7 @@ from datasets import ClassLabel, Dataset, Features, concatenate_datasets
 from datasets.table import MemoryMappedTable
 
 from hf_midrange import columns
-from hf_midrange.extraction.manifest import MANIFEST, Manifest, differences, read_manifest
+from hf_midrange.extraction.manifest import MANIFEST, differences, read_manifest
 from hf_midrange.io.files import DamagedFileError, from_json, intact, read_json, sha256_of, write_atomically
 from hf_midrange.io.folders import only_writer
 
@@ -226,11 +226,14 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
     folder = Path(folder)
     records = _all_records(folder)
     whole = concatenate_datasets([_mapped(folder, number, record) for number, record in enumerate(records)])
-    manifest = _manifest_of(folder)
-    if manifest is not None:
-        _refuse_unfinished(folder, len(whole), manifest.key.get("rows"))
-        features = marked(whole.features, manifest.made_by)
-        whole = columns.beside(whole, whole, features)
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder / MANIFEST, AGAIN)
+        wanted = manifest.key.get("rows")  # of a stream, nobody knows how many
+        if wanted is not None and len(whole) != wanted:
+            raise FileNotFoundError(
+                f"{folder} holds {len(whole)} of {wanted} rows: the extraction there is not finished; {AGAIN}"
+            )
+        whole = columns.beside(whole, whole, marked(whole.features, manifest.made_by))
     if ds is not None:
         columns.class_label(ds.features)
         if len(ds) != len(whole):
@@ -299,19 +302,6 @@ def _all_records(folder: Path) -> list[Record]:
             "again with the same arguments it computes those that are missing"
         )
     return [verified(folder, number) for number in numbers]
-
-
-def _manifest_of(folder: Path) -> Manifest | None:
-    path = folder / MANIFEST
-    return read_manifest(path, AGAIN) if path.is_file() else None
-
-
-def _refuse_unfinished(folder: Path, rows: int, wanted: int | None) -> None:
-    """Raise if the extraction was to have more rows; of a stream, nobody knows how many."""
-    if wanted is not None and rows != wanted:
-        raise FileNotFoundError(
-            f"{folder} holds {rows} of {wanted} rows: the extraction there is not finished; {AGAIN}"
-        )
 
 
 def _common_key(places: Sequence[Path]) -> dict[str, Any]:
