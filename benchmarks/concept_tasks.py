@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Value, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, load_from_disk
 from tasks.pictures import fashion
 from tasks.pool import pool_of
 from tasks.reviews import embedded, rated
@@ -26,6 +26,8 @@ CLOTHES = {3: 2, 8: 4}
 REVIEWS = {"train": (380, 20), "curation": (855, 45), "untied": (500, 500)}
 """Reviews of each class that have the confounder of their class, and that have the other."""
 MOST_REVIEWS = 1800
+
+STYLES, ANIMALS = ("art_painting", "photo"), ("dog", "elephant", "giraffe", "horse")
 
 Data = Mapping[str, Path]
 """Name of a data set -> folder that holds it."""
@@ -83,11 +85,15 @@ def review_rows(seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
 
     There are always 1,800 curation rows: about what the data hold.
     """
-    pool = _review_pool(data, cache)
+    return _drawn(_review_pool(data, cache), seed, REVIEWS, ["movies", "products"])
+
+
+def _drawn(pool: Dataset, seed: int, sizes: Mapping[str, tuple[int, int]], confounders: list[str]) -> DatasetDict:
+    """Return tied rows, and untied ones, of a pool that has embeddings; the logits are those of a linear probe."""
     order = np.random.default_rng(seed).permutation(len(pool))
     labels, tied = columns.labels(pool)[order], columns.labels(pool, columns.GROUP)[order] % 2
     taken, splits = np.zeros(len(order), dtype=bool), {}
-    for split, (most, other) in REVIEWS.items():
+    for split, (most, other) in sizes.items():
         chosen = np.zeros(len(order), dtype=bool)
         for k in range(2):
             for c in range(2):
@@ -99,7 +105,27 @@ def review_rows(seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
     for split, part in splits.items():
         logits = head(columns.matrix(part, columns.EMBEDDING)).numpy()
         splits[split] = columns.with_columns(part, {columns.LOGITS: (logits, columns.vector(2))})
-    return _with_bands(DatasetDict(splits), ["movies", "products"])
+    return _with_bands(DatasetDict(splits), confounders)
+
+
+def style_rows(seed: int, rows: int, data: Data, cache: Path) -> DatasetDict:
+    """Return paintings, mostly of people and things, and photographs, mostly of animals: a tie of meaning.
+
+    Needs `natural=FOLDER` with PACS in styles.parquet (tasks/natural.py says how).
+    """
+    folder = cache / "styles-pool"
+    if not folder.is_dir():
+        found = Dataset.from_parquet(str(data["natural"] / "styles.parquet")).cast_column(columns.IMAGE, Image())
+        found = found.select(np.flatnonzero(np.isin(found["style"][:], STYLES)))
+        extracted = hm.extract(found.select_columns([columns.IMAGE]), imagenet_lite0())
+        labels, tied = np.equal(found["style"][:], STYLES[1]), np.isin(found["object"][:], ANIMALS)
+        more = {
+            columns.IMAGE: (extracted.data.column(columns.IMAGE), Image()),
+            columns.EMBEDDING: (columns.matrix(extracted, columns.EMBEDDING), columns.vector(1280)),
+        }
+        pool_of(more, labels.astype(int), tied.astype(int), [*STYLES], ["no animals", "animals"]).save_to_disk(folder)
+    sizes = {"train": (380, 20), "curation": (rows * 19 // 40, rows // 40), "untied": (200, 200)}
+    return _drawn(load_from_disk(folder), seed, sizes, ["no animals", "animals"])
 
 
 def _review_pool(data: Data, cache: Path) -> Dataset:
@@ -138,16 +164,18 @@ def of_pictures(seed: int) -> list:
         hm.Thumbnail(mode="L"),
         hm.EarlyFeatures(network),
         hm.Predictions(network, top=5),
+        hm.Kinds(network),
         hm.LatentConcepts(seed=seed),
     ]
 
 
 def of_texts(seed: int) -> list:
-    return [hm.NGrams(), hm.TextStyle(columns.TEXT), hm.LatentConcepts(seed=seed)]
+    return [hm.NGrams(), hm.TextStyle(columns.TEXT), hm.TextTopics(columns.TEXT), hm.LatentConcepts(seed=seed)]
 
 
 RANK_TASKS = {
     "digits": RankTask(digit_rows, of_pictures),
     "clothes": RankTask(clothes_rows, of_pictures),
+    "styles": RankTask(style_rows, of_pictures),
     "reviews": RankTask(review_rows, of_texts),
 }
