@@ -99,7 +99,7 @@ def ranked(curation: datasets.Dataset, untied: datasets.Dataset, shown: list[str
     findings = hm.associate(curation.remove_columns(others), alpha=ALPHA, seed=seed).to_pandas()
     # For derived concepts, which are never called confirmed, the same criterion.
     again = (findings["q_confirm"] <= ALPHA) & (findings["odds_ratio_discovery"] > 1) & (findings["odds_ratio"] > 1)
-    findings["flagged"] = findings["confounder"] | (findings["derived"] & (findings["signature"] == "confounder"))
+    findings["flagged"] = findings["confounder"] | (findings["derived"] & (findings["reading"] == "cue"))
     key = ["source", "concept", "unit"]
     findings["flagged"] = findings[again].groupby(key)["flagged"].transform("any")
     found = findings[again].sort_values("ci_low", ascending=False).drop_duplicates(key)

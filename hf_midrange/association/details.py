@@ -43,7 +43,15 @@ _EFFECT = ("odds_ratio", "ci_low", "ci_high")
 
 COLUMNS = (
     *_EFFECT,
-    *("odds_ratio_discovery", "p_confirm", "power", "effective_rows", "p_beyond_top", "rows_set_aside"),
+    *(
+        "odds_ratio_discovery",
+        "p_confirm",
+        "power",
+        "effective_rows",
+        "p_beyond_top",
+        "rows_set_aside",
+        "strangers_with_it",
+    ),
     *(f"{side}_{name}" for side in ("member", "stranger") for name in (*_EFFECT, "p", "z_confirm", *PROFILE)),
 )
 """What `details_of` returns."""
@@ -362,6 +370,7 @@ def _whole_range(halves: Halves, values: np.ndarray, unit: int, concepts: np.nda
     columns: dict[str, Any] = {}
     for name, strata in _labels_of_sides(halves.whole, unit):
         columns[f"{name}_z_confirm"] = ranked.shift(placed, strata).z[where]
+        columns["strangers_with_it"] = ranked.with_concept[strata].sum(axis=0)[where]  # those of the last side
         made: list[dict[str, Any]] = [dict.fromkeys(PROFILE) for _ in kept]
         side = strata[half.ids]
         if side.any():

@@ -43,7 +43,10 @@ FEATURES = Features(
         "concept": Value("string"),
         **{name: Value("float64") for name in ("odds_ratio", "ci_low", "ci_high", "p_value", "q_value", "q_confirm")},
         **{name: Value("bool") for name in ("confirmed", "confounder", "derived")},
-        "signature": Value("string"),
+        "reading": Value("string"),
+        "rests_on": Value("string"),
+        "tie": Value("float64"),
+        "broken_by": Value("int64"),
         "group": Value("string"),
         "p_at_top": Value("float64"),
         "p_beyond_top": Value("float64"),
@@ -177,7 +180,7 @@ def _notes(findings: Dataset, facts: Mapping[str, Any]) -> list[str]:
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     reading = [name for name in ("confirmed", "derived") if row[name]]
-    reading += [row["signature"]] if row["signature"] != "none" else []
+    reading += [row["reading"]] if row["reading"] != "none" else []
     return (
         f"{row['unit_name']:.80}",  # names may be of any length
         row["band"],

@@ -1,6 +1,8 @@
-"""What a finding looks like over the whole range: confounder, hardness, or core."""
+"""What a finding means: a cue, something that one side alone has, or what makes rows hard; and what that rests on."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -8,27 +10,73 @@ from scipy import special
 from hf_midrange.association.screening import adjusted
 
 
-def range_patterns(members: np.ndarray, strangers: np.ndarray, alpha: float) -> np.ndarray:
-    """Return `confounder`, `hardness`, `core` or `none` for each pair of a unit and a concept, of shape `(t,)`.
+CUE, ONE_SIDED, HARDNESS, NONE = "cue", "one-sided", "hardness", "none"
+SHORTCUT, CORE = "shortcut", "core"
+"""Readings that no association can give: a person's decision, or an intervention, makes a cue one of these."""
 
-    A claim about two sides is as significant as the weaker of its two one-sided tests (intersection-union; Berger
-    1982); each kind of claim is adjusted over all pairs. The whole range is read, not the middle band alone, since a
-    tie can be so strong that it carries strangers past the middle, into the top.
+BY_ASSOCIATION, BY_TIE, BY_MEMBERS, NOT_CONFIRMED = (
+    "association",
+    "association and tie",
+    "members alone",
+    "nothing yet",
+)
+"""What a reading rests on."""
+
+_Z = float(special.ndtri(0.975))
+
+
+def range_patterns(members: np.ndarray, strangers: np.ndarray, absent: np.ndarray, alpha: float) -> np.ndarray:
+    """Return `cue`, `hardness`, `one-sided` or `none` for each pair of a unit and a concept, of shape `(t,)`.
+
+    A cue raises the unit in members and strangers alike, hardness lowers members and raises strangers; what raises
+    members and is in nearly no stranger, as a watermark of one class, is one-sided: no row can tell whether it is a
+    part of the class. A claim about two sides is as significant as the weaker of its two one-sided tests
+    (intersection-union; Berger 1982); each kind of claim is adjusted over all pairs. The whole range is read, not the
+    middle band alone, since a tie can be so strong that it carries strangers past the middle, into the top.
 
     Args:
         members: how far the concept raises the unit in its members, as a standard normal statistic; NaN if untestable.
         strangers: the same in strangers; NaN where they nearly never or nearly always have the concept.
+        absent: whether strangers nearly never have it, boolean.
         alpha: level.
     """
     raised, lowered, raised_strangers = special.ndtr(-members), special.ndtr(members), special.ndtr(-strangers)
-    alone = np.isnan(strangers)
     claims = {
-        "confounder": np.maximum(raised, raised_strangers),
-        "hardness": np.maximum(lowered, raised_strangers),
-        "core": np.where(alone, raised, np.nan),
+        CUE: np.maximum(raised, raised_strangers),
+        HARDNESS: np.maximum(lowered, raised_strangers),
+        ONE_SIDED: np.where(np.isnan(strangers) & absent, raised, np.nan),
     }
     shown = [adjusted(p) <= alpha for p in claims.values()]
-    return np.select(shown, list(claims), "none")
+    return np.select(shown, list(claims), NONE)
+
+
+class Ties(NamedTuple):
+    """How the data tie concepts to the classes of units, each of shape `(t,)`; NaN where a unit has no class."""
+
+    ratio: np.ndarray
+    """The odds ratio of being a member, with the concept against without; half a row is added to each count."""
+    low: np.ndarray
+    """Its lower 95 % limit."""
+    broken_by: np.ndarray
+    """Rows that break the tie: members without the concept and strangers with it."""
+
+
+def ties(with_concept: np.ndarray, total: np.ndarray, member: np.ndarray, concept: np.ndarray) -> Ties:
+    """Return the ties of some pairs of a unit's class and a concept.
+
+    Args:
+        with_concept: rows of each label with each concept, of shape `(C, m)`.
+        total: rows of each label, of shape `(C,)`.
+        member: the class of each pair's unit, of shape `(t,)`; -1 where it has none.
+        concept: the concept of each pair.
+    """
+    a, c = with_concept[member, concept], with_concept[:, concept].sum(axis=0)
+    c = c - a
+    b, d = total[member] - a, total.sum() - total[member] - c
+    log = np.log(a + 0.5) + np.log(d + 0.5) - np.log(b + 0.5) - np.log(c + 0.5)
+    error = np.sqrt(sum(1 / (part + 0.5) for part in (a, b, c, d)))
+    classless = member < 0
+    return Ties(*(np.where(classless, np.nan, part) for part in (np.exp(log), np.exp(log - _Z * error), b + c)))
 
 
 def one_row_a_pair(flagged: np.ndarray, middle: np.ndarray, pairs: np.ndarray, p: np.ndarray) -> np.ndarray:

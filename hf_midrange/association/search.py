@@ -16,10 +16,24 @@ from hf_midrange.association.findings import RANGE, findings_dataset
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.lookalikes import warn_of_lookalikes
 from hf_midrange.association.mislabels import Suspects, suspects_in
-from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns
+from hf_midrange.association.range_patterns import (
+    BY_ASSOCIATION,
+    BY_MEMBERS,
+    BY_TIE,
+    CUE,
+    NONE,
+    NOT_CONFIRMED,
+    ONE_SIDED,
+    Ties,
+    needless_ranges,
+    one_row_a_pair,
+    range_patterns,
+    ties,
+)
+from hf_midrange.association.ranks import rows_with
 from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
-from hf_midrange.association.tables import FEW_CONCEPT
+from hf_midrange.association.tables import FEW_CONCEPT, MINIMUM_ROWS
 from hf_midrange.processes import Share, share
 from hf_midrange.split_halves import discovery_half
 
@@ -55,13 +69,16 @@ def associate(
         1: the other says the same, inverted. Both are tested, which leaves `q_value` as it would be with one. Where
         the whole range shows a concept and no band does, `band` is "range" and `odds_ratio` the odds that a row with
         the concept stands above one of the same label without it (Agresti's generalised odds ratio).
-        `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1. `signature` reads the whole range
-        on the confirmation half: `confounder` if the concept raises the unit in its members and in strangers alike
-        (so that in the middle it is absent in the former and present in the latter), `hardness` if it lowers members
-        and raises strangers, `core` if it raises members and strangers cannot be tested. `confounder`: confirmed, with
-        that signature and an odds ratio above 1, in the middle, or in another band if a tie is so strong that the
-        middle shows nothing. `derived` concepts (`concepts_latent`) are adjusted in a family of their own and never
-        confirmed. What was not tested, and why, is in `provenance(findings)`.
+        `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1, and at least 1.25 or at most one
+        over it. `reading` says what the whole range shows on the confirmation half: `cue` if the concept raises the
+        unit in its members and in strangers alike (so that in the middle it is absent in the former and present in the
+        latter), `hardness` if it lowers members and raises strangers, `one-sided` if it raises members and hardly any
+        stranger has it. A cue can be a shortcut or a part of the class, which no association tells apart: `shortcut`
+        and `core` are said by a person or an intervention. `rests_on` says what the reading rests on so far.
+        `confounder`: a confirmed cue with an odds ratio above 1, in the middle, or in another band if a tie is so
+        strong that the middle shows nothing. `derived` concepts (computed from the embedding) are adjusted in a family
+        of their own and never confirmed. What was not tested, and why, is in `provenance(findings)`;
+        `findings_schema()` explains every column.
 
     Raises:
         KeyError, TypeError, ValueError: if columns are missing or unfit, no unit has bands, or an option is wrong.
@@ -179,6 +196,7 @@ def _own_details(
 def _describe(inputs: Inputs, found: Discovered, level: Level) -> dict[str, Any]:
     units, bands, concepts = found.tests.T
     top = len(inputs.band_names) - 1
+    tied = _ties(inputs, units, concepts)
     names = (*inputs.band_names, RANGE)
     p = found.p[units, bands, concepts]
     return {
@@ -189,12 +207,24 @@ def _describe(inputs: Inputs, found: Discovered, level: Level) -> dict[str, Any]
         "concept": [inputs.names[c] for c in concepts],
         "p_value": p,
         "q_value": found.q[units, bands, concepts],
+        "tie": tied.ratio,
+        "tie_low": tied.low,
+        "broken_by": [None if np.isnan(rows) else int(rows) for rows in tied.broken_by],
         "number": concepts,
         "middle": (bands > 0) & (bands < top),
         "whole_range": bands > top,
         "p_at_top": found.p[units, top, concepts],
         "group": _groups(inputs, concepts, p),
     }
+
+
+def _ties(inputs: Inputs, units: np.ndarray, concepts: np.ndarray) -> Ties:
+    problem = inputs.problem
+    kept, where = np.unique(concepts, return_inverse=True)
+    total = np.bincount(problem.ids, minlength=problem.classes).astype(np.float64)
+    with_concept = rows_with(problem.present[:, kept].tocsc(), problem.ids, problem.classes)
+    member = np.array([-1 if one is None else one for one in problem.members], dtype=np.int64)[units]
+    return ties(with_concept, total, member, where.reshape(-1))
 
 
 def _groups(inputs: Inputs, concepts: np.ndarray, p: np.ndarray) -> list[str]:
@@ -217,21 +247,25 @@ def _verdicts(columns: dict[str, Any], derived: np.ndarray, level: Level) -> dic
     with np.errstate(divide="ignore", invalid="ignore"):
         size = np.abs(np.log(np.asarray(columns["odds_ratio"], dtype=np.float64)))
     holds = (q_confirm <= level.alpha) & (above == again) & (size >= np.log(level.smallest))
-    signature = np.full(len(derived), "none", dtype=object)
+    reading = np.full(len(derived), NONE, dtype=object)
     pairs = np.column_stack([columns["unit"], columns["number"]])
     for family in (derived, ~derived):
         _, first, where = np.unique(pairs[family], axis=0, return_index=True, return_inverse=True)
         z = [np.asarray(columns[f"{side}_z_confirm"])[family][first] for side in ("member", "stranger")]
-        signature[family] = range_patterns(z[0], z[1], level.alpha)[where.reshape(-1)]
+        absent = np.asarray(columns["strangers_with_it"])[family][first] < MINIMUM_ROWS
+        reading[family] = range_patterns(z[0], z[1], absent, level.alpha)[where.reshape(-1)]
     told = ~needless_ranges(columns["whole_range"], holds, pairs)
-    flagged = told & holds & ~derived & above & (signature == "confounder")
+    flagged = told & holds & ~derived & above & (reading == CUE)
+    tied = np.asarray(columns["tie_low"], dtype=np.float64) > level.smallest
+    claims = [~holds | derived | (reading == NONE), reading == ONE_SIDED, (reading == CUE) & tied]
     return {
         "told": told,
         "q_confirm": q_confirm,
         "confirmed": holds & ~derived,
         "confounder": one_row_a_pair(flagged, columns["middle"], pairs, columns["p_value"]),
         "derived": derived,
-        "signature": signature.tolist(),
+        "reading": reading.tolist(),
+        "rests_on": np.select(claims, [NOT_CONFIRMED, BY_MEMBERS, BY_TIE], BY_ASSOCIATION).tolist(),
     }
 
 

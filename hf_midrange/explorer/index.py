@@ -189,7 +189,7 @@ class Index:
         return self._rows.values(unit), np.asarray(self._rows.bands(unit)), none if member is None else member
 
     def _jump(self, row: dict[str, Any]) -> Jump:
-        kind = "shortcut" if row["confounder"] else "confirmed" if row["confirmed"] else "not confirmed"
+        kind = "cue" if row["confounder"] else "confirmed" if row["confirmed"] else "not confirmed"
         where = "whole range" if row["band"] == RANGE else f"{row['band']} band"
         odds = f"odds ratio {figure(row['odds_ratio'])} ({figure(row['ci_low'])} to {figure(row['ci_high'])})"
         band = None if row["band"] == RANGE else self.bands.index(row["band"])

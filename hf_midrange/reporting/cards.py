@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_midrange.association.findings import RANGE
+from hf_midrange.association.range_patterns import BY_TIE
 from hf_midrange.publishing.escaping import shortened
 from hf_midrange.reporting.examples import exceptions_of, spots_of
 from hf_midrange.reporting.facts import Card, Sibling, Side
@@ -33,7 +34,8 @@ def _card(material: Material, number: int, rows: list[dict[str, Any]]) -> Card:
     has = material.having(row["source"], row["concept"])
     is_class = material.member(unit) is not None
     told = {name: row[name] for name in ("band", "source", "concept", "odds_ratio", "ci_low", "ci_high", "q_value")}
-    told |= {name: row[name] for name in ("q_confirm", "confirmed", "confounder", "derived", "signature")}
+    told |= {name: row[name] for name in ("q_confirm", "confirmed", "confounder", "derived", "rests_on")}
+    told["pattern"] = row["reading"]
     told["concept"] = shortened(row["concept"])
     return Card(
         number=number,
@@ -57,20 +59,30 @@ def reading(row: dict[str, Any], is_class: bool) -> str:
     if not is_class:
         return f"{name} goes with the {where} of {unit}, within each label."
     said = {
-        "confounder": f"The score of {unit} is higher for rows with {name}, whether they belong to it or not. In the "
-        "middle of the range, members lack it and strangers have it: a shortcut.",
+        "cue": f"The model uses {name} for {unit}: the score is higher for rows with it, whether they belong to it or "
+        f"not. {_tie(row)}",
         "hardness": f"{name} makes rows hard rather than misleading: it lowers members of {unit}, raises strangers.",
-        "core": f"{name} raises members of {unit}; strangers with it are too few to test. It may be part of the "
-        "class itself.",
+        "one-sided": f"{name} raises members of {unit}, and hardly any row of another class has it, as with a "
+        "watermark: no row can show whether it belongs to the class.",
     }
-    text = said.get(row["signature"])
+    text = said.get(row["reading"])
     if text is None:
         way = "with" if row["odds_ratio"] > 1 else "against"
         text = f"In the {where} {name} goes {way} {unit}, but members and strangers together show no pattern of a "
-        text += "shortcut on the rows kept for confirmation."
+        text += "cue on the rows kept for confirmation."
     if row["derived"]:
         text += " This concept was computed from the network's own features, so its p-values are no evidence."
     return text
+
+
+def _tie(row: dict[str, Any]) -> str:
+    """Return whether the data tie a cue to the class, in a sentence."""
+    if row["rests_on"] != BY_TIE:
+        return "The data do not tie it to the class."
+    rows = f"{row['broken_by']} rows break" if row["broken_by"] != 1 else "1 row breaks"
+    return (
+        f"The data tie it to the class, and {rows} the tie. It may belong to the class: you can tell, or a test can."
+    )
 
 
 def _sides(row: dict[str, Any], is_class: bool) -> tuple[Side, ...]:

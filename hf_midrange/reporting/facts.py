@@ -87,7 +87,9 @@ class Card:
     confirmed: bool
     confounder: bool
     derived: bool
-    signature: str
+    pattern: str
+    """What the whole range shows: cue, one-sided, hardness or none."""
+    rests_on: str
     p_beyond_top: float | None
     p_at_top: float
     reading: str

@@ -26,10 +26,10 @@ def verdict_of(material: Material, cards: Sequence[Card], suspected: int, has_he
 
 def _found(found: Sequence[Card], facts: dict[str, Any]) -> str:
     if not found:
-        return f"No shortcut was confirmed in {facts.get('tested', 'the')} tests"
+        return f"No cue was confirmed in {facts.get('tested', 'the')} tests"
     ties = [f"“{card.concept}” for “{card.unit}”" for card in found]
     more = f" and {len(ties) - NAMED} more" if len(ties) > NAMED else ""
-    return f"The model takes {'a shortcut' if len(ties) == 1 else 'shortcuts'}: {', '.join(ties[:NAMED])}{more}"
+    return f"The model uses {'a cue' if len(ties) == 1 else 'cues'}: {', '.join(ties[:NAMED])}{more}"
 
 
 def _done(curation: dict[str, Any], found: bool) -> str:
@@ -71,14 +71,14 @@ def _steps(verdict: str, found: Sequence[Card], suspected: int, has_head: bool) 
     if verdict == CANNOT:
         steps.append("Collect more rows that break the tie and fine-tune the network itself, or choose another.")
     if verdict == NOTHING and found:
-        steps.append("The shortcut is there but does little harm to these rows; watch it where the data may shift.")
+        steps.append("The cue is there but does little harm to these rows; watch it where the data may shift.")
     if verdict == NOTHING and not found:
         steps.append("Nothing needs doing. Concepts that no source describes stay unseen: add sources if in doubt.")
     if verdict not in (REPAIRED, CANNOT, NOTHING):
         steps.append("Curate the rows (curate), retrain the head (retrain_head), and make this report again.")
     if found:
-        steps.append("Look at the cards of the confirmed shortcuts: only you know what belongs to the class.")
+        steps.append("Look at the cards of the confirmed cues: only you know which of them belong to the class.")
     if suspected:
         rows = "row" if suspected == 1 else f"{suspected} rows"
-        steps.append(f"Look at the {rows} that may be mislabelled, which no shortcut explains (explore marks rows).")
+        steps.append(f"Look at the {rows} that may be mislabelled, which no cue explains (explore marks rows).")
     return tuple(steps)

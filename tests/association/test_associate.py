@@ -37,7 +37,7 @@ def test_hardness_is_told_from_confounding():
     logits += rng.normal(size=(n, 4)) * 0.7
     findings = associate(dataset(logits, ids, blurred[:, None], ["blurred"]))
     middle = [row for row in findings if row["band"] == "mid"]
-    assert {row["signature"] for row in middle} == {"hardness"}
+    assert {row["reading"] for row in middle} == {"hardness"}
     assert not any(row["confounder"] for row in findings)
 
 

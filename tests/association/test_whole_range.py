@@ -1,4 +1,4 @@
-"""The whole range: rank tests against scipy and enumeration, signatures, and concepts inside others."""
+"""The whole range: rank tests against scipy and enumeration, readings, and concepts inside others."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from scipy import sparse, stats
 from support.associations import dataset
 
 from hf_midrange import associate
-from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns
+from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns, ties
 from hf_midrange.association.ranks import Areas, areas, generalised_odds, label_ranks, stratified_shift
 from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.split_halves import discovery_half
@@ -75,11 +75,20 @@ def test_too_few_rows_are_not_tested():
     assert np.isnan(shift(values, ids, present, [True] * 3, least=5).z).all()
 
 
-def test_signatures_need_both_sides():
-    members = np.array([8.0, 8.0, 8.0, -8.0, 0.0, -8.0, np.nan])
-    strangers = np.array([8.0, 0.0, np.nan, 8.0, 8.0, -8.0, 8.0])
-    expected = ["confounder", "none", "core", "hardness", "none", "none", "none"]
-    assert range_patterns(members, strangers, 0.05).tolist() == expected
+def test_readings_need_both_sides():
+    members = np.array([8.0, 8.0, 8.0, 8.0, -8.0, 0.0, -8.0, np.nan])
+    strangers = np.array([8.0, 0.0, np.nan, np.nan, 8.0, 8.0, -8.0, 8.0])
+    absent = np.array([False, False, True, False, False, False, False, False])
+    expected = ["cue", "none", "one-sided", "none", "hardness", "none", "none", "none"]
+    assert range_patterns(members, strangers, absent, 0.05).tolist() == expected
+
+
+def test_ties_are_odds_ratios_of_concept_and_class_and_count_the_rows_that_break_them():
+    found = ties(np.array([[30.0], [5.0], [0.0]]), np.array([40.0, 50, 10]), np.array([0, -1]), np.array([0, 0]))
+    assert found.ratio[0] == pytest.approx(30.5 * 55.5 / 10.5 / 5.5)
+    assert found.broken_by[0] == 10 + 5
+    assert 1 < found.low[0] < found.ratio[0]
+    assert np.isnan(found.ratio[1])
 
 
 def test_a_pair_is_flagged_in_the_middle_or_else_where_it_is_clearest():

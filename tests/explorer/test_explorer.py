@@ -114,7 +114,7 @@ def test_the_middle_of_a_band_lies_in_it(pictures, index):
 def test_a_finding_leads_to_its_unit_band_and_concept(pictures, index):
     row = next(row for row in pictures[1].to_list() if row["confounder"])
     first = Index(*pictures).jumps()[0]
-    assert "shortcut" in first.title
+    assert "cue" in first.title
     assert index.units[first.choice.unit] == row["unit_name"]
     assert index.concepts[first.choice.concept] == f"{row['source']}: {row['concept']}"
     assert index.band_at(first.choice.unit, first.choice.level) == row["band"]

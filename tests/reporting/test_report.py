@@ -84,7 +84,7 @@ def test_cards_say_what_the_findings_say(made, pictures):
     rows = findings.to_list()
     card = made.facts["cards"][0]
     row = next(row for row in rows if row["confounder"])
-    for name in ("band", "source", "concept", "q_value", "q_confirm", "confirmed", "signature"):
+    for name in ("band", "source", "concept", "q_value", "q_confirm", "confirmed"):
         assert card[name] == row[name]
     assert [side["shares"] for side in card["sides"]] == [row["member_profile"], row["stranger_profile"]]
     told = sum(1 + len(card["siblings"]) for card in made.facts["cards"])
@@ -280,7 +280,7 @@ def test_every_verdict_has_a_sentence_and_a_step(verdict, said, pictures):
     assert facts["verdict"]["verdict"] == verdict
     assert facts["verdict"]["steps"]
     nothing = hm.report(rows, findings.select([])).facts
-    assert nothing["verdict"]["sentence"].startswith("No shortcut was confirmed")
+    assert nothing["verdict"]["sentence"].startswith("No cue was confirmed")
 
 
 def test_rows_without_pictures_or_texts_still_tell_the_story():
@@ -313,7 +313,7 @@ def test_nothing_found_is_a_report_too():
     ds = simulated(400, tie=0.0)
     made = hm.report(ds, hm.associate(ds, alpha=1e-12))
     assert made.facts["cards"] == []
-    assert "No shortcut was confirmed in" in str(made)
+    assert "No cue was confirmed in" in str(made)
 
 
 def test_findings_of_other_rows_are_refused(pictures):
@@ -388,7 +388,7 @@ def test_notebooks_show_the_verdict_and_the_tables(made):
     html = made._repr_html_()
     assert str(made) in html
     assert "tags: tied" in html
-    assert "confirmed shortcut" in html
+    assert "confirmed cue" in html
     assert len(html) < 20_000
     assert len(repr(made)) < 300
 
@@ -451,7 +451,7 @@ def test_the_command_writes_page_and_facts(pictures, tmp_path):
     out = tmp_path / "out"
     flags = ("--findings", tmp_path / "findings", "--head", tmp_path / "head", "--output", out)
     said = called("report", tmp_path / "curated", *flags).stdout
-    assert "The model takes a shortcut" in said
+    assert "The model uses a cue" in said
     facts = json.loads((out / "report.json").read_text())
     assert facts["findings"] == len(findings)
     assert facts["provenance"]["tested"] > 0
