@@ -246,7 +246,7 @@ def range_details(halves: Halves, values: np.ndarray, unit: int, concepts: np.nd
         plain = _ranked(again.problem._replace(sources=None)).shift(values[again.problem.at])
         design = (shifts[1].error / plain.error) ** 2
     columns |= {
-        "odds_ratio_discovery": shifts[0].auc / (1 - shifts[0].auc),
+        "odds_ratio_discovery": np.exp(special.logit(shifts[0].auc)),
         "p_confirm": shifts[1].p,
         "power": power_at(1 / (4 * shifts[1].error) ** 2, level.alpha),
         "effective_rows": len(again.ids) / design,

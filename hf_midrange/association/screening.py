@@ -81,6 +81,9 @@ class Level(NamedTuple):
 EXACT_BELOW = 25.0
 """Under this null variance of the count, p-values at or below alpha are exact mid-p values."""
 
+FAR, EXACT_FAR_BELOW = 1e-4, 100.0
+"""P-values as small as this are exact up to a larger variance: far out the normal tail is wrong by factors."""
+
 
 class Tested(NamedTuple):
     """P-values of the first pass."""
@@ -119,7 +122,7 @@ def _test_unit(
     pooled = scores.pooled(scores.members.tested, scores.strangers.tested)
     p = pooled.p
     if known.clusters is None:
-        small = np.argwhere((p <= level.alpha) & (pooled.variance < EXACT_BELOW) & level.exact)
+        small = np.argwhere(_inexact(p, pooled.variance, level))
         if small.size:
             tables = cell_tables(bands, problem.ids, problem.classes, known.columns, small)
             kept = tables.kept(testable_sides(tables, member).both())
@@ -148,14 +151,21 @@ def p_values(tables: Tables, level: Level) -> np.ndarray:
     """Return p-values of oriented tables: Cochran-Mantel-Haenszel, exact mid-p where it matters and rows are few.
 
     Where the null variance of the count is below `EXACT_BELOW`, each p-value that could be called significant
-    (at most alpha) is replaced by the exact mid-p value; larger ones cannot be rejected either way.
+    (at most alpha) is replaced by the exact mid-p value; larger ones cannot be rejected either way. Those far out in
+    the tail are replaced up to `EXACT_FAR_BELOW`.
     """
     excess, variance = moments(tables)
     p = chi_square_p(excess, variance)
-    small = np.flatnonzero((p <= level.alpha) & (variance < EXACT_BELOW) & level.exact)
+    small = np.flatnonzero(_inexact(p, variance, level))
     if small.size:
         p[small] = mid_p_values(tables, small)
     return p
+
+
+def _inexact(p: np.ndarray, variance: np.ndarray, level: Level) -> np.ndarray:
+    """Return which p-values of the normal approximation are to be replaced by exact ones, boolean."""
+    near = (p <= level.alpha) & (variance < EXACT_BELOW)
+    return (near | ((p <= FAR) & (variance < EXACT_FAR_BELOW))) & level.exact
 
 
 def _reasons(bands: np.ndarray, known: Margins, untested: np.ndarray) -> Counter[str]:

@@ -97,7 +97,7 @@ def read(ds: Dataset, findings: Dataset | None, *, need_concepts: bool = True) -
 def suspects_of(material: Material, findings: Dataset) -> tuple[list[dict[str, Any]], str | None]:
     """Return the rows whose label may be wrong, most suspect first, and why nobody looked where nobody did.
 
-    A row that a confirmed shortcut or the curation explains is not among them: who "corrects" its label deletes the
+    A row that a confirmed cue or the curation explains is not among them: who "corrects" its label deletes the
     very rows that break the tie.
     """
     one = material.ds.select(range(1))
@@ -116,7 +116,7 @@ def suspects_of(material: Material, findings: Dataset) -> tuple[list[dict[str, A
 
 
 def _tied(material: Material) -> dict[int, np.ndarray]:
-    """Return, by class with confirmed shortcuts, which rows have one of their concepts, boolean of shape `(n,)`."""
+    """Return, by class with confirmed cues, which rows have one of their concepts, boolean of shape `(n,)`."""
     tied: dict[int, np.ndarray] = {}
     for row in material.findings:
         own = material.inputs.problem.members[row["unit"]]

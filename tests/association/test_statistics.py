@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.profile import fifths, profile, shape_of, trend_and_hump
 from hf_midrange.association.ranks import label_ranks
-from hf_midrange.association.screening import adjusted, margins, unit_scores
+from hf_midrange.association.screening import Level, adjusted, margins, p_values, unit_scores
 from hf_midrange.association.tables import (
     Tables,
     cell_tables,
@@ -267,3 +267,15 @@ def test_equal_values_are_never_split_over_bins():
         assert len(set(bins[(ids == k) & (values == value)])) <= 1
     order = rng.permutation(1000)
     np.testing.assert_array_equal(fifths(label_ranks(values[order], ids[order], 2), ids[order]), bins[order])
+
+
+@pytest.mark.parametrize(("total", "in_band", "with_concept"), [(50_000, 1000, 1500), (20_000, 600, 1000)])
+def test_far_tails_are_those_of_the_hypergeometric_distribution(total, in_band, with_concept):
+    law = stats.hypergeom(total, with_concept, in_band)
+    variance = law.var()
+    assert 25 < variance < 100
+    for a in np.ceil(law.mean() + np.array([4.5, 5.5, 6.5]) * np.sqrt(variance)):
+        tables = Tables(*(np.array([[value]]) for value in (a, float(in_band), float(with_concept), float(total))))
+        exact = 2 * (law.sf(a) + law.pmf(a) / 2)
+        assert p_values(tables, Level())[0] == pytest.approx(exact, rel=1e-6)
+        assert cochran_mantel_haenszel(tables)[0] < 0.8 * exact
