@@ -187,6 +187,8 @@ def prepared(
     A `dtype` other than the model's own is applied to a copy, since casting back would not restore the weights. A
     model that transformers spread over several devices (`device_map`) or quantized stays where it is.
     """
+    if isinstance(model, nn.DataParallel):  # its copies on other devices would tell the hooks in any order
+        model = model.module
     linear = heads(model, head).weights()
     modes = {module: module.training for module in model.modules()}
     first = next(model.parameters())

@@ -349,9 +349,8 @@ def test_all_inputs_reach_a_wrapped_model(wrap):
     tok.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     model = wrap(bert())
     arguments = {"truncation": True, "max_length": 12, "return_tensors": "pt"}
-    held = model if wrap is not torch.compile else model._orig_mod
-    if wrap is Placed:
-        held = model.model
+    held = {torch.compile: "_orig_mod", nn.DataParallel: "module", Placed: "model"}.get(wrap)
+    held = getattr(model, held) if held else model
     expected = by_hand(held, lambda row: tok(row["text"], row["text_pair"], **arguments), ds)
     head = None if wrap in (torch.compile, nn.DataParallel, lora) else "model.classifier"
     result = hm.extract(ds, model, tok, batch_size=5, head=head)
