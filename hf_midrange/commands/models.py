@@ -55,7 +55,11 @@ def predictions_of(ds: Dataset, head: LinearHead | None) -> np.ndarray:
 
 def save_repaired(head: LinearHead, classifier: PreTrainedModel, model: str, folder: Path) -> None:
     """Write the classifier with its new head, and the preprocessing stored with `model`, into one folder."""
-    head.merge_into(classifier).save_pretrained(folder)
+    from hf_midrange.head.proof import prove_repaired
+
+    merged = head.merge_into(classifier)
+    prove_repaired(merged)
+    merged.save_pretrained(folder)
     processor = processor_beside(classifier, model)
     if processor is not None:
         processor.save_pretrained(folder)

@@ -123,6 +123,8 @@ def publish_model(
     )  # fmt: skip
     if head is not None:
         model = head.merge_into(model, layer)
+    if head is not None or curated is not None:
+        _refuse_unrepaired(model, layer)
     facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
     repository = open_repository(
@@ -234,6 +236,15 @@ def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whate
         )
     if processor is not None and not hasattr(processor, "save_pretrained"):
         raise TypeError(f"`processor` is {type(processor).__name__}, which has no `save_pretrained`; leave it out")
+
+
+def _refuse_unrepaired(model: PreTrainedModel, layer: str | None) -> None:
+    from hf_midrange.head.proof import NotRepairedError, prove_repaired
+
+    try:
+        prove_repaired(model, head=layer)
+    except NotRepairedError as error:
+        raise PublishError(f"nobody would get the repaired model: {error}") from error
 
 
 def _loaded_from(model: PreTrainedModel) -> str | None:

@@ -21,6 +21,7 @@ from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.inputs import Collated, Processor
 from hf_midrange.head import LinearHead, retrain_head
+from hf_midrange.head.proof import prove_repaired
 from hf_midrange.input_columns import usual_columns
 from hf_midrange.pipeline import Steps, curated_from
 from hf_midrange.training.group_scores import GroupScores, scored_by
@@ -211,6 +212,8 @@ def debias(
         scored = work.extracted(test.remove_columns(_made_by_steps(test)))
         outcome = replace(outcome, before=work.scored(scored), after=work.scored(scored, outcome.head))
     outcome = replace(outcome, model=outcome.head.merge_into(classifier, head) if outcome.is_changed else classifier)
+    if outcome.is_changed:
+        prove_repaired(outcome.model, rows, processor, head)  # before anybody is told that it is repaired
     if PartialState().is_main_process:
         if folder is not None:
             outcome.write(folder, processor)
