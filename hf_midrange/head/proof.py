@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
+from transformers import PreTrainedModel
 
 from hf_midrange import columns
 from hf_midrange.head.linear_head import LinearHead
@@ -83,10 +84,10 @@ def reloaded(model: nn.Module, head: str | None = None) -> nn.Module:
             base = copy.deepcopy(saved).unload()
             last = heads(base, head)
             last.put(*(torch.zeros_like(part) for part in last.weights()))
-            return PeftModel.from_pretrained(base, folder)
-        if hasattr(model, "save_pretrained") and hasattr(type(model), "from_pretrained"):
+            return PeftModel.from_pretrained(base, folder, trust_remote_code=False)
+        if isinstance(model, PreTrainedModel):
             saved.save_pretrained(folder)
-            return type(saved).from_pretrained(folder)
+            return type(saved).from_pretrained(folder, trust_remote_code=False)
         place = Path(folder) / "weights.pt"
         torch.save(model.state_dict(), place)
         loaded = copy.deepcopy(model)
