@@ -125,7 +125,9 @@ def load_findings(folder: str | Path) -> Dataset:
         raise DamagedFileError(f"{table} is not what was written (its checksum is another); {_ASSOCIATE_AGAIN}")
     with intact(table, "table of findings", _ASSOCIATE_AGAIN):
         try:
-            return findings_dataset(pq.read_table(table).to_pydict(), facts)
+            found = pq.read_table(table).to_pydict()
+            unknown = [None] * len(found["unit"])  # in columns that came with a later version
+            return findings_dataset({name: found.get(name, unknown) for name in FEATURES}, facts)
         except OSError as error:  # what parquet says of a broken file
             raise ValueError(error) from error
 

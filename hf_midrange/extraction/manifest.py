@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import Dataset, Image, IterableDataset
 
-from hf_midrange.io.files import from_json, intact, read_json, write_atomically
+from hf_midrange.io.files import from_json, intact, read_json, to_json, write_atomically
 
 
 MANIFEST = "manifest.json"
@@ -55,7 +55,7 @@ def claim(folder: Path, key: Mapping[str, Any], made_by: dict[str, Any], *, is_m
             )
     elif is_main:
         versions = {name: version(name) for name in ("torch", "transformers", "timm", "datasets")}
-        write_atomically(path, json.dumps(asdict(Manifest(wanted, made_by, versions)), indent=1))
+        write_atomically(path, to_json(asdict(Manifest(wanted, made_by, versions)), indent=1))
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ says where it stood after the shard. Nothing here needs torch.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from datasets.table import MemoryMappedTable
 
 from hf_midrange import columns
 from hf_midrange.extraction.manifest import MANIFEST, differences, read_manifest
-from hf_midrange.io.files import DamagedFileError, from_json, intact, read_json, sha256_of, write_atomically
+from hf_midrange.io.files import DamagedFileError, from_json, intact, read_json, sha256_of, to_json, write_atomically
 from hf_midrange.io.folders import only_writer
 
 
@@ -125,11 +124,11 @@ class ShardFolder:
         """Write the table, then the record: a process killed in between leaves an unfinished shard, no false one."""
         table, record = shard_paths(self.folder, shard.number)
         sha256 = write_atomically(table, _stream_bytes(shard.table(self.features)))
-        write_atomically(record, json.dumps(asdict(shard.record(sha256)), indent=1))
+        write_atomically(record, to_json(asdict(shard.record(sha256)), indent=1))
 
     def write_position(self, position: Position) -> None:
         """Remember where the stream stands after the shard before `position`."""
-        write_atomically(self._position_path(position.shard - 1), json.dumps(position._asdict()))
+        write_atomically(self._position_path(position.shard - 1), to_json(position._asdict()))
 
     def is_finished(self, number: int) -> bool:
         """Whether the shard is there and its table is what was written."""

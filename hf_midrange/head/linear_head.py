@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn.utils import parametrize
 
-from hf_midrange.io.files import DamagedFileError, from_json, read_json, write_atomically
+from hf_midrange.io.files import DamagedFileError, from_json, read_json, to_json, write_atomically
 from hf_midrange.io.hub import HubSaved
 
 
@@ -174,7 +173,7 @@ class LinearHead(HubSaved):
             "has_bias": self.has_bias,
             "weights_sha256": checksum,
         }
-        write_atomically(folder / CONFIG_FILE, json.dumps(facts, indent=2) + "\n")
+        write_atomically(folder / CONFIG_FILE, to_json(facts, indent=2) + "\n")
 
     @classmethod
     def _read(cls, *files: Path) -> LinearHead:

@@ -75,5 +75,5 @@ def test_a_file_says_its_format_and_others_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"facts\.json is a file of facts of format 3; .* upgrade hf_midrange"):
         read_json(path, "file of facts", "write it again", reads=(1, 2))
     path.write_text(to_json({"a": 1}, number=1))
-    with pytest.raises(ValueError, match="of format 1; this version reads .2.; write it again"):
+    with pytest.raises(ValueError, match="of format 1; this version reads format 2; write it again"):
         read_json(path, "file of facts", "write it again", reads=(2,))
