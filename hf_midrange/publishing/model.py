@@ -21,6 +21,7 @@ from hf_midrange.publishing.repository import PublishError, State, is_hub_id, op
 
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 OURS = "hf_midrange"
 """The name of the published head in the table of scores."""
 RESULTS = r"\.eval_results/.*"
-ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER = "adapter_config.json"
 STALE = (
     rf"(model|adapter_model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)|{RESULTS}"
 )
@@ -123,8 +124,7 @@ def publish_model(
     )  # fmt: skip
     if head is not None:
         model = head.merge_into(model, layer)
-    if head is not None or curated is not None:
-        _refuse_unrepaired(model, layer)
+    _refuse_unrepaired(model, layer)
     facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
     repository = open_repository(
@@ -176,7 +176,7 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
         licence=background.license,
         # timm keeps its preprocessing in the config
         has_processor=background.has_processor or hasattr(model, "timm_model"),
-        changed=_names_of_head(model, background.layer) if background.head is not None and corrected else (),
+        changed=tuple(_head(model, background.layer)) if background.head is not None and corrected else (),
         score=Score.of(OURS, background.metrics) if background.metrics is not None else None,
         controls=tuple(Score.of(name, metrics) for name, metrics in (background.controls or {}).items()),
         **finding_facts(background.findings),
@@ -201,7 +201,6 @@ def write_files(model: PreTrainedModel, processor: Any | None, facts: ModelFacts
         _name_base(folder / ADAPTER, facts.base_model)
     elif list(facts.classes) != label_names(model):
         _named(type(model.config).from_pretrained(folder), facts.classes).save_pretrained(folder)
-    refuse_lost(model, folder)
     write_model_card(facts, folder)
 
 
@@ -239,6 +238,7 @@ def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whate
 
 
 def _refuse_unrepaired(model: PreTrainedModel, layer: str | None) -> None:
+    """Refuse a model whose head is another one once it is saved and loaded."""
     from hf_midrange.head.proof import NotRepairedError, prove_repaired
 
     try:
@@ -279,45 +279,21 @@ def _whole(model: Any) -> Any:  # noqa: ANN401 - of many classes
     return model.get_base_model() if _is_adapter(model) else model
 
 
-def _names_of_head(model: nn.Module, layer: str | None = None) -> tuple[str, ...]:
-    """Return the names of the head's parameters, as they are without an adapter around them."""
-    from hf_midrange.classifier import last_linear
+def _head(model: nn.Module, layer: str | None = None) -> dict[str, torch.Tensor]:
+    """Return the parameters of the head by their names, as they are without an adapter around them."""
+    from hf_midrange.classifier import heads
 
-    name, linear = last_linear(model, layer)
-    plain = re.sub(r"^base_model\.model\.|\.modules_to_save\.\w+$", "", name)
-    return tuple(f"{plain}.{part}" for part, _ in linear.named_parameters())
+    return {
+        re.sub(r"^base_model\.model\.|\.modules_to_save\.\w+(?=\.)", "", f"{name}.{part}"): tensor.detach()
+        for name, linear in heads(model, layer).layers.items()
+        for part, tensor in linear.named_parameters()
+    }
 
 
 def _name_base(file: Path, base_model: str | None) -> None:
     """Write into an adapter's configuration which model it is for; a path of this machine would say nothing."""
     said = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model}
     file.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def refuse_lost(model: Any, folder: Path) -> None:  # noqa: ANN401 - of many classes
-    """Refuse what is another model once it is loaded from the folder, as anybody would load it.
-
-    Raises:
-        PublishError: if a tensor is missing there, too many, or another one.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    from hf_midrange.classifier import last_linear
-
-    if _is_adapter(model):
-        here = dict(zip(_names_of_head(model), last_linear(model)[1].parameters(), strict=True))
-        there = {
-            name.removeprefix("base_model.model."): tensor for name, tensor in load_file(folder / WEIGHTS).items()
-        }
-        remedy = "name the head in `modules_to_save` of the adapter, or publish `model.merge_and_unload()`"
-    else:
-        loaded = type(model).from_pretrained(folder, dtype="auto", trust_remote_code=False)
-        here, there = model.state_dict(), loaded.state_dict()
-        remedy = "the classifier has parameters that its class does not save; merge the head into a fresh copy of it"
-    lost = [name for name in here if name not in there or not torch.equal(here[name].cpu(), there[name].cpu())]
-    if lost:
-        raise PublishError(f"what would be published is not this model: {', '.join(lost[:4])} would be lost; {remedy}")
 
 
 def _named(config: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - of many classes

@@ -76,6 +76,7 @@ class Debiasing:
             inputs: their model inputs, or None where the processor is to make them of an image or text.
             sources: concept sources; None: `usual_sources`.
         """
+        LinearHead.from_model(self.model, self.head)  # a head that cannot be replaced is refused before any work
         if self._is_curated(table):
             return DebiasReport.of(None, table, self._new_head(self._steps(table, "curated"), table))
         table = table.remove_columns(_made_by_steps(table))
@@ -124,9 +125,18 @@ class Debiasing:
         groups = columns.labels(extracted, by[0]) if by[0] in extracted.column_names else truth
         return GroupScores(*by).metrics(predicted, truth, groups)
 
+    def prove(self, repaired: nn.Module, table: Dataset) -> None:
+        """Check on some rows that the repaired model is still that once it is saved and loaded.
+
+        Raises:
+            NotRepairedError: if it is another one.
+        """
+        if {columns.IMAGE, columns.TEXT} & {*table.column_names}:
+            prove_repaired(repaired, table, self.processor, self.head)
+
     def _new_head(self, steps: Steps | None, curated: Dataset) -> LinearHead:
         def made() -> LinearHead:
-            return retrain_head(curated, LinearHead.from_model(self.model, self.head), seed=self.seed)
+            return retrain_head(curated, self.model, seed=self.seed, head=self.head)
 
         if steps is None:
             return made()
@@ -194,7 +204,8 @@ def debias(
 
     Raises:
         KeyError: if columns are missing.
-        ValueError: if labels are not classes of the model, or there is more than one split.
+        ValueError: if labels are not classes of the model, there is more than one split, the head cannot be replaced,
+            or the repaired model would be another one once it is loaded.
 
     Example:
         ```python
@@ -211,9 +222,10 @@ def debias(
     if test is not None:
         scored = work.extracted(test.remove_columns(_made_by_steps(test)))
         outcome = replace(outcome, before=work.scored(scored), after=work.scored(scored, outcome.head))
-    outcome = replace(outcome, model=outcome.head.merge_into(classifier, head) if outcome.is_changed else classifier)
+    repaired = outcome.head.merge_into(classifier, head) if outcome.is_changed else classifier
     if outcome.is_changed:
-        prove_repaired(outcome.model, rows, processor, head)  # before anybody is told that it is repaired
+        work.prove(repaired, rows)
+    outcome = replace(outcome, model=repaired)
     if PartialState().is_main_process:
         if folder is not None:
             outcome.write(folder, processor)

@@ -17,7 +17,7 @@ from hf_midrange.head.rows import NOTHING
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.outputs import written_once
-from hf_midrange.publishing.model import Background, refuse_lost
+from hf_midrange.publishing.model import Background
 
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class DebiasReport:
         if self.bands is not None:
             made["bands"] = self.bands.save_pretrained
         if self.is_better and hasattr(self.model, "save_pretrained"):
-            made["model"] = self._write_model
+            made["model"] = self.model.save_pretrained
         for name in ("head", "curated", "findings", "bands", "model"):
             shutil.rmtree(folder / name, ignore_errors=True)
             if name in made:
@@ -183,10 +183,6 @@ class DebiasReport:
         if self.findings is not None:
             self.report.save(folder)
         self.save(folder / "debias_report.json")
-
-    def _write_model(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
-        refuse_lost(self.model, folder)
 
     def save(self, file: Path) -> None:
         """Write the report as JSON."""

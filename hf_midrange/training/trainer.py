@@ -217,6 +217,8 @@ class MidRangeTrainer(Trainer):
         before = self._evaluated("debias/before")
         outcome = work.run(table, self._collator.inputs(rows), chosen)
         outcome.head.put_into(model, self._option("head"))
+        if outcome.is_changed:
+            work.prove(model, table)
         self.debias_report = replace(outcome, before=before, after=self._evaluated("debias/after"))
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")
