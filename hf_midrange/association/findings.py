@@ -125,9 +125,7 @@ def load_findings(folder: str | Path) -> Dataset:
         raise DamagedFileError(f"{table} is not what was written (its checksum is another); {_ASSOCIATE_AGAIN}")
     with intact(table, "table of findings", _ASSOCIATE_AGAIN):
         try:
-            found = pq.read_table(table).to_pydict()
-            unknown = [None] * len(found["unit"])  # in columns that came with a later version
-            return findings_dataset({name: found.get(name, unknown) for name in FEATURES}, facts)
+            return findings_dataset(_with_added(pq.read_table(table).to_pydict()), facts)
         except OSError as error:  # what parquet says of a broken file
             raise ValueError(error) from error
 
@@ -199,4 +197,12 @@ def read_findings(folder: Path) -> Dataset:
     """Return the findings in a folder, as `associate` on the command line or `save_findings` wrote them."""
     if (folder / "findings.parquet").is_file():
         return load_findings(folder)
-    return one_split(read_dataset(str(folder)), str(folder))
+    found = one_split(read_dataset(str(folder)), str(folder))
+    if {*FEATURES} <= {*found.column_names}:
+        return found
+    return findings_dataset(_with_added(found.with_format(None).to_dict()), provenance(found))
+
+
+def _with_added(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return all columns of findings, null those that came with a later version than the one that wrote them."""
+    return {name: columns.get(name, [None] * len(columns["unit"])) for name in FEATURES}

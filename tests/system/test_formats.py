@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.association import load_findings, provenance
+from hf_midrange.association.findings import read_findings
 from hf_midrange.io.datasets import read_dataset
 from hf_midrange.training.holdout import Holdout
 
@@ -58,6 +59,15 @@ def test_findings_of_0_1_0_are_read_and_reported(old, curated):
     assert len(findings) == 3
     assert provenance(findings)["rows"] == 120
     assert hm.report(curated, findings).facts["findings"] == 3
+
+
+def test_findings_that_a_command_of_0_1_0_wrote_are_read_too(old, curated):
+    found = read_findings(old / "command_findings")
+    same = load_findings(old / "findings")
+    assert [found[name][:] for name in ("concept", "odds_ratio", "q_confirm")] == [
+        same[name][:] for name in ("concept", "odds_ratio", "q_confirm")
+    ]
+    assert hm.report(curated, found).facts["findings"] == 3
 
 
 def test_a_head_of_0_1_0_is_read(old, curated):
