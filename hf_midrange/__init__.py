@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
+    from hf_midrange.association import findings_schema as findings_schema
     from hf_midrange.bands import LogitBands as LogitBands
     from hf_midrange.concepts import Annotations as Annotations
     from hf_midrange.concepts import Captions as Captions
@@ -64,6 +65,7 @@ _HOMES = {
     "Thumbnail": "concepts",
     "ZeroShot": "concepts",
     "associate": "association",
+    "findings_schema": "association",
     "curate": "curation",
     "curation_report": "curation",
     "explore": "explorer",

@@ -277,12 +277,12 @@ def _beyond_top(
     strata: np.ndarray,
     test: tuple[int, int] | int,
     values: np.ndarray | None = None,
-) -> float:
+) -> float | None:
     """Return the one-sided p-value that the finding is stronger than what the top band alone shows of its concept.
 
     Both statistics are standardised sums over the same rows of the confirmation half; their difference is tested by
     the spread of what each row, or source, adds to it. Which way each of them points is taken from the other half.
-    NaN for findings of the top band.
+    None for findings of the top band.
 
     Args:
         first: the discovery half.
@@ -295,7 +295,7 @@ def _beyond_top(
     top = again.problem.number - 1
     band, concept = (None, test) if isinstance(test, int) else test
     if band == top:
-        return np.nan
+        return None
     at_top = again.strata(*(side[top, [concept]] for side in tested))[:, 0]
     parts = []
     for rows in (first, again):
@@ -314,7 +314,7 @@ def _beyond_top(
     error = np.sqrt(np.sum((sums - sums.mean()) ** 2))
     number = np.count_nonzero(np.abs(sums) > 1e-12)
     if not error > 0:
-        return np.nan
+        return None
     return float(special.ndtr(-as_normal(np.array(sums.sum() / error), np.array(number))))
 
 

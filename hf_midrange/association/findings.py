@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetInfo, Features, List, Value
+from datasets import Dataset, DatasetInfo
 from markupsafe import escape
 
+from hf_midrange.association.schema import FEATURES
 from hf_midrange.io.datasets import one_split, read_dataset
 from hf_midrange.io.files import DamagedFileError, intact, read_json, sha256_of, to_json, write_atomically
 
@@ -18,54 +19,11 @@ from hf_midrange.io.files import DamagedFileError, intact, read_json, sha256_of,
 _TABLE, _FACTS = "findings.parquet", "provenance.json"
 _ASSOCIATE_AGAIN = "call `associate` again and save what it gives"
 
-RANGE = "range"
-"""What a finding over the whole range has for a band."""
-
-_SHARES = List(Value("float64"))
-_SIDE = {
-    "odds_ratio": Value("float64"),
-    "ci_low": Value("float64"),
-    "ci_high": Value("float64"),
-    "p": Value("float64"),
-    "profile": _SHARES,
-    "profile_low": _SHARES,
-    "profile_high": _SHARES,
-    "shape": Value("string"),
-    "auc": Value("float64"),
-}
-
-FEATURES = Features(
-    {
-        "unit": Value("int32"),
-        "unit_name": Value("string"),
-        "band": Value("string"),
-        "source": Value("string"),
-        "concept": Value("string"),
-        **{name: Value("float64") for name in ("odds_ratio", "ci_low", "ci_high", "p_value", "q_value", "q_confirm")},
-        **{name: Value("bool") for name in ("confirmed", "confounder", "derived")},
-        "reading": Value("string"),
-        "rests_on": Value("string"),
-        "tie": Value("float64"),
-        "broken_by": Value("int64"),
-        "group": Value("string"),
-        "p_at_top": Value("float64"),
-        "p_beyond_top": Value("float64"),
-        "odds_ratio_discovery": Value("float64"),
-        "power": Value("float64"),
-        "effective_rows": Value("float64"),
-        "rows_set_aside": Value("int64"),
-        **{f"{side}_{name}": feature for side in ("member", "stranger") for name, feature in _SIDE.items()},
-    }
+_SINCE_0_1 = (
+    *("reading", "rests_on", "tie", "broken_by"),
+    *("p_beyond_top", "odds_ratio_discovery", "effective_rows", "rows_set_aside"),
 )
-"""The columns of the findings.
-
-`band`: a band's name, or "range" for what only the whole range shows. `odds_ratio`, its interval, `p_value` and
-`q_value` are the oriented ones of the discovery half. Everything of `member` and `stranger` is over all rows: how much
-more often the concept is present in the band than outside it, or over the whole range how much more often a row with
-it stands above one without it (odds ratio, interval, `p`), its prevalence in five equal bins of that side's range
-(`profile`) and its `shape`, and the chance that a row with the concept stands above one of the same label without it
-(`auc`). `p_at_top` and `found_at_top` tell what an analysis of the
-top band alone would have shown."""
+"""Columns that findings of 0.1 do not have."""
 
 
 class Findings(Dataset):
@@ -125,9 +83,19 @@ def load_findings(folder: str | Path) -> Dataset:
         raise DamagedFileError(f"{table} is not what was written (its checksum is another); {_ASSOCIATE_AGAIN}")
     with intact(table, "table of findings", _ASSOCIATE_AGAIN):
         try:
-            return findings_dataset(_with_added(pq.read_table(table).to_pydict()), facts)
+            return findings_dataset(_current(pq.read_table(table).to_pydict()), facts)
         except OSError as error:  # what parquet says of a broken file
             raise ValueError(error) from error
+
+
+def _current(found: dict[str, list]) -> dict[str, list]:
+    """Return the columns of findings that version 0.1 may have saved; what it did not have is None."""
+    new: dict[str, list] = {name: [None] * len(found["unit"]) for name in _SINCE_0_1 if name not in found}
+    if "signature" in found:
+        words = {"confounder": "cue", "core": "one-sided"}
+        new["reading"] = [words.get(word, word) for word in found["signature"]]
+        new["odds_ratio_discovery"] = found["odds_ratio"]
+    return found | new
 
 
 class FindingsTable(str):
@@ -200,9 +168,4 @@ def read_findings(folder: Path) -> Dataset:
     found = one_split(read_dataset(str(folder)), str(folder))
     if {*FEATURES} <= {*found.column_names}:
         return found
-    return findings_dataset(_with_added(found.with_format(None).to_dict()), provenance(found))
-
-
-def _with_added(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return all columns of findings, null those that came with a later version than the one that wrote them."""
-    return {name: columns.get(name, [None] * len(columns["unit"])) for name in FEATURES}
+    return findings_dataset(_current(found.with_format(None).to_dict()), provenance(found))

@@ -134,9 +134,14 @@ def _concepts(ds: Dataset, needed: bool) -> tuple[sparse.csr_matrix, list[str], 
         words = columns.vocabulary(ds.features, column)
         names += words
         sources += [column.removeprefix(columns.CONCEPTS_PREFIX)] * len(words)
-        derived += [bool(columns.facts(ds.features, column).get("derived"))] * len(words)
+        derived += [_is_derived(ds, column)] * len(words)
     table = sparse.csr_matrix(sparse.hstack([columns.presence(ds, column) for column in found], format="csr"))
     return table, names, sources, np.array(derived, dtype=bool)
+
+
+def _is_derived(ds: Dataset, column: str) -> bool:
+    """Return whether a column of concepts says that it was computed from the embedding; version 0.1 did not say so."""
+    return bool(columns.facts(ds.features, column).get("derived", column == "concepts_latent"))
 
 
 def _orders_alike(ds: Dataset, column: str, bands: Entries, cut: np.ndarray) -> bool:

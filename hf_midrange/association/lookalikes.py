@@ -16,6 +16,9 @@ MOST_ROWS = 2000
 ALIKE = 0.1
 """Distance from which two rows look alike, in median distances between rows of the same label."""
 
+FEWEST_ROWS = 200
+"""Of fewer rows a few that look alike are nothing to tell."""
+
 WORTH_TELLING = 0.05
 """Share of the rows looked at that must have one that looks alike."""
 
@@ -31,7 +34,7 @@ def warn_of_lookalikes(ds: Dataset, ids: np.ndarray, seed: int) -> None:
         ids: class ids, of shape `(n,)`.
         seed: of the rows looked at.
     """
-    if columns.EMBEDDING not in ds.column_names or columns.SOURCE_ID in ds.column_names or len(ds) < 20:
+    if columns.EMBEDDING not in ds.column_names or columns.SOURCE_ID in ds.column_names or len(ds) < FEWEST_ROWS:
         return
     rng = np.random.default_rng(seed)
     some = rng.choice(len(ds), size=min(MOST_ROWS, len(ds)), replace=False)

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hf_midrange.association.details import COLUMNS, Halves, details_of, without_doubts
 from hf_midrange.association.doubts import Doubts, doubts_of
-from hf_midrange.association.findings import RANGE, findings_dataset
+from hf_midrange.association.findings import findings_dataset
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.lookalikes import warn_of_lookalikes
 from hf_midrange.association.mislabels import Suspects, suspects_in
@@ -32,6 +32,7 @@ from hf_midrange.association.range_patterns import (
 )
 from hf_midrange.association.ranks import rows_with
 from hf_midrange.association.same_concepts import same_concepts
+from hf_midrange.association.schema import RANGE
 from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
 from hf_midrange.association.tables import FEW_CONCEPT, MINIMUM_ROWS
 from hf_midrange.processes import Share, share
@@ -64,7 +65,7 @@ def associate(
             rows, and each gets all findings, the same as those of one process.
 
     Returns:
-        One row per unit, band and concept with `q_value <= alpha`; columns in `association.findings.FEATURES`. Of two
+        One row per unit, band and concept with `q_value <= alpha`; columns in `findings_schema()`. Of two
         units that are mirror images (two classes) each finding is reported once, for the unit with an odds ratio above
         1: the other says the same, inverted. Both are tested, which leaves `q_value` as it would be with one. Where
         the whole range shows a concept and no band does, `band` is "range" and `odds_ratio` the odds that a row with

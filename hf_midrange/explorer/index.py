@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.association.findings import RANGE
+from hf_midrange.association.schema import RANGE
 from hf_midrange.publishing.escaping import short_names, shortened, visible
 from hf_midrange.reporting.facts import Distribution
 from hf_midrange.reporting.inputs import read, suspects_of

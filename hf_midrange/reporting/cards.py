@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_midrange.association.findings import RANGE
 from hf_midrange.association.range_patterns import BY_TIE
+from hf_midrange.association.schema import RANGE
 from hf_midrange.publishing.escaping import shortened
 from hf_midrange.reporting.examples import exceptions_of, spots_of
 from hf_midrange.reporting.facts import Card, Sibling, Side

@@ -9,9 +9,10 @@ from datasets import Dataset, Image
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.association.findings import RANGE, provenance
+from hf_midrange.association.findings import provenance
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.mislabels import suspected_mislabels
+from hf_midrange.association.schema import RANGE
 from hf_midrange.curation.report import NOTHING, curation_report
 from hf_midrange.publishing.escaping import short_names, shortened
 from hf_midrange.reporting.facts import Distribution
