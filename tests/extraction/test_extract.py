@@ -463,3 +463,27 @@ def test_bfloat16_weights_give_float32_logits():
     weight, bias = model.classifier.weight.detach().float().numpy(), model.classifier.bias.detach().float().numpy()
     np.testing.assert_allclose(matrix(result, "embedding") @ weight.T + bias, logits, atol=1e-5)
     assert facts(result.features, "logits")["dtype"] == "bfloat16"
+
+
+def test_a_head_that_is_pooled_afterwards_is_refused_however_small_its_logits():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return 1e-3 * self.fc(x.flatten(2).transpose(1, 2)).mean(1)
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="pooled afterwards has no single embedding"):
+        hm.extract(images(3), Pooled(), lambda image: torch.rand(3, 2, 2))
+
+
+def test_a_model_that_needs_the_padding_is_run():
+    class Long(Named):
+        def forward(self, input_ids, attention_mask):
+            if input_ids.shape[1] < 6:
+                raise RuntimeError("too short")
+            return self.model(input_ids, attention_mask=attention_mask).logits
+
+    assert len(hm.extract(texts(6), Long(bert()), tokenizer(), head="model.classifier")) == 6
