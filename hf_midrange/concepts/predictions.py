@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, accelerator, classifier
+from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, accelerator, classifier, evaluating
 from hf_midrange.concepts.source import IMAGE, TEXT, refuse_constant, refuse_outside, require_feature
 from hf_midrange.concepts.view_source import ViewSource
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
@@ -22,8 +22,6 @@ from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from hf_midrange.extraction.forward import Outputs
 
 MOST_LABELS = 1_000_000
 
@@ -88,7 +86,7 @@ class Predictions(ModelSource):
     def measure(self, batch: Batch) -> dict[str, Any]:
         """Return the ids of the first labels of each row."""
         found = classifier(self.model, self.processor)
-        logits = _outputs(found, self.column, batch[self.column]).logits
+        logits = _logits(found, self.column, batch[self.column])
         return {self._top: list(np.argsort(-logits, axis=1, kind="stable")[:, : self.top].astype(np.int32))}
 
     def learn(self, ds: Dataset) -> Self:
@@ -175,7 +173,7 @@ class Kinds(ModelSource, ViewSource):
 
     def view(self, batch: Batch) -> np.ndarray:
         """Return the summed probabilities, float32 of shape `(rows, kinds)`."""
-        probabilities = softmax(_outputs(self._network(), self.column, batch[self.column]).logits, axis=1)
+        probabilities = softmax(_logits(self._network(), self.column, batch[self.column]), axis=1)
         return (probabilities @ _membership()).clip(0, 1).astype(np.float32)
 
     def learn(self, ds: Dataset) -> Self:
@@ -195,19 +193,30 @@ class Kinds(ModelSource, ViewSource):
             return False
         rows = ds.select(range(min(ROWS_COMPARED, len(ds))))
         embedding = columns.matrix(rows, columns.EMBEDDING).astype(np.float64)
-        features = _outputs(self._network(), self.column, rows[self.column][:]).embedding
+        try:
+            features = _embedding(self._network(), self.column, rows[self.column][:])
+        except ValueError:  # the network has no single linear head, so it has no embedding of this kind
+            return False
         if features.shape != embedding.shape:
             return False
         lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(embedding, axis=1)
         return bool((np.einsum("ij,ij->i", features, embedding) >= SAME * lengths).all())
 
 
-def _outputs(found: Classifier, column: str, values: Sequence[Any]) -> Outputs:
-    """Return embedding and logits of some rows, as `extract` computes them."""
+def _logits(found: Classifier, column: str, values: Sequence[Any]) -> np.ndarray:
+    """Return what any classifier, with whatever head, says of some rows: float32 of shape `(rows, labels)`."""
+    inputs = found.inputs(column, values)
+    with evaluating(found.model):
+        output = found(inputs)
+    return getattr(output, "logits", output).float().cpu().numpy()
+
+
+def _embedding(found: Classifier, column: str, values: Sequence[Any]) -> np.ndarray:
+    """Return the embedding of some rows as `extract` computes it."""
     from hf_midrange.extraction.forward import prepared
 
     with prepared(found.model, None, next(found.model.parameters()).device, None) as forward:
-        return forward(found.inputs(column, values))
+        return forward(found.inputs(column, values)).embedding
 
 
 @lru_cache(maxsize=1)

@@ -203,3 +203,23 @@ def test_a_view_says_whether_a_network_made_it_whatever_it_is_called(ds, folder,
     for kept in (out, Dataset.load_from_disk(tmp_path / "disk"), Dataset.from_parquet(str(tmp_path / "rows.parquet"))):
         assert columns.facts(kept.features, "view_block1")["of_network"] is True
         assert columns.facts(kept.features, "view_early_features")["of_network"] is False
+
+
+def test_labels_of_a_classifier_without_a_linear_head_are_read_too(ds):
+    class Cosine(torch.nn.Module):
+        main_input_name = "pixel_values"
+        num_classes = 3
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.directions = torch.nn.Parameter(torch.randn(3, 3 * 8 * 8))
+
+        def forward(self, pixel_values):
+            return torch.nn.functional.normalize(pixel_values.flatten(1)) @ self.directions.T
+
+    def pixels(image):
+        return torch.tensor(np.asarray(image.resize((8, 8)), dtype=np.float32)).permute(2, 0, 1) / 255 - 0.5
+
+    source = Predictions(Cosine(), pixels, labels=["a", "b", "c"], top=1, min_rows=1)
+    assert sum(map(len, annotate(ds, [source])["concepts_predictions"])) == len(ds)
