@@ -5,12 +5,17 @@ curation rows without group labels, `retrain_head` corrects the ERM head, and an
 closed is pooled: sum of (WGA - ERM) over sum of (oracle - ERM), over runs in which the oracle gains at least .05; the
 oracle is the better of the true groups under the same head and DFR's recipe. On untied runs WGA's change is shown.
 
+Regret is the mean over tasks of best(ERM, true groups) - delivered, tied and untied weighing the same; its intervals
+are bootstrapped over tasks. `--wrong` changes labels of training and curation rows; `--natural` adds tasks on files of
+the user's own (`tasks/natural.py`), which may also be drawn as they are.
+
 Results go into a JSON file as they come; a finished run is not repeated, and nothing is downloaded: clothes and
-reviews need `--data` (an error says where they come from). Which seeds and tasks were used to choose rules stands in
-`hf_midrange/curation/auto.py`; those of reports are others.
+reviews need `--data` (an error says where they come from). Results say which seeds and tasks were used to choose
+rules; those of reports are others.
 
     python benchmarks/gap.py --profile quick
     python benchmarks/gap.py --profile full --data fashion=FOLDER reviews=FOLDER --output gap_full.json
+    python benchmarks/gap.py --natural FOLDER --ties 0.05 natural untied --wrong 0 0.1 --output natural.json
 """
 
 from __future__ import annotations
