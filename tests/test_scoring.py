@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from hf_midrange import group_metrics
-from hf_midrange.scoring import wilson_interval
+from hf_midrange.scoring import wilson_interval, worst_interval
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
@@ -51,3 +52,16 @@ def test_bad_input_is_refused_or_named(arguments, message):
         return
     with pytest.raises(ValueError, match=message):
         group_metrics(*arguments)
+
+
+def test_the_interval_of_the_worst_group_covers_the_lowest_accuracy():
+    rng = np.random.default_rng(0)
+    for groups, rows, share in ((4, 50, 0.9), (16, 30, 0.9), (30, 10, 0.95)):
+        covered, totals = 0, np.full(groups, rows)
+        for _ in range(400):
+            low, high = worst_interval(rng.binomial(totals, share), totals)
+            covered += low <= share <= high
+        assert covered / 400 >= 0.93
+    low, high = worst_interval(np.array([9, 5]), np.array([10, 10]))
+    assert low == pytest.approx(float(wilson_interval(5, 10)[0]))
+    assert high == pytest.approx(float(stats.beta.ppf(1 - 0.025 / 2, 6, 5)))

@@ -6,7 +6,7 @@ Its figures are those of `hf_midrange.group_metrics`. Each import has a line of 
 import datasets
 import evaluate
 import numpy as np
-from scipy.special import ndtri
+from scipy import special
 
 
 _DESCRIPTION = """
@@ -27,7 +27,7 @@ Args:
 
 Returns:
     `mean`, `worst_group` (`float`): Accuracies from 0 to 1, the higher the better.
-    `mean_ci`, `worst_group_ci` (`tuple` of two `float`): Their intervals.
+    `mean_ci`, `worst_group_ci` (`tuple` of two `float`): Their intervals; the second is simultaneous over the groups.
     `worst_group_name` (`str`): The group with the lowest accuracy.
     `groups` (`dict`): For each group with a row, `accuracy`, `ci_low`, `ci_high` and `n`, its number of rows.
     `mean_reweighted` (`float`): Only with `train_group_shares`.
@@ -93,7 +93,7 @@ class WorstGroupAccuracy(evaluate.Metric):
             "mean": mean["accuracy"],
             "mean_ci": (mean["ci_low"], mean["ci_high"]),
             "worst_group": per_group[worst]["accuracy"],
-            "worst_group_ci": (per_group[worst]["ci_low"], per_group[worst]["ci_high"]),
+            "worst_group_ci": _worst_interval(list(per_group.values()), confidence),
             "worst_group_name": worst,
             "groups": per_group,
         }
@@ -106,7 +106,7 @@ class WorstGroupAccuracy(evaluate.Metric):
 
 def _proportion(hits: np.ndarray, confidence: float) -> dict:
     """Return the share of hits with the score interval of Wilson (1927): at least one row is needed."""
-    n, share, z = len(hits), float(hits.mean()), float(ndtri(0.5 + confidence / 2))
+    n, share, z = len(hits), float(hits.mean()), float(special.ndtri(0.5 + confidence / 2))
     middle = share + z**2 / (2 * n)
     spread = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
@@ -116,3 +116,14 @@ def _proportion(hits: np.ndarray, confidence: float) -> dict:
         "ci_high": 1.0 if share == 1 else float(high),
         "n": n,
     }
+
+
+def _worst_interval(parts: list[dict], confidence: float) -> tuple[float, float]:
+    """Return the interval of the lowest accuracy, whichever group has it: the upper limits hold in all at once."""
+    low, high = [], []
+    for part in parts:
+        hits = round(part["accuracy"] * part["n"])
+        failures, level = part["n"] - hits, 1 - (1 - confidence) / 2 / len(parts)
+        low.append(part["ci_low"])
+        high.append(1.0 if not failures else float(special.betaincinv(hits + 1.0, failures, level)))
+    return min(low), min(high)
