@@ -42,3 +42,14 @@ def test_a_watermark_of_one_class_is_found_and_named():
         named += ("one-sided", "members alone") in readings(findings)
         assert not any(row["confounder"] for row in findings)
     assert named >= 9
+
+
+def test_what_the_middle_alone_shows_says_more_than_the_top():
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.arange(3000) % 2)
+    z = rng.normal(size=3000) + np.where(ids == 1, 1.5, -1.5)
+    odds = 0.25 * 3.0 ** np.where((ids == 0) == (np.abs(z) < 1.5), 1, -1)
+    present = np.column_stack([rng.random(3000) < odds / (1 + odds), rng.random((3000, 10)) < 0.2])
+    findings = associate(dataset(np.stack([-z, z], 1) / 2, ids, present, ["it", *map(str, range(10))]))
+    assert [row["p_beyond_top"] < 0.001 for row in findings if row["confounder"]] == [True]
+    assert all(row["p_beyond_top"] is None for row in findings if row["band"] == "high")
