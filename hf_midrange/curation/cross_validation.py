@@ -61,7 +61,12 @@ def cross_validated(curated: Dataset, weights: np.ndarray, seed: int) -> np.ndar
 
 
 def held_out_predictions(inputs: Inputs, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`.
+    """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`."""
+    return (inputs.logits + held_out_terms(inputs, cells, weights)).argmax(axis=1)
+
+
+def held_out_terms(inputs: Inputs, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return what corrections fitted without each row's fold add to its logits, `(n, C)`.
 
     With more than `FITTED_ROWS` rows, the corrections are fitted to a draw of them, rows of little weight less often.
 
@@ -73,15 +78,13 @@ def held_out_predictions(inputs: Inputs, cells: np.ndarray, weights: np.ndarray)
     folds = folds_of(inputs, cells)
     rows, weights = drawn(weights, inputs.seed)
     heads = fold_corrections(inputs.embedding[rows], inputs.logits[rows], inputs.labels[rows], weights, folds[rows])
-    predictions = np.zeros(len(folds), dtype=np.int64)
+    terms = np.zeros((len(folds), len(inputs.classes)))
     for first, embedding in blocks(inputs.embedding):
-        here = slice(first, first + len(embedding))
-        logits, of_fold = inputs.logits[here], folds[here]
+        of_fold = folds[first : first + len(embedding)]
         for fold, head in enumerate(heads):
             out = np.flatnonzero(of_fold == fold)
-            corrected = logits[out] + embedding[out] @ head.weight.T.astype(np.float32) + head.bias
-            predictions[first + out] = corrected.argmax(axis=1)
-    return predictions
+            terms[first + out] = embedding[out] @ head.weight.T.astype(np.float32) + head.bias
+    return terms
 
 
 def drawn(weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

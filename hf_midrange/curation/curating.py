@@ -17,7 +17,8 @@ from hf_midrange.curation.report import reason_feature, report_of
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.strategies import STRATEGIES, Strategy, named_presence
 from hf_midrange.curation.views import confirmed
-from hf_midrange.head.rows import LEFT_OUT, NOTHING
+from hf_midrange.head.rows import LEFT_OUT
+from hf_midrange.verdicts import SHOWN, SUSPECTED
 
 
 SENTENCES = 10_000
@@ -29,6 +30,7 @@ def curate(
     findings: Dataset | None = None,
     strategy: str | Strategy = "auto",
     seed: int = 0,
+    act_on: str = SHOWN,
 ) -> Splits:
     """Return `ds` with `pseudo_group`, `keep`, `weight`, `confounders` and `reason`, and a report inside.
 
@@ -45,10 +47,11 @@ def curate(
         strategy: one of `STRATEGIES`, or a function of your own (see `hf_midrange.curation.Strategy`); `"auto"` is the
             default rule. All named ones but `"group"` ignore the `group` column.
         seed: of random choices.
+        act_on: `"shown"` repairs ties that are shown; `"suspected"` those too that are only suspected.
 
     Returns:
         The same kind of dataset. `weight` has mean 1; `keep` marks a random subset with balanced pseudo-groups, for a
-        trainer without weights; with the verdict "nothing to repair" all rows are kept and weigh 1.
+        trainer without weights; where the head is left as it is, all rows are kept and weigh 1.
         `curation_report` reads the report.
 
     Raises:
@@ -58,7 +61,7 @@ def curate(
     Example:
         ```python
         curated = hm.curate(ds, findings)
-        hm.curation_report(curated)["verdict"]  # "repaired"
+        hm.curation_report(curated)["verdict"]  # "shown"
         ```
     """
     if callable(strategy):
@@ -67,17 +70,21 @@ def curate(
         name, rule = strategy, STRATEGIES[strategy]
     else:
         raise ValueError(f"unknown strategy {strategy!r}; choose one of {', '.join(map(repr, STRATEGIES))}")
-    return columns.over_splits(ds, lambda split: _curate_split(split, findings, name, rule, seed))
+    if act_on not in (SHOWN, SUSPECTED):
+        raise ValueError(f"`act_on` must be {SHOWN!r} or {SUSPECTED!r}, not {act_on!r}")
+    return columns.over_splits(ds, lambda split: _curate_split(split, findings, name, rule, seed, act_on))
 
 
-def _curate_split(ds: Dataset, findings: Dataset | None, name: str, rule: Strategy, seed: int) -> Dataset:
+def _curate_split(
+    ds: Dataset, findings: Dataset | None, name: str, rule: Strategy, seed: int, act_on: str
+) -> Dataset:
     inputs = read_inputs(ds, findings, seed)
     selection = rule(inputs)
-    report = report_of(inputs, selection, name)
+    report = report_of(inputs, selection, name, act_on)
     cells, names = _with_left_out(selection)
     present, concepts = named_presence(inputs, confirmed(findings))
     # Where there is nothing to repair, any Trainer that honours these columns must train as if they were not there.
-    leave = report["verdict"] == NOTHING
+    leave = report["strength"] == 0
     keep = np.ones(len(ds), dtype=bool) if leave else selection.keep(seed)
     weight = np.ones(len(ds), dtype=np.float32) if leave else selection.weight()
     return columns.with_columns(

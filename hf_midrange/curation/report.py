@@ -13,27 +13,25 @@ from hf_midrange import columns
 from hf_midrange.curation.cross_validation import cell_table
 from hf_midrange.curation.inputs import Inputs
 from hf_midrange.curation.selection import Selection
-from hf_midrange.head.rows import NOTHING
+from hf_midrange.verdicts import SHOWN, SUSPECTED
 
 
-REPAIRED = "repaired"
-CANNOT = "features cannot carry it"
+def report_of(inputs: Inputs, selection: Selection, strategy: str, act_on: str = SHOWN) -> dict[str, Any]:
+    """Return verdict and figures of a selection as JSON holds them: figures rounded, NaN as None.
 
-BARELY = 1.2
-"""Features do not carry a class where even the upper bound of a repaired accuracy is below this many times chance."""
-
-GAINED = 0.25
-"""A pseudo-group that gains this much accuracy is carried by the features; its rows may be too few to learn from."""
-
-
-def report_of(inputs: Inputs, selection: Selection, strategy: str) -> dict[str, Any]:
-    """Return verdict and figures of a selection as JSON holds them: figures rounded, NaN as None."""
+    A rule that comes to no verdict was asked to weight the rows, and acts.
+    """
     cells = cell_table(inputs, selection)
     views = [
         {"name": view.name, "auc": view.auc, "skew": view.skew, "carriers": view.carriers(inputs.labels)}
         for view in vars(inputs).get("views", [])  # those that the strategy read
     ]
-    verdict, explanation = _judge(selection.doubt, cells, len(inputs.classes))
+    before, after = _worst(cells, "before"), _worst(cells, "after")
+    gain = f"worst pseudo-group {before:.2f} before, {after:.2f} after, cross-validated"
+    verdict = selection.verdict or SHOWN
+    acts = verdict == SHOWN or (verdict == SUSPECTED and act_on == SUSPECTED)
+    done = gain if acts else f"head left as it is ({gain} if it were repaired)" if verdict == SUSPECTED else "head left as it is"
+    explanation = f"{selection.why}; {done}" if selection.why else done
     return _plain(
         {
             "verdict": verdict,
@@ -44,30 +42,16 @@ def report_of(inputs: Inputs, selection: Selection, strategy: str) -> dict[str, 
             "classes": inputs.classes,
             "views": views,
             **selection.facts,
+            "strength": selection.strength if acts else 0.0,
             "cells": cells,
-            "worst_before": _worst(cells, "before"),
-            "worst_after": _worst(cells, "after"),
+            "worst_before": before,
+            "worst_after": after,
         }
     )
 
 
 def _worst(cells: list[dict[str, Any]], when: str) -> float:
     return min(cell[when]["accuracy"] for cell in cells)
-
-
-def _judge(doubt: str, cells: list[dict[str, Any]], classes: int) -> tuple[str, str]:
-    """Return the verdict, and a sentence that explains it."""
-    if doubt:
-        return NOTHING, f"{doubt}: no sign of a confounder, head left as it is"
-    worst = min(cells, key=lambda cell: cell["after"]["high"])
-    gain = worst["after"]["accuracy"] - worst["before"]["accuracy"]
-    if worst["after"]["high"] < BARELY / classes and gain < GAINED:
-        return CANNOT, (
-            f"balanced weights reach {worst['after']['accuracy']:.2f} in *{worst['name']}* (cross-validated, at most "
-            f"{worst['after']['high']:.2f}): the features do not carry the class there"
-        )
-    before, after = _worst(cells, "before"), _worst(cells, "after")
-    return REPAIRED, f"worst pseudo-group {before:.2f} before, {after:.2f} after, cross-validated"
 
 
 def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
@@ -78,8 +62,8 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
             `DatasetDict`, a report per split comes back.
 
     Returns:
-        A plain dictionary: `verdict` (`"repaired"`, `"nothing to repair"` or `"features cannot carry it"`),
-        `explanation` (one sentence), `strategy`, the `views` it read, `contrary_share` (of each class), `m` (its
+        A plain dictionary: `verdict` (`"shown"`, `"suspected"`, `"none seen"` or `"cannot be carried"`),
+        `explanation` (one sentence), `strength` (how much of the correction is applied; 0: the head is left as it is), `strategy`, the `views` it read, `contrary_share` (of each class), `m` (its
         mean), `q` (the share of a class's weight that contrary rows get), what else the strategy found, and `cells`
         with rows, weight and cross-validated accuracy before and after, each with its 95 % interval.
 

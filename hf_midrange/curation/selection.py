@@ -45,8 +45,12 @@ class Selection:
     """Weights of rows from a strategy that has no cells; None: each cell's share is spread over its rows."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Figures for the report."""
-    doubt: str = ""
-    """Why the strategy sees nothing to repair, for people; empty: there is something."""
+    verdict: str = ""
+    """What the strategy thinks of the rows; empty: nothing, it was asked to weight them."""
+    why: str = ""
+    """Why it thinks so, for people."""
+    strength: float = 1.0
+    """How much of the correction is applied to the head."""
     held_out: np.ndarray | None = None
     """Predictions after the repair by fits without the row's fold, `(n,)`, if the strategy had to make them."""
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from hf_midrange import columns
-from hf_midrange.curation.auto import auto
+from hf_midrange.curation.candidates import EMBEDDING_EDGE, VIEW_EDGE, Candidate, pointing_scores
 from hf_midrange.curation.inputs import Inputs
-from hf_midrange.curation.ridge import Fit, left_out_scores
-from hf_midrange.curation.scores import pointed
-from hf_midrange.curation.selection import Selection, balanced, by_label_and_part, lowest, split_by_contrary
-from hf_midrange.curation.ties import EMBEDDING_EDGE, VIEW_EDGE, selection_of, tie_by_position
+from hf_midrange.curation.rule import auto
+from hf_midrange.curation.selection import Selection, balanced, by_label_and_part, split_by_contrary
 from hf_midrange.curation.views import confirmed
 
 
@@ -33,9 +31,12 @@ def by_best_view(inputs: Inputs) -> Selection:
             "`annotate(ds, [TextStyle(...)])` adds one"
         )
     best = max(inputs.views, key=lambda view: (view.dense, view.skew))
-    tie = tie_by_position(best.name, "view", VIEW_EDGE, best.scores, inputs.labels, best.auc, best.skew)
-    found = selection_of([tie], inputs)
-    found.facts.update(view=best.name, rule="view", ties=[tie.facts()])
+    return _by_position(best.name, "view", best.scores, VIEW_EDGE, inputs)
+
+
+def _by_position(name: str, rule: str, scores: np.ndarray, edge: float, inputs: Inputs) -> Selection:
+    found = Candidate.of(name, scores, inputs.labels, edge).selection(inputs)
+    found.facts.update(view=name, rule=rule)
     return found
 
 
@@ -74,40 +75,12 @@ def _by_groups(
 
 def mid_minority(inputs: Inputs) -> Selection:
     """Label x lower half of the own logit (T < .5) as the contrary rows."""
-    rule = "logit position below .5"
-    tie = tie_by_position("own logit", rule, EMBEDDING_EDGE, inputs.logits, inputs.labels)
-    found = selection_of([tie], inputs)
-    found.facts["rule"] = rule
-    return found
+    return _by_position("own logit", "logit position below .5", inputs.logits, EMBEDDING_EDGE, inputs)
 
 
 def confounder_head(inputs: Inputs) -> Selection:
-    """Label x what a head for the pointing says, seeded at T < .5 of the logit margin.
-
-    In the table label x pointed-to class, the label carries the core concept and the pointing carries the confounder.
-    One ridge head per class learns "points to this class" with labels balanced within both answers, read left out.
-    """
-    labels = inputs.labels
-    seed = lowest(inputs.margin_position, labels, EMBEDDING_EDGE)
-    points_to = np.where(seed, pointed(inputs.logits, labels), labels)
-    fits = [_pointing_fit(points_to == k, labels == k) for k in range(len(inputs.classes))]
-    towards = left_out_scores(inputs.embedding, fits, inputs.sources, inputs.sample)
-    best = towards.argmax(axis=1)
-    contrary = lowest(np.where(best == labels, 1.0, 0.0), labels, EMBEDDING_EDGE)
-    reasons = [
-        f"member of *{inputs.classes[label]}*, the confounder head reads *{inputs.classes[other]}*"
-        for label, other in zip(labels, best, strict=True)
-    ]
-    best = np.where(best == labels, pointed(towards, labels), best)
-    found = split_by_contrary(labels, contrary, best, inputs.classes, reasons)
-    found.facts["rule"] = "confounder head"
-    return found
-
-
-def _pointing_fit(points: np.ndarray, members: np.ndarray) -> Fit:
-    cells = 2 * points.astype(int) + members
-    sizes = np.bincount(cells, minlength=4)
-    return Fit(points, (0.03,), len(points) / (4 * np.maximum(sizes[cells], 1)))
+    """Label x lower half of what a head for the pointing says (T < .5)."""
+    return _by_position("confounder head", "confounder head", pointing_scores(inputs), EMBEDDING_EDGE, inputs)
 
 
 def named_concepts(inputs: Inputs) -> Selection:
