@@ -83,13 +83,16 @@ class Steps:
         return joined
 
 
-def curated_from(extracted: Dataset, sources: Sequence[Any], seed: int, *, steps: Steps | None = None) -> Repair:
+def curated_from(
+    extracted: Dataset, sources: Sequence[Any], seed: int, *, steps: Steps | None = None, act_on: str = "shown"
+) -> Repair:
     """Fit bands, find concepts, associate and curate.
 
     Args:
         extracted: what `extract` returned.
         sources: concept sources, as `annotate` takes them.
         seed: of the halves of `associate` and the subset of `curate`.
+        act_on: `"shown"` or `"suspected"`, as `curate` takes it.
         steps: where the datasets called `annotated`, `findings` and `curated` are kept, and what `annotate` measures.
             Of several processes the main one makes them; without, each makes its own.
     """
@@ -97,12 +100,12 @@ def curated_from(extracted: Dataset, sources: Sequence[Any], seed: int, *, steps
     if steps is None:
         annotated = _annotated(bands.transform(extracted), sources, None)
         findings = associate(annotated, seed=seed)
-        return Repair(bands, findings, curate(annotated, findings, seed=seed))
+        return Repair(bands, findings, curate(annotated, findings, seed=seed, act_on=act_on))
     # What models measure is kept by a process that works alone: others would have to take part.
     work = steps.folder / "concepts" if PartialState().num_processes == 1 else None
     annotated = steps.dataset("annotated", lambda: _annotated(bands.transform(extracted), sources, work), extracted)
     findings = steps.dataset("findings", lambda: associate(annotated, seed=seed))
-    curated = steps.dataset("curated", lambda: curate(annotated, findings, seed=seed), extracted)
+    curated = steps.dataset("curated", lambda: curate(annotated, findings, seed=seed, act_on=act_on), extracted)
     return Repair(bands, findings, curated)
 
 

@@ -112,6 +112,7 @@ def curate(
     split: Split = None,
     strategy: Annotated[str, typer.Option(help="how rows are chosen and weighted")] = "auto",
     findings: Annotated[Path | None, typer.Option(help="what `associate` wrote")] = None,
+    act_on: Annotated[str, typer.Option(help="repair what is 'shown', or also what is only 'suspected'")] = "shown",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -123,7 +124,7 @@ def curate(
     with new_output(output, dataset, overwrite) as new:
         ds = new.rows(dataset, split)
         found = None if findings is None else read_findings(findings)
-        curated = hm.curate(ds, found, strategy=strategy, seed=seed)
+        curated = hm.curate(ds, found, strategy=strategy, seed=seed, act_on=act_on)
         write_dataset(curated, new.folder)
     print_facts("curation", hm.curation_report(curated))
     typer.echo(f"wrote {output}")

@@ -98,8 +98,7 @@ def of_views(inputs: Inputs) -> list[Candidate]:
 
 
 def of_embedding(inputs: Inputs, view: Candidate | None) -> list[Candidate]:
-    """Return candidates that read the embedding: its own score, joined with a view's if there is one, and the
-    confounder head."""
+    """Return candidates that read the embedding: its own score, joined with any view's, and the confounder head."""
     labels, scores, name = inputs.labels, inputs.scores, "embedding"
     if view is not None:
         scores, name = scores + _normed(view.scores, labels), f"{view.name} and embedding"

@@ -75,9 +75,7 @@ def curate(
     return columns.over_splits(ds, lambda split: _curate_split(split, findings, name, rule, seed, act_on))
 
 
-def _curate_split(
-    ds: Dataset, findings: Dataset | None, name: str, rule: Strategy, seed: int, act_on: str
-) -> Dataset:
+def _curate_split(ds: Dataset, findings: Dataset | None, name: str, rule: Strategy, seed: int, act_on: str) -> Dataset:
     inputs = read_inputs(ds, findings, seed)
     selection = rule(inputs)
     report = report_of(inputs, selection, name, act_on)

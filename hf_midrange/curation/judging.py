@@ -77,7 +77,7 @@ class Change(NamedTuple):
         return float(self.worth[best] / self.error[best])
 
     def strongest(self, price: float) -> int:
-        """Return the largest strength, as an index, within one standard error of the best that typical rows can pay."""
+        """Return the largest strength within one standard error of the best that typical rows can pay, as an index."""
         within = (self.worth >= self.worth.max() - self.error.max()) & (self.typical >= -price)
         return int(np.flatnonzero(within).max(initial=0))
 

@@ -30,7 +30,8 @@ def report_of(inputs: Inputs, selection: Selection, strategy: str, act_on: str =
     gain = f"worst pseudo-group {before:.2f} before, {after:.2f} after, cross-validated"
     verdict = selection.verdict or SHOWN
     acts = verdict == SHOWN or (verdict == SUSPECTED and act_on == SUSPECTED)
-    done = gain if acts else f"head left as it is ({gain} if it were repaired)" if verdict == SUSPECTED else "head left as it is"
+    left = "head left as it is"
+    done = gain if acts else f"{left} ({gain} if it were repaired)" if verdict == SUSPECTED else left
     explanation = f"{selection.why}; {done}" if selection.why else done
     return _plain(
         {
@@ -62,10 +63,11 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
             `DatasetDict`, a report per split comes back.
 
     Returns:
-        A plain dictionary: `verdict` (`"shown"`, `"suspected"`, `"none seen"` or `"cannot be carried"`),
-        `explanation` (one sentence), `strength` (how much of the correction is applied; 0: the head is left as it is), `strategy`, the `views` it read, `contrary_share` (of each class), `m` (its
-        mean), `q` (the share of a class's weight that contrary rows get), what else the strategy found, and `cells`
-        with rows, weight and cross-validated accuracy before and after, each with its 95 % interval.
+        A plain dictionary: `verdict` (`"shown"`, `"suspected"`, `"none seen"` or `"cannot be carried"`), `explanation`
+        (one sentence), `strength` (how much of the correction is applied; 0: the head is left as it is), `strategy`,
+        the `views` it read, `ties` (the evidence of each), `contrary_share` (of each class), `prior` (what becomes of
+        the shares of classes), what else the strategy found, and `cells` with rows, weight and cross-validated
+        accuracy before and after, each with its 95 % interval.
 
     Raises:
         ValueError: if the dataset was not curated, lost its report, or holds something else in its place.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_midrange.curation.candidates import TOGETHER, Candidate, of_embedding, of_views
+from hf_midrange.curation.candidates import Candidate, of_embedding, of_views
 from hf_midrange.curation.cross_validation import folds_of, held_out_terms
 from hf_midrange.curation.inputs import Inputs
 from hf_midrange.curation.judging import (
@@ -35,8 +35,7 @@ class Rule:
     """A view speaks of a tie if its AUC for the class is at least this. Untied confounders stay below .75; more than
     12 % of contrary rows a class bring a tie's below."""
     even: float = 0.45
-    """Share of the rows around position 0, of those around 0 and half-way, in the tail of a cue that comes in degrees.
-    """
+    """Share of the rows around position 0, of those around 0 and half-way, in the tail of a cue that has degrees."""
     rare: float = 0.25
     """A repair must pay where a quarter of the rows are contrary."""
     evidence: float = 2.5
@@ -54,6 +53,9 @@ class Rule:
 RULE = Rule()
 SETTLED_BY = 12
 """Rows that a person is shown when a tie is suspected."""
+
+ROWS_OF_TIE, LARGEST_TIE = 170, 0.12
+"""Rows of a class that hold the twenty against a tie that are seen in 8 of 10 cases, if no larger share is."""
 
 
 class Finding(NamedTuple):
@@ -143,7 +145,9 @@ class _Judge:
         if mended not in self.made:
             labels, whole = self.inputs.labels, np.ones(len(self.inputs.labels), dtype=bool)
             kept = [self.suspects[id(lead)][1] if mended else whole for lead in self.leads]
-            weights = np.mean([lead.weights(labels, part) for lead, part in zip(self.leads, kept, strict=True)], axis=0)
+            weights = np.mean(
+                [lead.weights(labels, part) for lead, part in zip(self.leads, kept, strict=True)], axis=0
+            )
             cells = 2 * labels + self.leads[0].contrary
             terms = held_out_terms(self.inputs, cells, weights)
             self.made[mended] = weights, terms, right_at_strengths(self.inputs, terms)
@@ -190,18 +194,21 @@ def _verdict(best: Finding, found: list[Finding], inputs: Inputs, has_views: boo
             "carry the class"
         )
     named = sorted(concept for _, concept in confirmed(inputs.findings))
-    doubt = tied and best.evidence >= RULE.evidence / 2
+    # Rows low in the embedding alone are merely hard, too: they must say as much as a tie to be suspected.
+    doubt = tied and best.evidence >= RULE.evidence / (2 if has_views else 1)
     if doubt or named:
         rows = len(inputs.labels) * (RULE.evidence / max(best.evidence, RULE.evidence / 4)) ** 2
         about = f"the findings name {', '.join(named[:3])} as confounders" if named else said
         return SUSPECTED, (
-            f"{about}, which is too little to be sure; about {int(np.ceil(rows / 100) * 100)} rows would settle it, or "
-            "a look at the rows listed in the report"
+            f"{about}, which is too little to be sure; about {int(np.ceil(rows / 100) * 100)} rows would settle it, "
+            "or a look at the rows listed in the report"
         )
     least = 20 * len(inputs.classes) / len(inputs.labels)
-    where = "a view shows" if has_views else "a view would show, and there is none: add sources,"
-    seen = f"a tie that {where} and that {least:.0%} to 12 % of each class break would have been seen in 8 of 10 cases"
-    return NONE, seen if least < 0.12 else f"too few rows to see a tie: {int(170 * len(inputs.classes))} are needed"
+    if least >= LARGEST_TIE:
+        return NONE, f"too few rows to see a tie: {ROWS_OF_TIE * len(inputs.classes)} are needed"
+    where = "a view shows" if has_views else "a view would show (there is none: add sources)"
+    share = f"{least:.1%} to {LARGEST_TIE:.0%} of each class"
+    return NONE, f"a tie that {where} and that {share} break would have been shown or suspected in 8 of 10 cases"
 
 
 def _cannot(finding: Finding, inputs: Inputs) -> bool:
@@ -241,6 +248,3 @@ def _nested(best: Finding, inputs: Inputs) -> np.ndarray:
         strength = STRENGTHS[changed.strongest(RULE.price if best.apart < 0 else 1.0)]
         predictions[out] = (inputs.logits[out] + strength * best.terms[out]).argmax(axis=1)
     return predictions
-
-
-__all__ = ["RULE", "TOGETHER", "Rule", "auto"]

@@ -62,14 +62,12 @@ def gather(
 ) -> list[View]:
     """Return the views that `ds` offers: its `view_*` columns, and its concepts.
 
-    Concept columns may know the class, unlike views, and so may `view_*` columns that are marked as vocabularies: of
-    these the concepts are taken. Beside a dense view concepts are taken where `findings` are given, and only the
-    confirmed confounders among them; without one, all of them. Columns that are constant, clusters of the embedding,
-    and the concepts that a dense view was cut into are passed over.
+    Concept columns may know the class, unlike views. Beside a dense view they are taken where `findings` are given,
+    and only the confirmed confounders among their concepts; without one, all of them. Columns that are constant,
+    clusters of the embedding, and the concepts that a dense view was cut into are passed over.
     """
     ridge = TEXT_RIDGE if columns.TEXT in ds.column_names else IMAGE_RIDGE
-    marked = {name: columns.facts(ds.features, name) for name in columns.view_columns(ds.features)}
-    names = [name for name, facts in marked.items() if not facts.get("vocabulary")]
+    names = columns.view_columns(ds.features)
     dense = [(name, finite_vectors(ds, name), entry_names(ds, name)) for name in names]
     tables = _concept_tables(ds, confirmed(findings), names)
     views = []

@@ -12,10 +12,11 @@ from datasets import Dataset, DatasetDict
 from hf_midrange import columns
 from hf_midrange.head.correction import default_strength, desaturated, fit_correction
 from hf_midrange.head.linear_head import LinearHead
-from hf_midrange.head.rows import NOTHING, drawn_rows, weighted_rows
+from hf_midrange.head.rows import drawn_rows, weighted_rows
 from hf_midrange.head.solver import Array
 from hf_midrange.io.blocks import MOST_ROWS
 from hf_midrange.processes import device
+from hf_midrange.verdicts import unchanged
 
 
 def retrain_head(
@@ -30,11 +31,12 @@ def retrain_head(
 ) -> LinearHead:
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
-    With a `model`, its own head is corrected: `W = s W_given + D`, and only D is penalised; s is 1 unless the network
-    is saturated. A head without bias gets none. Without a `model` a new head is fitted. The problem is convex, so the
-    result depends on no seed unless there are more than `max_rows` rows; its loss is summed in double precision, and
-    ends within 1e-4 of the minimum. It is solved on an accelerator if there is one that knows double precision
-    (Apple's does not), else on the CPU.
+    With a `model`, its own head is corrected: `W = f W_given + s D`, and only D is penalised. f is 1 unless the
+    network is saturated; s is the strength that the curation found typical rows can pay, 1 for weights of your own. A
+    head without bias gets none. Without a `model` a new head is fitted. The problem is convex, so the result depends
+    on no seed unless there are more than `max_rows` rows; its loss is summed in double precision, and ends within 1e-4
+    of the minimum. It is solved on an accelerator if there is one that knows double precision (Apple's does not), else
+    on the CPU.
 
     Of more rows than `max_rows`, so many are drawn and held in memory, `4 d` bytes each: from every pseudo-group (else
     class) as many as its share of the weight asks for, and weighted so that it keeps this share.
@@ -44,12 +46,12 @@ def retrain_head(
         model: the classifier or head to correct; None: a new head.
         strength: factor of the penalty `|D|_F^2`; None: `.84 / C` for a correction, `.04 / C` for a new head.
         max_rows: most rows that are fitted to.
-        force: retrain although the report says that there is nothing to repair.
+        force: retrain with the whole correction, although the report leaves the head as it is or asks for less.
         seed: of the rows drawn.
         head: name of the model's last linear layer, where several could be it; None: the one that `extract` noted.
 
     Returns:
-        The head, acting on raw embeddings; the given head unchanged if the report's verdict is "nothing to repair".
+        The head, acting on raw embeddings; the given head unchanged if the report's strength is 0.
 
     Raises:
         KeyError: if a column is missing.
@@ -78,8 +80,10 @@ def retrain_head(
     if given is not None:
         given = _by_name(given, names)
         _refuse_other_shape(given, values.shape[1], len(names))
-    if given is not None and not force and _nothing_to_repair(curated):
+    report = columns.facts(curated.features, columns.REASON)
+    if given is not None and not force and unchanged(report):
         return given
+    share = 1.0 if given is None or force else float(report.get("strength", 1.0))
     rows, weights = drawn_rows(curated, weights, max_rows, seed)
     embedding, labels = values[rows], labels[rows]
     offset, factor = np.zeros((len(rows), len(names))), 1.0
@@ -88,7 +92,7 @@ def retrain_head(
     strength = default_strength(len(names), given is not None) if strength is None else strength
     intercept = given is None or given.has_bias
     found = fit_correction(embedding, offset, labels, weights, strength, intercept, _place())
-    weight, bias = (torch.as_tensor(part) for part in found)
+    weight, bias = (share * torch.as_tensor(part) for part in found)
     if given is not None:
         weight, bias = weight + factor * given.weight.double(), bias + factor * given.bias.double()
     return LinearHead(weight.float(), bias.float(), names, has_bias=intercept)
@@ -142,7 +146,3 @@ def _refuse_other_shape(given: LinearHead, width: int, classes: int) -> None:
             f"the head has {given.num_classes} classes on embeddings of width {given.width}, but the dataset has "
             f"{classes} classes and embeddings of width {width}; extract with the model to be repaired"
         )
-
-
-def _nothing_to_repair(curated: Dataset) -> bool:
-    return columns.facts(curated.features, columns.REASON).get("verdict") == NOTHING

@@ -9,9 +9,6 @@ from hf_midrange import columns
 from hf_midrange.io.blocks import Matrix, finite_vectors, some_rows
 
 
-NOTHING = "nothing to repair"
-"""The verdict of a curation that leaves the head as it is."""
-
 LEFT_OUT = "left out"
 """The pseudo-group of rows that a strategy leaves out; they weigh nothing."""
 

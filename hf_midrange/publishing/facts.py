@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_midrange import __version__, columns
 from hf_midrange.curation.report import curation_report
-from hf_midrange.head.rows import NOTHING
+from hf_midrange.verdicts import unchanged
 
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class CurationFacts:
     split: str = "train"
     cells: tuple[Row, ...] = ()
     """Pseudo-groups: `name`, `rows`, `weight` (their share of it), cross-validated accuracy `before` and `after`."""
+    unchanged: bool = False
+    """Whether the head was left as it is."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ def curation_facts(curated: Dataset, split: str) -> CurationFacts:
         kept=int(columns.numbers(curated, columns.KEEP).sum()),
         split=split,
         cells=_cells(report),
+        unchanged=unchanged(report),
     )
 
 
@@ -286,7 +289,7 @@ def band_facts(bands: LogitBands | None) -> Row | None:
 
 def _cells(report: Row) -> tuple[Row, ...]:
     # With nothing to repair all rows weigh 1, whatever weights the report tried.
-    nothing = report["verdict"] == NOTHING
+    nothing = unchanged(report)
     return tuple(
         {
             "name": cell["name"],

@@ -14,7 +14,6 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import CommitInfo
 
 from hf_midrange import columns
-from hf_midrange.head.rows import NOTHING
 from hf_midrange.publishing.cards import model_card, write_model_card
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score, curation_facts, finding_facts, versions
 from hf_midrange.publishing.repository import PublishError, State, is_hub_id, open_repository, refuse_non_id
@@ -163,7 +162,7 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
     if base is None and _is_adapter(model):
         raise PublishError("an adapter is nothing without its base model; give the Hub id of that, as `base_model`")
     curation = _curation(background.curated)
-    corrected = curation is None or curation.verdict != NOTHING
+    corrected = curation is None or not curation.unchanged
     return ModelFacts(
         repo_id=repo_id,
         architecture=type(_whole(model)).__name__,

@@ -9,12 +9,12 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.curation.cross_validation import cross_validated
-from hf_midrange.head.rows import NOTHING
 from hf_midrange.io.blocks import blocks, finite_vectors
 from hf_midrange.publishing.escaping import short_names
 from hf_midrange.reporting.facts import Groups, Scored
 from hf_midrange.reporting.inputs import Material
 from hf_midrange.scoring import group_metrics
+from hf_midrange.verdicts import unchanged
 
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def groups_of(material: Material, head: LinearHead | None, evaluation: Dataset |
     by = columns.GROUP if columns.GROUP in rows.column_names else columns.PSEUDO_GROUP if same else columns.LABEL
     names, ids = short_names(columns.class_label(rows.features, by).names), columns.labels(rows, by)
     told = {BEFORE: ("the network as it was", columns.matrix(rows, columns.LOGITS).argmax(axis=1))}
-    if same and (material.curation or {})["verdict"] != NOTHING:
+    if same and not unchanged(material.curation or {}):
         told |= _crossed(rows, seed)
     if head is not None:
         note = "the given head, on rows that it was fitted to: too good" if same else "the given head"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_midrange.curation.report import CANNOT, REPAIRED
-from hf_midrange.head.rows import NOTHING
 from hf_midrange.reporting.facts import Card, Verdict
 from hf_midrange.reporting.inputs import Material
+from hf_midrange.verdicts import CANNOT, NONE, SHOWN, SUSPECTED, unchanged
 
 
 NAMED = 3
@@ -34,14 +33,16 @@ def _found(found: Sequence[Card], facts: dict[str, Any]) -> str:
 
 def _done(curation: dict[str, Any], found: bool) -> str:
     verdict = curation.get("verdict")
-    if verdict == REPAIRED:
+    if verdict == SHOWN or (verdict == SUSPECTED and not unchanged(curation)):
         before, after = (f"{100 * curation[f'worst_{key}']:.0f} %" for key in ("before", "after"))
         gain = f"the worst pseudo-group from {before} to {after}, cross-validated"
         return f"{'' if found else ', but rows that break a tie stand apart'}; retraining the last layer takes {gain}."
     if verdict == CANNOT:
         without = " without it" if found else " everywhere"
-        return f"; the network's features do not carry the class{without}, so no last layer can repair it."
-    if verdict == NOTHING:
+        return f"; features do not carry the class{without}, or labels are wrong: no last layer can repair it."
+    if verdict == SUSPECTED:
+        return "; that rows break a tie is suspected, but not sure enough to repair the last layer."
+    if verdict == NONE:
         return "; no sign was seen that the last layer needs repair, so it was left as it is."
     return "."
 
@@ -63,18 +64,21 @@ def _sure(material: Material) -> tuple[str, ...]:
     return tuple(sure)
 
 
+DONE = {
+    SUSPECTED: "Look at the rows that the curation lists; if they break a tie, curate with act_on='suspected'.",
+    NONE: "Nothing needs doing. Concepts that no source describes stay unseen: add sources if in doubt.",
+    CANNOT: "Look at the labels of these rows; else collect more that break the tie and fine-tune the network itself.",
+}
+
+
 def _steps(verdict: str, found: Sequence[Card], suspected: int, has_head: bool) -> tuple[str, ...]:
     steps = []
-    if verdict == REPAIRED:
+    if verdict == SHOWN:
         made = "Put the head into the model" if has_head else "Make a head with retrain_head and put it into the model"
         steps.append(f"{made} (head.merge_into(model)), and score it on held-out rows with known groups if you can.")
-    if verdict == CANNOT:
-        steps.append("Collect more rows that break the tie and fine-tune the network itself, or choose another.")
-    if verdict == NOTHING and found:
-        steps.append("The cue is there but does little harm to these rows; watch it where the data may shift.")
-    if verdict == NOTHING and not found:
-        steps.append("Nothing needs doing. Concepts that no source describes stay unseen: add sources if in doubt.")
-    if verdict not in (REPAIRED, CANNOT, NOTHING):
+    if verdict in DONE:
+        steps.append(DONE[verdict])
+    elif verdict != SHOWN:
         steps.append("Curate the rows (curate), retrain the head (retrain_head), and make this report again.")
     if found:
         steps.append("Look at the cards of the confirmed cues: only you know which of them belong to the class.")

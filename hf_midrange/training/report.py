@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from hf_midrange.curation.report import REPAIRED, curation_report
+from hf_midrange import verdicts
+from hf_midrange.curation.report import curation_report
 from hf_midrange.head import LinearHead
-from hf_midrange.head.rows import NOTHING
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.outputs import written_once
@@ -36,7 +36,7 @@ class DebiasReport:
     `hm.report(outcome.curated, outcome.findings, head=outcome.head)` makes the page with the rows that show it.
 
     Attributes:
-        verdict: `"repaired"`, `"nothing to repair"` or `"features cannot carry it"`.
+        verdict: `"shown"`, `"suspected"`, `"none seen"` or `"cannot be carried"`.
         curation: what `curation_report` says.
         findings: what `associate` returned; None where an already curated set was used.
         curated: the curated rows.
@@ -65,7 +65,7 @@ class DebiasReport:
         try:
             curation = curation_report(curated)
         except (KeyError, ValueError):
-            curation = {"verdict": REPAIRED}
+            curation = {"verdict": verdicts.SHOWN}
         return cls(curation["verdict"], curation, findings, curated, head, bands=bands)
 
     def background(self, background: Background) -> Background:
@@ -82,7 +82,7 @@ class DebiasReport:
     @property
     def is_changed(self) -> bool:
         """Whether the head is another one than before."""
-        return self.verdict != NOTHING
+        return not verdicts.unchanged(self.curation)
 
     @property
     def is_better(self) -> bool:

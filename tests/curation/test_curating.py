@@ -31,8 +31,6 @@ def findings_of(*names):
     )
 
 
-
-
 @pytest.fixture(scope="module")
 def curated(tied):
     return curate(tied)
@@ -92,7 +90,7 @@ def test_the_default_finds_the_rows_that_break_the_tie(classes):
     truth = np.array(ds["label"]) != np.array(ds["group"])
     assert contrary[truth].mean() > 0.8
     assert truth[contrary].mean() > 0.8
-    assert curation_report(result)["verdict"] == "repaired"
+    assert curation_report(result)["verdict"] == "shown"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -100,16 +98,16 @@ def test_the_default_finds_the_rows_that_break_the_tie(classes):
 def test_untied_data_have_nothing_to_repair(view, seed):
     ds = simulate(contrary=0.5, seed=seed, view=view, strength=0.0)
     curated = curate(ds)
-    assert curation_report(curated)["verdict"] == "nothing to repair"
+    # Without a view the rows low in the embedding may raise a suspicion; they are never repaired.
+    assert curation_report(curated)["verdict"] in (["none seen"] if view else ["none seen", "suspected"])
     assert all(curated["keep"])
     assert set(curated["weight"]) == {1.0}
 
 
-def test_without_a_view_the_embedding_finds_a_strong_tie():
-    ds = simulate(rows=800, view=False)
-    report = curation_report(curate(ds))
-    assert report["rule"] == "embedding"
-    assert report["verdict"] == "repaired"
+def test_without_a_view_a_strong_tie_is_suspected():
+    report = curation_report(curate(simulate(rows=800, view=False)))
+    assert report["view"] == "embedding"
+    assert report["verdict"] == "suspected"
 
 
 def test_features_that_lack_the_class_are_said_so():
@@ -122,7 +120,7 @@ def test_features_that_lack_the_class_are_said_so():
     ds = columns.with_columns(
         ds, {"embedding": (embedding, columns.vector(WIDTH)), "logits": (logits, columns.vector(2))}
     )
-    assert curation_report(curate(ds))["verdict"] == "features cannot carry it"
+    assert curation_report(curate(ds))["verdict"] == "cannot be carried"
 
 
 def test_the_report_names_the_entries_that_carry_the_tie(curated):
@@ -134,7 +132,7 @@ def test_the_report_names_the_entries_that_carry_the_tie(curated):
 def test_concept_columns_stand_in_for_views(tied):
     report = curation_report(curate(tied.remove_columns("view_side")))
     assert report["view"] == "concepts_side"
-    assert report["verdict"] == "repaired"
+    assert report["verdict"] == "shown"
 
 
 def test_reasons_are_readable(curated):

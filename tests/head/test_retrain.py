@@ -140,7 +140,7 @@ def test_a_repaired_head_is_better_on_the_worst_group_of_unseen_rows(classes):
 
 def test_nothing_to_repair_returns_the_given_head_unless_forced():
     curated, head = curate(simulate(contrary=0.5, strength=0.0)), true_head()
-    assert curation_report(curated)["verdict"] == "nothing to repair"
+    assert curation_report(curated)["verdict"] == "none seen"
     assert retrain_head(curated, head) is head
     assert not torch.equal(retrain_head(curated, head, force=True).weight, head.weight)
 

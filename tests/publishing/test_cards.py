@@ -68,7 +68,7 @@ def model_facts(**changes):
         controls=(Score("ERM", 0.7, 0.5),),
         findings=(finding("3", "sea"),),
         discovered=3,
-        curation=CurationFacts("repaired", "worst 0.5 before, 0.8 after", "auto", 0, 10, 5),
+        curation=CurationFacts("shown", "worst 0.5 before, 0.8 after", "auto", 0, 10, 5),
         dataset="me/x",
         curated="me/x-mid",
     )
@@ -86,7 +86,7 @@ def dataset_facts(**changes):
         ),
         columns=({"name": "label", "kind": "one of 2 names", "how": "given"},),
         curation=(
-            CurationFacts("repaired", "why", "auto", 0, 10, 5, "train", (CELL,)),
+            CurationFacts("shown", "why", "auto", 0, 10, 5, "train", (CELL,)),
         ),
         versions={"hf_midrange": "0.1.0"},
         findings=(finding("3", "sea"),),
@@ -156,7 +156,7 @@ def test_front_matter_comes_back_whatever_the_names(names, key):
 def test_no_name_changes_the_structure_of_a_card(unit, concept, group):
     found = finding(unit, concept)
     curation = CurationFacts(
-        "repaired", f"worst in {group}", "auto", 0, 10, 5, "train", ({**CELL, "name": group},)
+        "shown", f"worst in {group}", "auto", 0, 10, 5, "train", ({**CELL, "name": group},)
     )
     plain = (model_facts(), dataset_facts())
     model = replace(
@@ -230,7 +230,7 @@ def test_what_is_unknown_is_left_out():
 
 
 def test_a_model_with_nothing_to_repair_is_not_called_corrected():
-    nothing = CurationFacts("nothing to repair", "no sign", "auto", 0, 10, 10)
+    nothing = CurationFacts("none seen", "no sign", "auto", 0, 10, 10)
     card = model_card(model_facts(curation=nothing, corrected=False, changed=()))
     assert "Its last layer is as it was" in card
     assert "was corrected" not in card

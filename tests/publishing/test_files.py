@@ -61,8 +61,8 @@ def test_images_on_disk_are_embedded_whatever_the_format_or_the_selection(tmp_pa
 
 
 def test_splits_share_features_and_keep_their_own_names_and_reports(tmp_path):
-    first = curated(8, groups=("a", "b"), verdict=report("repaired", "first"))
-    other = curated(9, groups=("c", "a", "left out"), verdict=report("nothing to repair", "other"))
+    first = curated(8, groups=("a", "b"), verdict=report("shown", "first"))
+    other = curated(9, groups=("c", "a", "left out"), verdict=report("none seen", "other"))
     words = columns.concept_list(["actor", "film"])
     other = columns.with_columns(
         other, {"confounders": (columns.concept_arrow(np.eye(9, 2), ["actor", "film"]), words)}

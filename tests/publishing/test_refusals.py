@@ -98,7 +98,7 @@ refused("base id", lambda: hm.publish_model(vit, "me/x", base_model="https://evi
 api.upload_file(path_or_fileobj=b"{}", path_in_repo="pytorch_model.bin.index.json", repo_id="me/vit")
 metrics = {"mean": 1.0, "worst_group": 0.5}
 refused("stale weights", lambda: hm.publish_model(vit, "me/vit", metrics=metrics, dataset="me/x"))
-calm = curated(verdict=report("nothing to repair", "no sign"))
+calm = curated(verdict=report("none seen", "no sign"))
 hm.publish_model(vit, "me/calm", curated=calm, head=head)
 out["calm"] = Path(api.hf_hub_download("me/calm", "README.md")).read_text()
 out["left"] = api.list_repo_files("me/vit")
@@ -167,7 +167,7 @@ def test_what_is_allowed_is_done(told):
 
 
 def test_a_model_without_a_tie_is_published_as_what_it_is(told):
-    assert "there was\nnothing to repair" in told["calm"]
+    assert "left as it was" in told["calm"]
     assert "corrected" not in told["calm"]
 
 

@@ -266,9 +266,9 @@ def test_long_texts_are_cut_around_the_phrase():
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        ("repaired", "from 50 % to 80 %"),
-        ("nothing to repair", "left as it is"),
-        ("features cannot carry it", "no last layer can repair it"),
+        ("shown", "from 50 % to 80 %"),
+        ("none seen", "left as it is"),
+        ("cannot be carried", "no last layer can repair it"),
     ],
 )
 def test_every_verdict_has_a_sentence_and_a_step(verdict, said, pictures):

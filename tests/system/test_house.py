@@ -74,9 +74,9 @@ def test_types_and_version_are_shipped():
 
 
 LAYERS = [
-    "columns", "input_columns", "scoring", "split_halves", "io", "processes", "classifier", "extraction", "bands",
-    "concepts", "head", "association", "curation", "pipeline", "publishing", "reporting", "training", "explorer",
-    "demo", "commands",
+    "columns", "verdicts", "input_columns", "scoring", "split_halves", "io", "processes", "classifier", "extraction",
+    "bands", "concepts", "head", "association", "curation", "pipeline", "publishing", "reporting", "training",
+    "explorer", "demo", "commands",
 ]  # fmt: skip
 """Files and folders of the package from the ground up: what stands lower knows nothing of what stands higher."""
 

@@ -66,7 +66,7 @@ def test_one_sentence_is_printed_and_a_second_call_reads_what_is_there(outcome, 
     again = hm.debias(rows, model, test, [hm.Thumbnail()], folder, processor=processor())
     said = capsys.readouterr().out
     assert said == found.sentence + "\n"
-    assert said.startswith("repaired: worst pseudo-group")
+    assert said.startswith("shown: rows that break the tie in view_thumbnail")
     assert "worst group 0." in said
     assert again.head.weight.tolist() == found.head.weight.tolist()
 
@@ -74,7 +74,7 @@ def test_one_sentence_is_printed_and_a_second_call_reads_what_is_there(outcome, 
 def test_without_a_tie_the_model_comes_back_and_none_is_written(model, tmp_path):
     rows = pictures(240, 0.5, seed=5).remove_columns("group").rename_columns({"image": "img", "label": "target"})
     found = hm.debias(DatasetDict(held_out=rows), model, rows, [hm.ImageProperties()], tmp_path, processor=processor())
-    assert found.verdict == "nothing to repair"
+    assert found.verdict in ("none seen", "suspected")
     assert found.model is model
     assert not (tmp_path / "model").exists()
     assert (tmp_path / "head").is_dir()
