@@ -17,5 +17,10 @@ CANNOT = "cannot be carried"
 
 
 def unchanged(report: Mapping[str, Any]) -> bool:
-    """Return whether a curation leaves the head as it is; `{}` of rows that were weighted otherwise does not."""
-    return report.get("strength", 1.0) == 0 or report.get("verdict") == "nothing to repair"
+    """Return whether a curation leaves the head as it is; `{}` of rows that were weighted otherwise does not.
+
+    Reports of 0.1.0 tell no strength, and their verdicts have other names.
+    """
+    if "strength" in report:
+        return bool(report["strength"] == 0)
+    return report.get("verdict", SHOWN) not in (SHOWN, "repaired", "features cannot carry it")

@@ -230,7 +230,7 @@ def test_what_is_unknown_is_left_out():
 
 
 def test_a_model_with_nothing_to_repair_is_not_called_corrected():
-    nothing = CurationFacts("none seen", "no sign", "auto", 0, 10, 10)
+    nothing = CurationFacts("none seen", "no sign", "auto", 0, 10, 10, unchanged=True)
     card = model_card(model_facts(curation=nothing, corrected=False, changed=()))
     assert "Its last layer is as it was" in card
     assert "was corrected" not in card

@@ -167,7 +167,7 @@ def test_what_is_allowed_is_done(told):
 
 
 def test_a_model_without_a_tie_is_published_as_what_it_is(told):
-    assert "left as it was" in told["calm"]
+    assert "sure reason to change it" in told["calm"]
     assert "corrected" not in told["calm"]
 
 
