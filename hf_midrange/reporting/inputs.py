@@ -13,9 +13,10 @@ from hf_midrange.association.findings import provenance
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.association.schema import RANGE
-from hf_midrange.curation.report import NOTHING, curation_report
+from hf_midrange.curation.report import curation_report
 from hf_midrange.publishing.escaping import short_names, shortened
 from hf_midrange.reporting.facts import Distribution
+from hf_midrange.verdicts import unchanged
 
 
 TEXTS = (columns.TEXT, columns.TEXT_PAIR)
@@ -129,7 +130,7 @@ def _tied(material: Material) -> dict[int, np.ndarray]:
 
 def _contrary(material: Material) -> np.ndarray:
     """Return which rows are in another pseudo-group than most of their label, where a repair was found, `(n,)`."""
-    if material.curation is None or material.curation["verdict"] == NOTHING:
+    if material.curation is None or unchanged(material.curation):
         return np.zeros(len(material.ids), dtype=bool)
     cells = columns.labels(material.ds, columns.PSEUDO_GROUP)
     sizes = np.bincount(cells)[cells]
