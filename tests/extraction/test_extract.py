@@ -56,7 +56,7 @@ def small_processor() -> ViTImageProcessor:
 
 def by_hand(model: nn.Module, inputs_of_row, ds: Dataset) -> np.ndarray:
     """Logits of shape `(n, C)`, one row at a time, with no code of the package."""
-    model.eval()
+    model.cpu().eval()
     with torch.no_grad():
         outputs = [model(**inputs_of_row(row)) for row in ds]
     return torch.cat([getattr(output, "logits", output) for output in outputs]).numpy()

@@ -92,7 +92,7 @@ def make(folder: Path) -> None:
     bands = hm.LogitBands().fit(rows)
     rows = hm.annotate(bands.transform(rows), [hm.Annotations(["place"]), hm.ImageProperties()])
     findings = hm.associate(rows)
-    curated = hm.curate(rows, findings)
+    curated = hm.curate(rows, findings, strategy="concepts")
     bands.save_pretrained(folder / "bands")
     curated.save_to_disk(folder / "curated")
     save_findings(findings, folder / "findings")
