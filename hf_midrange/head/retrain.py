@@ -94,7 +94,7 @@ def retrain_head(
     found = fit_correction(embedding, offset, labels, weights, strength, intercept, _place())
     weight, bias = (share * torch.as_tensor(part) for part in found)
     if given is not None:
-        weight, bias = weight + factor * given.weight.double(), bias + factor * given.bias.double()
+        weight, bias = weight + factor * given.weight.double().cpu(), bias + factor * given.bias.double().cpu()
     return LinearHead(weight.float(), bias.float(), names, has_bias=intercept)
 
 
