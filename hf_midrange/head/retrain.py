@@ -88,7 +88,7 @@ def retrain_head(
     embedding, labels = values[rows], labels[rows]
     offset, factor = np.zeros((len(rows), len(names))), 1.0
     if given is not None:
-        offset, factor = desaturated(given(embedding).double().numpy())
+        offset, factor = desaturated(given(embedding).double().cpu().numpy())
     strength = default_strength(len(names), given is not None) if strength is None else strength
     intercept = given is None or given.has_bias
     found = fit_correction(embedding, offset, labels, weights, strength, intercept, _place())
