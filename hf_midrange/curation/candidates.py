@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_midrange.curation.inputs import Inputs
-from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.curation.ridge import Fit
 from hf_midrange.curation.scores import auc_of, mirrored, normed, own_position, pointed, units
 from hf_midrange.curation.selection import MINIMUM, Reasons, Selection, contrary_share, lowest, split_by_contrary
 
@@ -115,7 +115,7 @@ def pointing_scores(inputs: Inputs) -> np.ndarray:
     labels = inputs.labels
     points_to = np.where(inputs.margin_position < EMBEDDING_EDGE, pointed(inputs.logits, labels), labels)
     fits = [_pointing_fit(points_to == k, labels == k) for k in units(labels)]
-    return mirrored(left_out_scores(inputs.embedding, fits, inputs.sources, inputs.sample))
+    return mirrored(inputs.space.left_out(fits))
 
 
 def _pointing_fit(points: np.ndarray, members: np.ndarray) -> Fit:

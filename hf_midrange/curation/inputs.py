@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
-from hf_midrange.curation.ridge import sampled
+from hf_midrange.curation.ridge import Space, sampled
 from hf_midrange.curation.scores import embedding_scores, margins, own_position
 from hf_midrange.curation.selection import MINIMUM
 from hf_midrange.curation.views import View, gather
@@ -40,6 +40,11 @@ class Inputs:
         return sampled(self.labels, self.sources, self.seed)
 
     @cached_property
+    def space(self) -> Space:
+        """The embeddings, standardised for fits of scores."""
+        return Space.of(self.embedding, self.sources, self.sample)
+
+    @cached_property
     def views(self) -> list[View]:
         """The side views at hand."""
         return gather(self.ds, self.findings, self.labels, self.sources, self.sample)
@@ -47,7 +52,7 @@ class Inputs:
     @cached_property
     def scores(self) -> np.ndarray:
         """The embedding score e per class, `(n, C)`."""
-        return embedding_scores(self.embedding, self.logits, self.labels, self.sources, self.sample)
+        return embedding_scores(self.space, self.logits, self.labels)
 
     @cached_property
     def margin_position(self) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_midrange.curation.candidates import Candidate
 from hf_midrange.curation.inputs import Inputs
-from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.curation.ridge import Fit
 from hf_midrange.curation.scores import mirrored, units
 
 
@@ -28,7 +28,7 @@ def suspected_labels(candidate: Candidate, inputs: Inputs) -> tuple[float, np.nd
     """
     labels, weights = inputs.labels, candidate.weights(inputs.labels, np.ones(len(inputs.labels), dtype=bool), 0.5)
     fits = [Fit(labels == k, (CORE_RIDGE,), weights) for k in units(labels)]
-    scores = mirrored(left_out_scores(inputs.embedding, fits, inputs.sources, inputs.sample))
+    scores = mirrored(inputs.space.left_out(fits))
     remain, below, rows = np.ones(len(labels), dtype=bool), 0, 0
     for own, other in np.unique(np.column_stack([labels, candidate.towards])[candidate.contrary], axis=0):
         mine = np.flatnonzero((labels == own) & candidate.contrary & (candidate.towards == other))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from hf_midrange.head.correction import Scaler
 from hf_midrange.io.blocks import Matrix
 
 
-FITTED_ROWS = 2500
+FITTED_ROWS = 1500
 """Scores are fitted to at most about this many rows, drawn at random; all other rows are scored by that fit."""
 
 FEWEST_OF_CLASS = 100
@@ -60,107 +61,127 @@ def class_weights(members: np.ndarray) -> np.ndarray:
 def left_out_scores(
     values: Matrix, fits: Sequence[Fit], sources: np.ndarray | None = None, sample: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the exact leave-one-out scores of weighted ridge on the +-1 membership, with a free intercept.
-
-    Minimises `sum_i w_i (t_i - f_i)^2 + ridge n |beta|^2` for `f = x @ beta + intercept` with standardised rows x of
-    mean squared norm 1, the same as kernel ridge on `x @ x.T` with `ridge n / w_i` on the diagonal. Left-out residuals
-    follow from the hat matrix (Cawley and Talbot 2003), by blocks where rows share a source. The cheaper of the
-    systems in rows and in columns is solved.
-
-    Args:
-        values: raw description of the rows, `(n, d)`.
-        fits: what to regress on.
-        sources: ids of shape `(n,)`; rows that share one are left out together.
-        sample: rows to fit to; the others are scored by that fit. None: all rows.
-
-    Returns:
-        Scores of shape `(n, number of fits and strengths)`; members lie near 1, strangers near -1.
-    """
-    chosen = np.arange(len(values)) if sample is None else sample
-    kept = values[:] if sample is None else values[sample]
-    scaler = Scaler.fit(kept, near_dead=0.0)
-    features = scaler.apply(kept)
-    norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64))))
-    features /= features.dtype.type(norm if norm > 0 else 1.0)
-    blocks = _shared(None if sources is None else sources[chosen])
-    wide = len(features) <= ROW_SPACE * features.shape[1]
-    solver = partial(_by_rows, features, features @ features.T) if wide else partial(_by_columns, features)
-    solved = [part for fit in fits for part in solver(*_restricted(fit, chosen), fit.ridges, blocks)]
-    scores = np.empty((len(values), len(solved)))
-    scores[chosen] = np.column_stack([left_out for left_out, _ in solved])
-    rest = np.setdiff1d(np.arange(len(values)), chosen)
-    beta = np.column_stack([coefficients for _, coefficients in solved])
-    slopes = (beta[:-1] / (norm or 1.0)).astype(features.dtype)
-    for rows in np.split(rest, range(BLOCK, len(rest), BLOCK)):
-        scores[rows] = scaler.apply(values[rows], features.dtype) @ slopes + beta[-1]
-    return scores
-
-
-def _restricted(fit: Fit, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets of +-1 and weights of mean 1 of some rows."""
-    members = fit.members[rows]
-    weights = class_weights(members) if fit.weights is None else fit.weights[rows] / fit.weights[rows].mean()
-    return np.where(members, 1.0, -1.0), weights
+    """Return the left-out scores of `Space.of(values, sources, sample)`, for rows that are fitted to once."""
+    return Space.of(values, sources, sample).left_out(fits)
 
 
 Solved = tuple[np.ndarray, np.ndarray]
-"""Left-out scores `(n,)`, and coefficients with the intercept last, `(d + 1,)`."""
+"""Left-out scores `(n, t)` of t targets, and coefficients with the intercept last, `(d + 1, t)`."""
 
 
-def _by_rows(
-    features: np.ndarray,
-    kernel: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-    ridges: tuple[float, ...],
-    blocks: list[np.ndarray],
-) -> list[Solved]:
-    """Solve in the row space, where left-out residuals are the dual weights over the diagonal of the inverse."""
-    targets, solved = targets.astype(features.dtype), []
-    for ridge in ridges:
-        system = kernel.copy()
-        system[np.diag_indices(len(system))] += (ridge * len(system) / weights).astype(features.dtype)
-        factor = _cholesky(system)
-        ones, fitted = cho_solve((factor, True), np.column_stack([np.ones_like(targets), targets])).T
-        intercept = float(fitted.sum()) / float(ones.sum())
-        dual = fitted - ones * features.dtype.type(intercept)
-        # The inverse of the system is the square of the root; the free intercept takes an outer product from it.
-        root = _inverted(factor)
-        left_out = dual / (np.einsum("ij,ij->j", root, root) - ones**2 / ones.sum())
-        for block in blocks:
-            bordered = root[:, block].T @ root[:, block] - np.outer(ones[block], ones[block]) / ones.sum()
-            left_out[block] = np.linalg.solve(bordered, dual[block])
-        solved.append((targets - left_out, np.append(features.T @ dual, intercept)))
-    return solved
+@dataclass(frozen=True)
+class Space:
+    """Standardised rows of a description, made once for all fits to them."""
 
+    values: Matrix
+    """Raw description of all rows, `(n, d)`."""
+    chosen: np.ndarray
+    """Rows that are fitted to, `(m,)`."""
+    scaler: Scaler
+    features: np.ndarray
+    """Those rows standardised, `(m, d)`, and divided by `norm`."""
+    norm: float
+    """Root mean square of their norms."""
+    shared: list[np.ndarray]
+    """Which of them share a source, where several do."""
 
-def _by_columns(
-    features: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-    ridges: tuple[float, ...],
-    blocks: list[np.ndarray],
-) -> list[Solved]:
-    """Solve the normal equations, where left-out residuals are `r_i / (1 - h_ii)`."""
-    targets = targets.astype(features.dtype)
-    roots = np.sqrt(weights).astype(features.dtype)
-    design = np.column_stack([features, np.ones(len(features), dtype=features.dtype)])
-    halves = design * roots[:, None]
-    gram, moments = halves.T @ halves, halves.T @ (roots * targets)
-    solved = []
-    for ridge in ridges:
-        system = gram.copy()
-        system[np.diag_indices(features.shape[1])] += features.dtype.type(ridge * len(features))
-        factor = _cholesky(system)
-        beta = cho_solve((factor, True), moments, check_finite=False)
-        residuals = targets - design @ beta
-        whitened = _trsm(factor)(1.0, factor, halves.T, lower=1).T
-        left_out = residuals / np.maximum(1.0 - np.einsum("ij,ij->i", whitened, whitened), 1e-9)
-        for block in blocks:
-            hat = whitened[block] @ whitened[block].T * roots[block] / roots[block][:, None]
-            left_out[block] = np.linalg.solve(np.eye(len(block)) - hat, residuals[block])
-        solved.append((targets - left_out, beta))
-    return solved
+    @classmethod
+    def of(cls, values: Matrix, sources: np.ndarray | None = None, sample: np.ndarray | None = None) -> Space:
+        """Return the space of some rows.
+
+        Args:
+            values: raw description of the rows, `(n, d)`.
+            sources: ids of shape `(n,)`; rows that share one are left out together.
+            sample: rows to fit to; the others are scored by that fit. None: all rows.
+        """
+        chosen = np.arange(len(values)) if sample is None else sample
+        kept = values[:] if sample is None else values[sample]
+        scaler = Scaler.fit(kept, near_dead=0.0)
+        features = scaler.apply(kept)
+        norm = float(np.sqrt(np.mean(np.einsum("ij,ij->i", features, features, dtype=np.float64)))) or 1.0
+        features /= features.dtype.type(norm)
+        return cls(values, chosen, scaler, features, norm, [] if sources is None else _shared(sources[chosen]))
+
+    @cached_property
+    def kernel(self) -> np.ndarray:
+        """Products of all pairs of rows, `(m, m)`."""
+        return self.features @ self.features.T
+
+    def left_out(self, fits: Sequence[Fit]) -> np.ndarray:
+        """Return the exact leave-one-out scores of weighted ridge on the +-1 membership, with a free intercept.
+
+        Minimises `sum_i w_i (t_i - f_i)^2 + ridge n |beta|^2` for `f = x @ beta + intercept` with standardised rows x
+        of mean squared norm 1, the same as kernel ridge on `x @ x.T` with `ridge n / w_i` on the diagonal. Left-out
+        residuals follow from the hat matrix (Cawley and Talbot 2003), by blocks where rows share a source. The cheaper
+        of the systems in rows and in columns is solved, once for all fits with the same weights and strengths.
+
+        Returns:
+            Scores of shape `(n, number of fits and strengths)`; members lie near 1, strangers near -1.
+        """
+        solve = self._by_rows if len(self.features) <= ROW_SPACE * self.features.shape[1] else self._by_columns
+        first = np.cumsum([0, *(len(fit.ridges) for fit in fits)])
+        scores, beta = np.empty((len(self.values), first[-1])), np.empty((self.features.shape[1] + 1, first[-1]))
+        for weights, ridges, alike in self._alike(fits):
+            targets = np.column_stack([np.where(fits[j].members[self.chosen], 1.0, -1.0) for j in alike])
+            solved = solve(targets.astype(self.features.dtype), weights, ridges)
+            for number, (left_out, coefficients) in enumerate(solved):
+                places = first[alike] + number
+                scores[np.ix_(self.chosen, places)], beta[:, places] = left_out, coefficients
+        slopes = (beta[:-1] / self.norm).astype(self.features.dtype)
+        rest = np.setdiff1d(np.arange(len(self.values)), self.chosen)
+        for rows in np.split(rest, range(BLOCK, len(rest), BLOCK)):
+            scores[rows] = self.scaler.apply(self.values[rows], self.features.dtype) @ slopes + beta[-1]
+        return scores
+
+    def _alike(self, fits: Sequence[Fit]) -> Iterator[tuple[np.ndarray, tuple[float, ...], list[int]]]:
+        """Yield weights of mean 1, strengths, and the numbers of the fits that have them."""
+        found: dict[tuple[bytes, tuple[float, ...]], tuple[np.ndarray, list[int]]] = {}
+        for j, fit in enumerate(fits):
+            members = fit.members[self.chosen]
+            weights = class_weights(members) if fit.weights is None else fit.weights[self.chosen]
+            weights = weights / weights.mean()
+            found.setdefault((weights.tobytes(), fit.ridges), (weights, []))[1].append(j)
+        for (_, ridges), (weights, numbers) in found.items():
+            yield weights, ridges, numbers
+
+    def _by_rows(self, targets: np.ndarray, weights: np.ndarray, ridges: tuple[float, ...]) -> Iterator[Solved]:
+        """Solve in the row space, where left-out residuals are the dual weights over the diagonal of the inverse."""
+        for ridge in ridges:
+            system = self.kernel.copy()
+            system[np.diag_indices(len(system))] += (ridge * len(system) / weights).astype(system.dtype)
+            factor = _cholesky(system)
+            solved = cho_solve((factor, True), np.column_stack([np.ones_like(targets[:, 0]), targets]))
+            ones, fitted = solved[:, :1], solved[:, 1:]
+            total = ones.sum(dtype=np.float64).astype(system.dtype)
+            intercept = fitted.sum(axis=0) / total
+            dual = fitted - ones * intercept
+            # The inverse of the system is the square of the root; the free intercept takes an outer product from it.
+            root = _inverted(factor)
+            left_out = dual / (np.einsum("ij,ij->j", root, root)[:, None] - ones**2 / total)
+            for block in self.shared:
+                bordered = root[:, block].T @ root[:, block] - ones[block] @ ones[block].T / total
+                left_out[block] = np.linalg.solve(bordered, dual[block])
+            yield targets - left_out, np.vstack([self.features.T @ dual, intercept])
+
+    def _by_columns(self, targets: np.ndarray, weights: np.ndarray, ridges: tuple[float, ...]) -> Iterator[Solved]:
+        """Solve the normal equations, where left-out residuals are `r_i / (1 - h_ii)`."""
+        features = self.features
+        roots = np.sqrt(weights).astype(features.dtype)
+        design = np.column_stack([features, np.ones(len(features), dtype=features.dtype)])
+        halves = design * roots[:, None]
+        gram, moments = halves.T @ halves, halves.T @ (roots[:, None] * targets)
+        for ridge in ridges:
+            system = gram.copy()
+            system[np.diag_indices(features.shape[1])] += features.dtype.type(ridge * len(features))
+            factor = _cholesky(system)
+            beta = cho_solve((factor, True), moments, check_finite=False)
+            residuals = targets - design @ beta
+            whitened = _trsm(factor)(1.0, factor, halves.T, lower=1).T
+            left_out = residuals / np.maximum(1.0 - np.einsum("ij,ij->i", whitened, whitened), 1e-9)[:, None]
+            for block in self.shared:
+                hat = whitened[block] @ whitened[block].T * roots[block] / roots[block][:, None]
+                left_out[block] = np.linalg.solve(np.eye(len(block)) - hat, residuals[block])
+            yield targets - left_out, beta
 
 
 def _cholesky(system: np.ndarray) -> np.ndarray:
@@ -182,9 +203,7 @@ def _trsm(factor: np.ndarray) -> Callable[..., np.ndarray]:
     return blas.dtrsm if factor.dtype == np.float64 else blas.strsm
 
 
-def _shared(sources: np.ndarray | None) -> list[np.ndarray]:
-    if sources is None:
-        return []
+def _shared(sources: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(sources, kind="stable")
     cuts = np.flatnonzero(np.diff(sources[order])) + 1
     return [block for block in np.split(order, cuts) if len(block) > 1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import logsumexp
+from scipy.stats import rankdata
 
 from hf_midrange.bands.position import class_relative_position
-from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.curation.ridge import Fit, Space, left_out_scores
 from hf_midrange.io.blocks import Matrix
 
 
@@ -45,13 +46,12 @@ def opposite_skew(scores: np.ndarray, members: np.ndarray) -> float:
     return robust_skewness(scores[~members]) - robust_skewness(scores[members])
 
 
-def auc(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray | None = None) -> float:
+def auc(scores: np.ndarray, positives: np.ndarray) -> float:
     """Return the area under the ROC curve of `scores` for `positives` (`(n,)` bool); NaN if one side is empty."""
-    from sklearn.metrics import roc_auc_score
-
     if positives.all() or not positives.any():
         return float("nan")
-    return float(roc_auc_score(positives, scores, sample_weight=weights))
+    ups, ranks = int(positives.sum()), rankdata(scores)
+    return float((ranks[positives].sum() - ups * (ups + 1) / 2) / (ups * (len(scores) - ups)))
 
 
 def margins(logits: np.ndarray) -> np.ndarray:
@@ -76,21 +76,15 @@ def view_scores(
     return mirrored(left_out_scores(values, fits, sources, sample))
 
 
-def embedding_scores(
-    embedding: Matrix,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    sources: np.ndarray | None,
-    sample: np.ndarray | None = None,
-) -> np.ndarray:
+def embedding_scores(space: Space, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return one score per class, `(n, C)`, from the embedding and the logits (step 2 of the default).
 
     `e = norm(late - beta early)`, both left-out ridge scores averaged with the logit; `beta` is the mixture with the
     largest opposite skew.
     """
-    own = margins(logits)
-    fits = [Fit(labels == k, (LATE, EARLY)) for k in units(labels)]
-    left_out = left_out_scores(embedding, fits, sources, sample).reshape(len(labels), -1, 2)
+    own, even = margins(logits), 1 / np.bincount(labels)[labels]
+    fits = [Fit(labels == k, (LATE, EARLY), even) for k in units(labels)]
+    left_out = space.left_out(fits).reshape(len(labels), -1, 2)
     scores = []
     for k, pair in zip(units(labels), left_out.transpose(1, 2, 0), strict=True):
         members = labels == k

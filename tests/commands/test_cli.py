@@ -33,8 +33,6 @@ def typed(*words, code=None):
     return run
 
 
-
-
 @pytest.fixture(scope="module")
 def extracted():
     """A dataset as `extract` leaves it: two classes tied to a place, which the logits use."""

@@ -271,12 +271,6 @@ def test_the_worst_group_chooses_the_best_checkpoint(tmp_path):
 # Weights
 
 
-
-
-
-
-
-
 def one_step(ds, folder, batch, **options):
     accumulate = -(-20 // batch)
     args = arguments(
@@ -287,8 +281,6 @@ def one_step(ds, folder, batch, **options):
     trainer = hm.MidRangeTrainer(without_dropout(), args, train_dataset=ds, processing_class=tokenizer())
     trainer.train()
     return trainer
-
-
 
 
 @pytest.mark.parametrize("batch", [20, 5, 3])
