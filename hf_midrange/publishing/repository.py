@@ -287,7 +287,7 @@ def retried(ask: Callable[[], Answer], what: str, token: str, waits: Sequence[fl
         except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
             if wait is None or not passes(error):
                 often = f" after {len(waits) + 1} tries" if wait is None and waits else ""
-                # The original is not chained: its text and its request may hold the token.
+                            # The original is not chained: its text and its request may hold the token.
                 raise _explained(error, what + often, token) from None
             time.sleep(wait * random.uniform(1, 1.2))
     raise AssertionError("the last wait is None")

@@ -1,5 +1,6 @@
 """`hf-midrange bands` and `scripts/bands.py` take the options of `LogitBands`."""
 
+
 import pytest
 from datasets import load_from_disk
 from support.banded_rows import rows

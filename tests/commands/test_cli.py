@@ -33,6 +33,8 @@ def typed(*words, code=None):
     return run
 
 
+
+
 @pytest.fixture(scope="module")
 def extracted():
     """A dataset as `extract` leaves it: two classes tied to a place, which the logits use."""

@@ -57,6 +57,7 @@ state.destroy_process_group()
 """
 
 
+
 def finished(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("shard-*.json"))
 

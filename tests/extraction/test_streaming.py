@@ -1,5 +1,6 @@
 """Streams: a run that goes on reads on from where it stood, and parts of a stream are extracted apart."""
 
+
 import numpy as np
 import pytest
 from datasets.distributed import split_dataset_by_node

@@ -21,6 +21,8 @@ from hf_midrange.io.files import DamagedFileError
 pytestmark = pytest.mark.timeout(90)
 
 
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 400 kB; only root may mount one."""

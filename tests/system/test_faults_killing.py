@@ -31,6 +31,8 @@ def everything(out: Path) -> dict[str, dict[str, str]]:
     return {"out": files(out), "shards": files(Path(f"{out}.shards"))}
 
 
+
+
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     place = tmp_path_factory.mktemp("killing")

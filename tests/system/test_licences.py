@@ -21,7 +21,6 @@ PERMISSIVE = re.compile(
 )
 STRONG = re.compile(r"(?<!l)gpl|affero|\bsspl|commons clause|non-?commercial", re.IGNORECASE)
 
-
 def told(name: str) -> str:
     """Return all that a distribution says of its licence."""
     meta = distribution(name).metadata

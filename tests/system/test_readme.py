@@ -97,14 +97,8 @@ def test_the_trainer_of_readme_runs(tmp_path, monkeypatch):
     torch.manual_seed(0)
     # No batch normalisation: untrained statistics would make training and evaluation two different networks.
     model = ViTForImageClassification(
-        ViTConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            image_size=32,
-            patch_size=8,
-        )  # fmt: skip
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32,
+                  patch_size=8)  # fmt: skip
     )
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
     probe = hm.curate(hm.extract(striped_images(200, 0), model, processor), strategy="class-balanced")

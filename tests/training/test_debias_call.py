@@ -37,7 +37,9 @@ def test_it_gives_what_the_trainer_gives(outcome, model, tmp_path):
     copy = resnet()
     copy.load_state_dict(model.state_dict())
     args = arguments(tmp_path, curation_seed=0)
-    trainer = hm.MidRangeTrainer(copy, args, curation_dataset=rows, eval_dataset=test, processing_class=processor())
+    trainer = hm.MidRangeTrainer(
+        copy, args, curation_dataset=rows, eval_dataset=test, processing_class=processor()
+    )
     report = trainer.debias(sources=[hm.Thumbnail()])
     torch.testing.assert_close(found.head.weight, report.head.weight, atol=1e-5, rtol=1e-4)
     assert_same(weights_of(found.model), weights_of(trainer.model), atol=1e-5)

@@ -271,6 +271,12 @@ def test_the_worst_group_chooses_the_best_checkpoint(tmp_path):
 # Weights
 
 
+
+
+
+
+
+
 def one_step(ds, folder, batch, **options):
     accumulate = -(-20 // batch)
     args = arguments(
@@ -281,6 +287,8 @@ def one_step(ds, folder, batch, **options):
     trainer = hm.MidRangeTrainer(without_dropout(), args, train_dataset=ds, processing_class=tokenizer())
     trainer.train()
     return trainer
+
+
 
 
 @pytest.mark.parametrize("batch", [20, 5, 3])
