@@ -17,9 +17,11 @@ from hf_midrange.curation.report import reason_feature, report_of
 from hf_midrange.curation.selection import Selection
 from hf_midrange.curation.strategies import STRATEGIES, Strategy, named_presence
 from hf_midrange.curation.views import confirmed
-from hf_midrange.head.rows import LEFT_OUT
 from hf_midrange.verdicts import SHOWN, SUSPECTED
 
+
+LEFT_OUT = "left out"
+"""The pseudo-group of rows that a strategy leaves out; they weigh nothing."""
 
 SENTENCES = 10_000
 """Reasons that are Python strings at once."""
@@ -34,7 +36,7 @@ def curate(
 ) -> Splits:
     """Return `ds` with `pseudo_group`, `keep`, `weight`, `confounders` and `reason`, and a report inside.
 
-    Use rows the network was not fitted to: on its training rows it has memorised the exceptions. Of more than 2,500
+    Use rows the network was not fitted to: on its training rows it has memorised the exceptions. Of more than 1,500
     rows, a draw of that size is what scores and the report's cross-validation are fitted to, and of more than 100,000
     a draw of that size what clusters are; all rows are scored. Large columns are read in blocks, so that a row costs
     memory for its scores, some 50 bytes a class, and not for its embedding.

@@ -12,12 +12,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from hf_midrange import columns
-from hf_midrange.head.rows import LEFT_OUT_BY_HAND
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.outputs import new_folder
 
 
 UNMARKED, KEPT = "none", "keep"
+LEFT_OUT_BY_HAND = ("drop", "mislabelled")
+"""What a reader marks rows as that are to weigh nothing."""
 MARKS = (UNMARKED, KEPT, *LEFT_OUT_BY_HAND)
 _BEFORE = "; before: "
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from hf_midrange.head.solver import Array, Correction, Problem, solve
+from hf_midrange.head.solver import Correction, Problem, solve
 
 
 CLIP = 4.0
@@ -24,9 +23,6 @@ SINGLE = 500_000
 
 BLOCK = 256
 """Rows that are standardised at once."""
-
-LOGIT_ROWS = 65_536
-"""Rows of which all logits are looked at together."""
 
 FOLD_TOLERANCE = 1e-3
 """Largest entry of the gradient where only the predictions of a fold are wanted; at most one in 800 differed by it."""
@@ -90,11 +86,8 @@ def default_strength(classes: int, corrects: bool) -> float:
 
 def desaturated(logits: np.ndarray) -> tuple[np.ndarray, float]:
     """Return logits `(n, C)` scaled to a median gap of best to second of at most 4, and the factor."""
-    gaps = []
-    for first in range(0, len(logits), LOGIT_ROWS):
-        ordered = np.partition(logits[first : first + LOGIT_ROWS], -2, axis=1)
-        gaps.append(ordered[:, -1] - ordered[:, -2])
-    factor = min(1.0, SATURATION / max(_median(np.concatenate(gaps)), 1e-12))
+    ordered = np.partition(logits, -2, axis=1)
+    factor = min(1.0, SATURATION / max(_median(ordered[:, -1] - ordered[:, -2]), 1e-12))
     return logits * factor, factor
 
 
@@ -105,7 +98,6 @@ def fit_correction(
     weights: np.ndarray,
     strength: float,
     intercept: bool = True,
-    place: Callable[[np.ndarray], Array] = np.asarray,
 ) -> Correction:
     """Return the linear term on raw embeddings that corrects logits best.
 
@@ -119,13 +111,12 @@ def fit_correction(
         weights: `(n,)`, positive.
         strength: factor of the penalty.
         intercept: whether the correction may have a bias.
-        place: puts an array where the solver computes, such as an accelerator.
     """
     scaler = Scaler.fit(embedding)
     features = scaler.apply(embedding)
     if not intercept:
         features += (scaler.mean * scaler.inverse).astype(features.dtype)
-    problem = _problem(features, offset, labels, weights[:, None], strength, place)
+    problem = _problem(features, offset, labels, weights[:, None], strength)
     (found,) = solve(problem._replace(intercept=intercept))
     return scaler.unscaled(found) if intercept else Correction(found.weight * scaler.inverse, found.bias)
 
@@ -157,12 +148,10 @@ def _problem(
     labels: np.ndarray,
     weights: np.ndarray,
     strength: float,
-    place: Callable[[np.ndarray], Array] = np.asarray,
 ) -> Problem:
     offset, weights = offset.astype(np.float64), weights.astype(np.float64)
     targets = (labels[:, None] == np.arange(offset.shape[1])).astype(np.float64)
-    features, offset, targets, weights = map(place, (features, offset, targets, weights / weights.sum(axis=0)))
-    return Problem(features, offset, targets, weights, strength)
+    return Problem(features, offset, targets, weights / weights.sum(axis=0), strength)
 
 
 def _precision(embedding: np.ndarray) -> np.dtype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,10 +11,7 @@ from datasets import Dataset, DatasetDict
 from hf_midrange import columns
 from hf_midrange.head.correction import default_strength, desaturated, fit_correction
 from hf_midrange.head.linear_head import LinearHead
-from hf_midrange.head.rows import drawn_rows, weighted_rows
-from hf_midrange.head.solver import Array
-from hf_midrange.io.blocks import MOST_ROWS
-from hf_midrange.processes import device
+from hf_midrange.io.blocks import MOST_ROWS, Matrix, finite_vectors, some_rows
 from hf_midrange.verdicts import unchanged
 
 
@@ -23,7 +19,6 @@ def retrain_head(
     curated: Dataset,
     model: torch.nn.Module | LinearHead | None = None,
     *,
-    strength: float | None = None,
     max_rows: int = MOST_ROWS,
     force: bool = False,
     seed: int = 0,
@@ -31,12 +26,11 @@ def retrain_head(
 ) -> LinearHead:
     """Return a head retrained on the weighted embeddings of a curated dataset.
 
-    With a `model`, its own head is corrected: `W = f W_given + s D`, and only D is penalised. f is 1 unless the
-    network is saturated; s is the strength that the curation found typical rows can pay, 1 for weights of your own. A
-    head without bias gets none. Without a `model` a new head is fitted. The problem is convex, so the result depends
-    on no seed unless there are more than `max_rows` rows; its loss is summed in double precision, and ends within 1e-4
-    of the minimum. It is solved on an accelerator if there is one that knows double precision (Apple's does not), else
-    on the CPU.
+    With a `model`, its own head is corrected: `W = f W_given + s D`, and only D is penalised, by `.84 / C |D|_F^2`. f
+    is 1 unless the network is saturated; s is the strength that the curation found typical rows can pay, 1 for weights
+    of your own. A head without bias gets none. Without a `model` a new head is fitted, under `.04 / C |W|_F^2`. The
+    problem is convex, so the result depends on no seed unless there are more than `max_rows` rows; it is solved on the
+    CPU, its loss summed in double precision, and ends within 1e-4 of the minimum.
 
     Of more rows than `max_rows`, so many are drawn and held in memory, `4 d` bytes each: from every pseudo-group (else
     class) as many as its share of the weight asks for, and weighted so that it keeps this share.
@@ -44,7 +38,6 @@ def retrain_head(
     Args:
         curated: a split that `curate` returned, with `embedding`, `label` and `weight`.
         model: the classifier or head to correct; None: a new head.
-        strength: factor of the penalty `|D|_F^2`; None: `.84 / C` for a correction, `.04 / C` for a new head.
         max_rows: most rows that are fitted to.
         force: retrain with the whole correction, although the report leaves the head as it is or asks for less.
         seed: of the rows drawn.
@@ -55,8 +48,8 @@ def retrain_head(
 
     Raises:
         KeyError: if a column is missing.
-        ValueError: for NaN, negative weights, a weight of zero in a row that is not left out, a class without weight,
-            embeddings of another width than the head's, or of another model than this one.
+        ValueError: for NaN, negative weights, a class without weight, embeddings of another width than the head's, or
+            of another model than this one.
 
     Warns:
         RuntimeWarning: if the solver gave up before the minimum.
@@ -70,8 +63,6 @@ def retrain_head(
     """
     if isinstance(curated, DatasetDict):
         raise TypeError(f"`retrain_head` takes one split, not a DatasetDict; choose one of {list(curated)}")
-    if strength is not None and not strength > 0:
-        raise ValueError(f"`strength` must be positive, not {strength}")
     if max_rows < 1:
         raise ValueError(f"`max_rows` must be at least 1, not {max_rows}")
     values, labels, weights = weighted_rows(curated)
@@ -89,21 +80,12 @@ def retrain_head(
     offset, factor = np.zeros((len(rows), len(names))), 1.0
     if given is not None:
         offset, factor = desaturated(given(embedding).double().cpu().numpy())
-    strength = default_strength(len(names), given is not None) if strength is None else strength
-    intercept = given is None or given.has_bias
-    found = fit_correction(embedding, offset, labels, weights, strength, intercept, _place())
+    strength, intercept = default_strength(len(names), given is not None), given is None or given.has_bias
+    found = fit_correction(embedding, offset, labels, weights, strength, intercept)
     weight, bias = (share * torch.as_tensor(part) for part in found)
     if given is not None:
         weight, bias = weight + factor * given.weight.double().cpu(), bias + factor * given.bias.double().cpu()
     return LinearHead(weight.float(), bias.float(), names, has_bias=intercept)
-
-
-def _place() -> Callable[[np.ndarray], Array]:
-    """Return what puts arrays where the solver computes; Apple's accelerator has no double precision."""
-    where = device()
-    if where.type in ("cpu", "mps"):
-        return np.asarray
-    return lambda array: torch.as_tensor(array, device=where)
 
 
 def _of_model(model: torch.nn.Module, curated: Dataset, layer: str | None) -> LinearHead:
@@ -146,3 +128,48 @@ def _refuse_other_shape(given: LinearHead, width: int, classes: int) -> None:
             f"the head has {given.num_classes} classes on embeddings of width {given.width}, but the dataset has "
             f"{classes} classes and embeddings of width {width}; extract with the model to be repaired"
         )
+
+
+def weighted_rows(curated: Dataset) -> tuple[Matrix, np.ndarray, np.ndarray]:
+    """Return embeddings `(n, d)`, labels and weights `(n,)` of a curated split.
+
+    Raises:
+        KeyError: if a column is missing.
+        ValueError: for NaN, negative weights, a class without weight.
+    """
+    columns.require(curated, columns.EMBEDDING, columns.LABEL, columns.WEIGHT)
+    labels, embedding = columns.labels(curated), finite_vectors(curated, columns.EMBEDDING)
+    names = columns.class_label(curated.features).names
+    weights = _weights(curated)
+    empty = [name for k, name in enumerate(names) if weights[labels == k].sum() == 0]
+    if empty:
+        raise ValueError(f"no row of {empty} has a positive weight; a head needs rows of every class")
+    return embedding, labels, weights
+
+
+def _weights(curated: Dataset) -> np.ndarray:
+    weights = columns.numbers(curated, columns.WEIGHT)
+    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if bad.size:
+        raise ValueError(
+            f"column 'weight' must be finite and not negative, but row {bad[0]} has {weights[bad[0]]}; "
+            "`curate` writes weights that fit"
+        )
+    return weights
+
+
+def drawn_rows(curated: Dataset, weights: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most about `most` rows with weight, and their weights; all such rows where they are so few.
+
+    They are drawn from every pseudo-group (else class) in proportion to its weight, which it keeps.
+    """
+    used = np.flatnonzero(weights > 0)
+    if len(used) <= most:
+        return used, weights[used]
+    named = columns.PSEUDO_GROUP in curated.column_names
+    strata = columns.labels(curated, columns.PSEUDO_GROUP if named else columns.LABEL)
+    strata, weights = np.unique(strata[used], return_inverse=True)[1], weights[used]
+    whole = np.bincount(strata, weights)
+    rows = some_rows(strata, most, seed, whole)
+    drawn = np.bincount(strata[rows], weights[rows])
+    return used[rows], weights[rows] * (whole / drawn)[strata[rows]]

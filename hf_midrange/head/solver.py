@@ -1,19 +1,14 @@
-"""The convex problem behind every head: weighted softmax loss of given logits plus a linear term, which L2 penalises.
-
-Arrays are numpy's, or torch's on any device that computes in double precision: a CPU alone needs no torch.
-"""
+"""The convex problem behind every head: the weighted softmax loss of given logits plus a linear term, penalised."""
 
 from __future__ import annotations
 
 import warnings
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
+from scipy.special import log_softmax
 
-
-Array = Any  # `np.ndarray | torch.Tensor`, whose methods mypy takes for more different than they are
 
 GRADIENT_TOLERANCE = 3e-5
 """Largest entry of the gradient at which the solver stops.
@@ -44,13 +39,13 @@ class Correction(NamedTuple):
 class Problem(NamedTuple):
     """Minimise `sum_i w_i CE(offset_i + x_i D' + b, y_i) + strength |D|_F^2` with weights of sum 1; b is free."""
 
-    features: Array
+    features: np.ndarray
     """`(n, d)`; in float32 the products of large matrices take half the time, the loss stays in float64."""
-    offset: Array
+    offset: np.ndarray
     """Logits to correct, `(n, C)` float64; zeros for a new head."""
-    targets: Array
+    targets: np.ndarray
     """`(n, C)` float64, 1 in the column of the row's class and else 0."""
-    weights: Array
+    weights: np.ndarray
     """`(n, m)` float64, each column of sum 1: m problems that differ in their weights alone are solved together, as
     each pass reads the features once for all of them. 0 for rows that a problem leaves out."""
     strength: float
@@ -61,8 +56,7 @@ class Problem(NamedTuple):
 def solve(problem: Problem, tolerance: float = GRADIENT_TOLERANCE, steps: int = MOST_STEPS) -> list[Correction]:
     """Return the minimiser for each column of the weights, by L-BFGS.
 
-    The loss and its gradient are computed where the arrays are. Of two classes only the difference is fitted, as both
-    rows of the minimiser mirror each other.
+    Of two classes only the difference is fitted, as both rows of the minimiser mirror each other.
 
     Args:
         problem: what to minimise.
@@ -86,8 +80,7 @@ def solve(problem: Problem, tolerance: float = GRADIENT_TOLERANCE, steps: int = 
     if ended["warnflag"] and not steepest <= tolerance:
         warnings.warn(
             f"the head is not at the minimum: after {ended['nit']} steps the gradient is {steepest:.1e}, and "
-            f"{tolerance:.0e} was wanted ({ended['task']}); look for embeddings of very different sizes, or give a "
-            "larger `strength`",
+            f"{tolerance:.0e} was wanted ({ended['task']}); look for embeddings of very different sizes",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -99,7 +92,6 @@ class _Fitted:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.xp = _module_of(problem.features)
         classes, self.width = problem.offset.shape[1], problem.features.shape[1]
         self.binary, self.problems = classes == 2, problem.weights.shape[1]
         self.units = 1 if self.binary else classes
@@ -122,30 +114,29 @@ class _Fitted:
     def _loss(self, weight: np.ndarray, bias: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the sum of the weighted losses, and its gradient by weights and bias."""
         features = self.problem.features
-        matrix, shift = _like(weight.reshape(-1, self.width), features), _like(bias, self.offset)
-        total, by_weight, by_bias = 0.0, self.xp.zeros_like(matrix), self.xp.zeros_like(shift)
+        matrix = weight.reshape(-1, self.width).astype(features.dtype)
+        total, by_weight, by_bias = 0.0, np.zeros_like(matrix), np.zeros_like(bias)
         # Both products of a block are taken while it is in the cache.
         for first in range(0, len(features), BLOCK):
             rows = slice(first, first + BLOCK)
             block = features[rows]
-            moved = (matrix @ block.T).T + shift  # few rows times many: twice as fast as the other way round
+            moved = (matrix @ block.T).T + bias  # few rows times many: twice as fast as the other way round
             loss, slope = self._slope(rows, moved.reshape(-1, self.problems, self.units) + self.offset[rows])
             total += loss
-            by_weight += _like(slope.T, features) @ block
+            by_weight += slope.T.astype(features.dtype) @ block
             if self.problem.intercept:
-                by_bias += slope.sum(0)
-        return total, np.concatenate([_to_numpy(by_weight).astype(np.float64).reshape(-1), _to_numpy(by_bias)])
+                by_bias += slope.sum(axis=0)
+        return total, np.concatenate([by_weight.ravel(), by_bias])
 
-    def _slope(self, rows: slice, logits: Array) -> tuple[float, Array]:
+    def _slope(self, rows: slice, logits: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the weighted loss of some rows, and its derivative by their logits, `(rows, m U)`."""
-        targets, weights, xp = self.targets[rows], self.problem.weights[rows], self.xp
+        targets, weights = self.targets[rows], self.problem.weights[rows]
         if self.binary:
-            soft = xp.logaddexp(xp.zeros_like(logits), logits)
-            losses, slope = (soft - targets * logits)[..., 0], xp.exp(logits - soft)
+            soft = np.logaddexp(0.0, logits)
+            losses, slope = (soft - targets * logits)[..., 0], np.exp(logits - soft)
         else:
-            moved = logits - xp.amax(logits, 2)[..., None]
-            logs = moved - xp.log(xp.exp(moved).sum(2))[..., None]
-            losses, slope = -(logs * targets).sum(2), xp.exp(logs)
+            logs = log_softmax(logits, axis=2)
+            losses, slope = -(logs * targets).sum(axis=2), np.exp(logs)
         slope = ((slope - targets) * weights[:, :, None]).reshape(len(logits), -1)
         return float((losses * weights).sum()), slope
 
@@ -157,24 +148,3 @@ class _Fitted:
             weights = np.concatenate([-weights, weights], axis=1) / 2
             biases = np.concatenate([-biases, biases], axis=1) / 2
         return [Correction(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
-
-
-def _module_of(array: Array) -> ModuleType:
-    if isinstance(array, np.ndarray):
-        return np
-    import torch
-
-    return torch
-
-
-def _like(values: Array, other: Array) -> Array:
-    """Return values in the precision of another array, and where that is."""
-    if isinstance(other, np.ndarray):
-        return np.asarray(values, dtype=other.dtype)
-    import torch
-
-    return torch.as_tensor(values, dtype=other.dtype, device=other.device)
-
-
-def _to_numpy(array: Array) -> np.ndarray:
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

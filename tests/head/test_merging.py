@@ -190,13 +190,6 @@ def test_an_adapter_is_proven_to_carry_its_head(saved, told_texts, tmp_path):
             prove_repaired(merged, rows, processor)
 
 
-def test_a_plain_module_is_loaded_from_its_weights():
-    model = nn.Sequential(nn.Linear(3, 2))
-    again = reloaded(model)
-    assert again is not model
-    assert torch.equal(again[0].weight, model[0].weight)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_model_on_a_gpu_is_corrected_and_stays_there():

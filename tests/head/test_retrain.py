@@ -78,16 +78,6 @@ def test_a_solver_that_gives_up_says_so():
         solve(problem_of())
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("classes", [2, 4])
-def test_arrays_of_torch_give_the_same_minimum(classes, dtype):
-    problem = problem_of(classes)
-    arrays = [torch.as_tensor(part) for part in problem[:4]]
-    (there,) = solve(Problem(arrays[0].to(dtype), *arrays[1:], problem.strength))
-    (here,) = solve(problem)
-    assert objective(problem, *there) == pytest.approx(objective(problem, *here), abs=1e-6)
-
-
 def test_near_dead_channels_are_left_alone():
     embedding = np.random.default_rng(0).normal(size=(100, 4))
     embedding[:, 2] *= 1e-4
@@ -282,27 +272,12 @@ def test_bad_input_is_refused():
         retrain_head(columns.with_columns(curated, {"weight": (weight, Value("float32"))}))
     with pytest.raises(KeyError, match="curate"):
         retrain_head(curated.remove_columns("weight"))
-    weight[4] = 0
-    with pytest.raises(ValueError, match="row 4.*drop it"):
-        retrain_head(columns.with_columns(curated, {"weight": (weight, Value("float32"))}))
     weight[4] = np.nan
     with pytest.raises(ValueError, match="row 4 has nan"):
         retrain_head(columns.with_columns(curated, {"weight": (weight, Value("float32"))}))
-    for wrong in ({"strength": 0.0}, {"strength": -1.0}):
-        with pytest.raises(ValueError, match="must be positive"):
-            retrain_head(curated, **wrong)
     with pytest.raises(ValueError, match="positive weight"):
         retrain_head(columns.with_columns(curated, {"weight": (np.zeros(400, np.float32), Value("float32"))}))
     with pytest.raises(ValueError, match="NaN"):
         LinearHead.from_weights([[np.nan]], [0])
     with pytest.raises(ValueError, match="width 24"):
         true_head()(np.zeros((3, 5)))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_solver_gives_the_same_optimum_on_a_gpu():
-    problem = problem_of()
-    (there,) = solve(Problem(*(torch.as_tensor(part).cuda() for part in problem[:4]), problem.strength))
-    (here,) = solve(problem)
-    assert objective(problem, *there) == pytest.approx(objective(problem, *here), abs=1e-8)
