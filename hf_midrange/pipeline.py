@@ -21,7 +21,7 @@ from hf_midrange.concepts import annotate
 from hf_midrange.curation import curate
 from hf_midrange.io.datasets import one_split, read_dataset, write_dataset
 from hf_midrange.io.files import to_json, write_atomically
-from hf_midrange.io.outputs import written_once
+from hf_midrange.io.folders import written_once
 
 
 _NOT_CHANGED = (columns.IMAGE, columns.TEXT, columns.TEXT_PAIR, columns.EMBEDDING, columns.LOGITS)

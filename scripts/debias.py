@@ -2,7 +2,7 @@
 
 import sys
 
-from hf_midrange.commands.training import debias, parsed
+from launching import debias, parsed
 
 
 if __name__ == "__main__":

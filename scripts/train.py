@@ -2,7 +2,7 @@
 
 import sys
 
-from hf_midrange.commands.training import parsed, train
+from launching import parsed, train
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ accelerate launch benchmarks/wilds/train.py --config benchmarks/wilds/waterbirds
 """
 
 import sys
+from pathlib import Path
 
 from wilds_crops import augmented, refuse_lost_momentum
 
-from hf_midrange.commands.training import parsed, train
+
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from launching import parsed, train  # noqa: E402
 
 
 if __name__ == "__main__":

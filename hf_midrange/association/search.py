@@ -35,8 +35,8 @@ from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.association.schema import RANGE
 from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
 from hf_midrange.association.tables import FEW_CONCEPT, MINIMUM_ROWS
+from hf_midrange.io.blocks import discovery_half
 from hf_midrange.processes import Share, share
-from hf_midrange.split_halves import discovery_half
 
 
 def associate(

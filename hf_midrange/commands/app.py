@@ -14,7 +14,7 @@ from hf_midrange.commands.outputs import Command
 from hf_midrange.commands.pages import demo, explore, report
 from hf_midrange.commands.publish import publish
 from hf_midrange.commands.steps import annotate, associate, bands, curate, evaluate, retrain
-from hf_midrange.io.outputs import AlreadyFinishedError
+from hf_midrange.io.folders import AlreadyFinishedError
 
 
 INTERRUPTED = 130

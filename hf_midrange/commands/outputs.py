@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from hf_midrange import __version__
 from hf_midrange.io.files import sha256_of
-from hf_midrange.io.outputs import NewFolder, new_folder
+from hf_midrange.io.folders import NewFolder, new_folder
 from hf_midrange.processes import is_main
 
 

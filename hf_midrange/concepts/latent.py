@@ -13,8 +13,7 @@ from scipy import sparse, stats
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
 from hf_midrange.concepts.source import Source
-from hf_midrange.io.blocks import MOST_ROWS, some_rows
-from hf_midrange.split_halves import discovery_half
+from hf_midrange.io.blocks import MOST_ROWS, discovery_half, some_rows
 
 
 CLIP = 4.0

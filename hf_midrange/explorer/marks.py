@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Value
 
 from hf_midrange import columns
 from hf_midrange.io.datasets import write_dataset
-from hf_midrange.io.outputs import new_folder
+from hf_midrange.io.folders import new_folder
 
 
 UNMARKED, KEPT = "none", "keep"

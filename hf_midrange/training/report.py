@@ -16,7 +16,7 @@ from hf_midrange.curation.report import curation_report
 from hf_midrange.head import LinearHead
 from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import to_json, write_atomically
-from hf_midrange.io.outputs import written_once
+from hf_midrange.io.folders import written_once
 from hf_midrange.publishing.model import Background
 
 

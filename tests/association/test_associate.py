@@ -127,7 +127,7 @@ def test_no_finding_is_an_empty_dataset_with_the_same_columns():
 
 
 def test_sources_are_never_split():
-    from hf_midrange.split_halves import discovery_half
+    from hf_midrange.io.blocks import discovery_half
 
     rng = np.random.default_rng(0)
     source = rng.integers(0, 50, size=400)

@@ -13,7 +13,7 @@ from hf_midrange import associate
 from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns, ties
 from hf_midrange.association.ranks import Areas, areas, generalised_odds, label_ranks, stratified_shift
 from hf_midrange.association.same_concepts import same_concepts
-from hf_midrange.split_halves import discovery_half
+from hf_midrange.io.blocks import discovery_half
 
 
 def tied_values(seed, n=200, classes=3, concepts=4):

@@ -294,9 +294,8 @@ def test_crops_are_of_the_inputs_size_and_change_each_time():
 @pytest.mark.parametrize("name", ["waterbirds", "celeba", "multinli", "civilcomments"])
 def test_recipes_are_the_published_ones(name, tmp_path):
     """Against the ERM commands in the README of the code of arXiv 2210.11369."""
+    from launching import parsed
     from transformers import Trainer
-
-    from hf_midrange.commands.training import parsed
 
     file = WILDS / f"{name}.yaml"
     _, args = parsed(["--config", str(file), "--output_dir", str(tmp_path), "--bf16", "False"])
@@ -310,10 +309,9 @@ def test_recipes_are_the_published_ones(name, tmp_path):
 
 
 def test_a_momentum_that_would_be_lost_is_refused(tmp_path, monkeypatch):
+    from launching import parsed
     from transformers import Trainer
     from wilds_crops import refuse_lost_momentum
-
-    from hf_midrange.commands.training import parsed
 
     monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda *_: (None, {"lr": 0.1})))
     words = ["--config", str(WILDS / "waterbirds.yaml"), "--output_dir", str(tmp_path), "--bf16", "False"]

@@ -11,7 +11,7 @@ from support.commands import called
 
 from hf_midrange.commands import outputs
 from hf_midrange.io.datasets import write_dataset
-from hf_midrange.io.outputs import AlreadyFinishedError, unfinished
+from hf_midrange.io.folders import AlreadyFinishedError, unfinished
 
 
 @pytest.fixture

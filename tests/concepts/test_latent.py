@@ -8,7 +8,7 @@ from scipy import stats
 from hf_midrange import columns
 from hf_midrange.concepts import Annotations, LatentConcepts, annotate
 from hf_midrange.concepts.latent import _z, in_the_middle, stable_number
-from hf_midrange.split_halves import discovery_half
+from hf_midrange.io.blocks import discovery_half
 
 
 @pytest.fixture(scope="module")

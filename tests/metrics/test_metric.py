@@ -5,7 +5,6 @@ import doctest
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +18,10 @@ from hypothesis.extra import numpy as arrays
 from support.hub_server.running import running
 
 import hf_midrange as hm
-from hf_midrange.metrics import FILES, WORST_GROUP_ACCURACY, publish_metric
 
 
+WORST_GROUP_ACCURACY = Path(__file__).parents[2] / "metrics" / "worst_group_accuracy"
+FILES = ("README.md", "app.py", "requirements.txt", "worst_group_accuracy.py")
 SOURCE = WORST_GROUP_ACCURACY / "worst_group_accuracy.py"
 
 
@@ -152,26 +152,13 @@ assert metric.compute(predictions=[0, 1, 1], references=[0, 1, 0], groups=[0, 0,
 def test_the_published_module_is_loaded_by_evaluate_without_this_package(tmp_path):
     token = "hf_" + "m" * 34
     with running(tmp_path / "hub", {token: {"name": "me"}}) as server:
-        call = "print(publish_metric('me/worst_group_accuracy', private=False))"
-        pushed = server.run(f"from hf_midrange.metrics import publish_metric; {call}", tmp_path / "pusher", token)
+        code = (
+            "from huggingface_hub import HfApi; api = HfApi(); "
+            "api.create_repo('me/worst_group_accuracy', repo_type='space', space_sdk='gradio'); "
+            f"api.upload_folder(repo_id='me/worst_group_accuracy', repo_type='space', "
+            f"folder_path={str(WORST_GROUP_ACCURACY)!r}, ignore_patterns='__pycache__/*')"
+        )
+        pushed = server.run(code, tmp_path / "pusher", token)
         assert pushed.returncode == 0, pushed.stderr
-        assert "spaces/me/worst_group_accuracy" in pushed.stdout
-        assert len(server.git("spaces", "me/worst_group_accuracy", "log", "--format=%s").splitlines()) == 2
         loaded = server.run(LOAD, tmp_path / "reader", ours=False)
         assert loaded.returncode == 0, loaded.stderr
-
-
-def test_a_space_of_another_name_is_refused():
-    with pytest.raises(ValueError, match="must be '<user or organisation>/worst_group_accuracy'"):
-        publish_metric("me/accuracy")
-
-
-@pytest.mark.slow
-def test_the_wheel_has_the_module(tmp_path):
-    root = Path(hm.__file__).parents[1]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(root)], check=True
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {f"hf_midrange/metrics/worst_group_accuracy/{name}" for name in FILES} <= {*names}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hf_midrange.io.outputs import unfinished
+from hf_midrange.io.folders import unfinished
 
 
 CONTEXT = multiprocessing.get_context("forkserver")

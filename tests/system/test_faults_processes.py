@@ -19,8 +19,7 @@ from support.told import told
 import hf_midrange as hm
 from hf_midrange.columns import matrix
 from hf_midrange.extraction.shards import read_shards
-from hf_midrange.io.folders import LOCK, only_writer
-from hf_midrange.io.outputs import new_folder
+from hf_midrange.io.folders import LOCK, new_folder, only_writer
 
 
 pytestmark = pytest.mark.timeout(120)

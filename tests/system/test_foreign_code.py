@@ -118,7 +118,7 @@ def test_a_yes_at_the_prompt_runs_nothing(words, hostile, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("script", ["train", "debias"])
 def test_the_training_scripts_run_nothing_either(script, hostile, tmp_path, monkeypatch):
-    from hf_midrange.commands import training
+    import launching as training
 
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     for model in ("model", "code"):

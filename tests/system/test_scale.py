@@ -20,8 +20,16 @@ import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.curation import STRATEGIES
 from hf_midrange.io import blocks as reading
-from hf_midrange.io.blocks import Entries, Presence, blocks, concept_table, finite_vectors, some_rows, varies
-from hf_midrange.split_halves import discovery_half
+from hf_midrange.io.blocks import (
+    Entries,
+    Presence,
+    blocks,
+    concept_table,
+    discovery_half,
+    finite_vectors,
+    some_rows,
+    varies,
+)
 
 
 @pytest.fixture

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from hf_midrange.io.folders import LOCK, only_writer, scratch_folder
-from hf_midrange.io.outputs import AlreadyFinishedError, new_folder, unfinished, written_once
+from hf_midrange.io.folders import (
+    LOCK,
+    AlreadyFinishedError,
+    new_folder,
+    only_writer,
+    scratch_folder,
+    unfinished,
+    written_once,
+)
 
 
 @pytest.fixture
