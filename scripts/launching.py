@@ -22,9 +22,8 @@ from hf_midrange import columns
 from hf_midrange.classifier import load_classifier, modality
 from hf_midrange.commands.options import read_flags
 from hf_midrange.io.datasets import pick_split, read_dataset
-from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.holdout import Holdout
-from hf_midrange.training.trainer import MidRangeTrainer
+from hf_midrange.training.trainer import MidRangeArguments, MidRangeTrainer
 
 
 @dataclass

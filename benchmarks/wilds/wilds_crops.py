@@ -12,7 +12,7 @@ from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
 from hf_midrange.columns import IMAGE
-from hf_midrange.training.arguments import MidRangeArguments
+from hf_midrange.training import MidRangeArguments
 
 
 SCALE, RATIO = (0.7, 1.0), (0.75, 4 / 3)

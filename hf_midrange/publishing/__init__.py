@@ -3,13 +3,13 @@
 from hf_midrange.publishing.cards import dataset_card, model_card
 from hf_midrange.publishing.dataset import publish_dataset
 from hf_midrange.publishing.facts import DatasetFacts, ModelFacts, Score
-from hf_midrange.publishing.head_repository import apply_head, publish_head
-from hf_midrange.publishing.model import Background, model_facts, publish_model
-from hf_midrange.publishing.repository import PublishError
+from hf_midrange.publishing.model import Background, apply_head, model_facts, publish_head, publish_model
+from hf_midrange.publishing.repository import CommitOptions, PublishError
 
 
 __all__ = [
     "Background",
+    "CommitOptions",
     "DatasetFacts",
     "ModelFacts",
     "PublishError",

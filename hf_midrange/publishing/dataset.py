@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from datasets.features.features import require_storage_embed
 from datasets.table import InMemoryTable, embed_table_storage
 from huggingface_hub import CommitInfo
@@ -23,8 +24,14 @@ from hf_midrange.io.folders import scratch_folder
 from hf_midrange.publishing import facts as told
 from hf_midrange.publishing.cards import LIBRARY_TAG, dataset_card
 from hf_midrange.publishing.facts import ConfigFacts, DatasetFacts, SplitFacts
-from hf_midrange.publishing.long_form import long_form, units_to_show
-from hf_midrange.publishing.repository import PublishError, Repository, State, open_repository, refuse_non_id
+from hf_midrange.publishing.repository import (
+    CommitOptions,
+    PublishError,
+    Repository,
+    State,
+    open_repository,
+    refuse_non_id,
+)
 
 
 if TYPE_CHECKING:
@@ -41,6 +48,10 @@ _OF_THEIR_SPLIT = (columns.PSEUDO_GROUP, columns.CONFOUNDERS, columns.REASON)
 """Columns of `curate` whose features depend on the rows, so that splits differ in them."""
 _FILES_AT_ONCE = 100
 """Rows whose image files are read into memory together."""
+MOST_UNITS = 8
+"""Class logits that the long form shows of a row."""
+LONGEST_SIDE = 128
+"""Pixels; larger images are shown in it as thumbnails."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +94,8 @@ def publish_dataset(
     bands: LogitBands | None = None,
     source: str | None = None,
     license: str | None = None,
-    private: bool = True,
-    token: str | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    create_pr: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    **commit: Unpack[CommitOptions],
 ) -> CommitInfo:
     """Publish a curated data set on the Hub, with its card, in one commit; return that commit.
 
@@ -103,13 +110,8 @@ def publish_dataset(
         bands: the fitted bands; they can be loaded from the repository with `LogitBands.from_pretrained`.
         source: Hub id of the data set that the rows come from, for the card.
         license: by default that in `curated.info`, where there is one.
-        private: whether a new repository is private. An existing public one is then refused.
-        token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
-        revision: branch to publish to, made if need be.
-        commit_message: title of the commit or pull request.
-        create_pr: open a pull request on a repository that exists, with the card as its text, and commit nothing to
-            its main branch; the commit that comes back has its address as `pr_url`.
         max_shard_bytes: of the rows in one parquet file, before they are compressed.
+        **commit: `private`, `token`, `revision`, `commit_message` and `create_pr`, of `CommitOptions`.
 
     Raises:
         PublishError: bad input, found before anything is uploaded: columns missing, an invalid id, no token, an
@@ -119,19 +121,12 @@ def publish_dataset(
     content = Content.of(
         curated, findings=findings, bands=bands, source=source, license=license, max_shard_bytes=max_shard_bytes
     )
-    repository = open_repository(
-        repo_id, "dataset", private=private, token=token, revision=revision, create_pr=create_pr
-    )
-
-    def refuse_other(state: State) -> None:
-        _refuse_other(repository, state, content.features)
-
-    repository.refuse(refuse_other)
+    repository = open_repository(repo_id, "dataset", **commit)
     return repository.commit(
         lambda folder: write_files(content, repository.repo_id, folder),
-        message=commit_message or "Publish curated data set",
+        title="Publish curated data set",
         stale=STALE,
-        refuse_other=refuse_other,
+        refuse_other=lambda state: _refuse_other(repository, state, content.features),
     )
 
 
@@ -214,12 +209,11 @@ def _dataset_facts(content: Content, repo_id: str, configs: tuple[ConfigFacts, .
         **told.finding_facts(content.findings),
         bands=told.band_facts(content.bands),
         sources=(content.source,) if content.source else (),
-        source_note=told.note_in(first.info.description),
+        source_note=" ".join((first.info.description or "").split()) or None,
         classifier=told.classifier_of(first),
         homepage=first.info.homepage or None,
         citation=first.info.citation or None,
         licence=content.license or first.info.license or None,
-        classes=tuple(columns.class_label(features).names),
     )
 
 
@@ -339,3 +333,113 @@ def _class_names(card: Mapping[str, Any]) -> list[str] | None:
                 names = Features._from_yaml_list([feature])[columns.LABEL].names
                 return [str(name) for name in names]
     return None
+
+
+def long_form(ds: Dataset, units: Sequence[int], file: Path) -> Dataset:
+    """Return the long form of curated rows: each comes once for each of some class logits, in words, for a viewer.
+
+    Args:
+        ds: curated rows.
+        units: the class logits to show.
+        file: arrow file that it is written to.
+    """
+    kinds, told = ds.features, _long_features(ds.features)
+    rows = ds.with_format(None)
+    if isinstance(kinds.get(columns.IMAGE), Image):
+        rows = rows.cast_column(columns.IMAGE, Image(decode=False))
+    large = [name for name in kinds if name == columns.EMBEDDING or name.startswith(columns.VIEW_PREFIX)]
+    rows = rows.remove_columns(large)
+    return rows.map(
+        lambda batch, numbers: _in_words(batch, numbers, kinds, units, told),
+        with_indices=True,
+        batched=True,
+        batch_size=_FILES_AT_ONCE,
+        remove_columns=rows.column_names,
+        features=told,
+        cache_file_name=str(file),
+        load_from_cache_file=False,
+        new_fingerprint=f"{ds._fingerprint}-long",
+        desc="Putting logits into words",
+    )
+
+
+def _in_words(
+    batch: Mapping[str, list], numbers: list[int], features: Features, units: Sequence[int], told: Features
+) -> dict[str, list]:
+    """Return the columns `told` of some rows with these row numbers."""
+    names = columns.class_label(features).names
+    by_row: dict[str, list] = {**batch, "row": numbers, "kept": batch[columns.KEEP]}
+    by_row["concepts"] = _said(batch, features)
+    for name in (columns.LABEL, columns.GROUP, columns.PSEUDO_GROUP):
+        if name in batch:
+            known = features[name].names
+            by_row[name] = [None if k is None or not 0 <= k < len(known) else known[k] for k in batch[name]]
+    if columns.IMAGE in told:
+        by_row[columns.IMAGE] = [thumbnail(picture) for picture in batch[columns.IMAGE]]
+    by_unit: dict[str, list] = {"unit": [names] * len(numbers), "logit": batch[columns.LOGITS]}
+    if columns.BAND in told:
+        bands = (*columns.facts(features, columns.BAND).get("bands", ("low", "mid", "high")), "undefined")  # -1: last
+        by_unit[columns.BAND] = [[bands[k] for k in row] for row in batch[columns.BAND]]
+        by_unit[columns.QUANTILE] = batch[columns.QUANTILE]
+    return {
+        name: [row[unit] for row in by_unit[name] for unit in units]
+        if name in by_unit
+        else [value for value in by_row[name] for _ in units]
+        for name in told
+    }
+
+
+def thumbnail(picture: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a stored image at most 128 pixels wide and high; smaller ones come back byte for byte."""
+    if picture is None:
+        return None
+    image = Image(mode="RGB").decode_example(picture)
+    if max(image.size) <= LONGEST_SIDE:
+        return picture
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    out = io.BytesIO()
+    image.save(out, format="JPEG", quality=85)
+    return {"bytes": out.getvalue(), "path": None}
+
+
+def _long_features(features: Features) -> Features:
+    words = [name for name in (columns.TEXT, columns.TEXT_PAIR) if name in features]
+    banded = columns.BAND in features and features[columns.BAND].length == columns.class_label(features).num_classes
+    return Features(
+        {
+            "row": Value("int64"),
+            **({columns.IMAGE: Image()} if isinstance(features.get(columns.IMAGE), Image) else {}),
+            **dict.fromkeys(words, Value("string")),
+            "label": Value("string"),
+            "unit": Value("string"),
+            "logit": Value("float32"),
+            **({"quantile": Value("float32"), "band": Value("string")} if banded else {}),
+            "concepts": List(Value("string")),
+            **({"group": Value("string")} if columns.GROUP in features else {}),
+            "pseudo_group": Value("string"),
+            "kept": Value("bool"),
+            "weight": Value("float32"),
+            "reason": Value("string"),
+        }
+    )
+
+
+def units_to_show(ds: Dataset, findings: Dataset | None) -> list[int]:
+    """Return at most eight units: of many those with findings, confounders first, or else the largest classes."""
+    classes = columns.class_label(ds.features).num_classes
+    found: list[int] = []
+    if findings is not None and classes > MOST_UNITS:
+        confounded = [unit for unit, is_one in zip(findings["unit"], findings["confounder"], strict=True) if is_one]
+        found = [unit for unit in dict.fromkeys([*confounded, *findings["unit"]]) if 0 <= unit < classes]
+    counts = np.bincount(columns.labels(ds), minlength=classes)
+    return sorted((found or np.argsort(-counts, kind="stable").tolist())[:MOST_UNITS])
+
+
+def _said(batch: Mapping[str, list], features: Features) -> list[list[str]]:
+    """Return the concepts of every row, each with its source."""
+    found: list[list[str]] = [[] for _ in batch[columns.LABEL]]
+    for column in columns.concept_columns(features):
+        source, names = column.removeprefix(columns.CONCEPTS_PREFIX), columns.vocabulary(features, column)
+        for words, ids in zip(found, batch[column], strict=True):
+            words += [f"{source}: {names[k]}" for k in ids or ()]
+    return found

@@ -116,8 +116,20 @@ class ConfigFacts:
     features: list[Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FindingFacts:
+    """What a card says of the findings."""
+
+    findings: tuple[Row, ...] = ()
+    """Those confirmed on the second half of the rows, or the first of them."""
+    discovered: int | None = None
+    """How many the first half gave; None: nobody looked."""
+    confirmed: int = 0
+    """How many of these the second half confirmed."""
+
+
 @dataclass(frozen=True)
-class DatasetFacts:
+class DatasetFacts(FindingFacts):
     """Everything that a data set's card says."""
 
     repo_id: str
@@ -127,12 +139,6 @@ class DatasetFacts:
     """`name`, `kind` and `how` each was made."""
     curation: tuple[CurationFacts, ...]
     versions: dict[str, str]
-    findings: tuple[Row, ...] = ()
-    """Those confirmed on the second half of the rows, or the first of them."""
-    discovered: int | None = None
-    """How many the first half gave; None: nobody looked."""
-    confirmed: int = 0
-    """How many of these the second half confirmed."""
     bands: Row | None = None
     """`rule`, `edges` and `names`; per unit its name and the values at which its bands meet."""
     sources: tuple[str, ...] = ()
@@ -143,11 +149,10 @@ class DatasetFacts:
     homepage: str | None = None
     citation: str | None = None
     licence: str | None = None
-    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(FindingFacts):
     """Everything that a model's card says. Whatever is unknown is left out of the card."""
 
     repo_id: str
@@ -164,12 +169,6 @@ class ModelFacts:
     """Names of the parameters that differ from the base model's."""
     score: Score | None = None
     controls: tuple[Score, ...] = ()
-    findings: tuple[Row, ...] = ()
-    """Those confirmed on the second half of the rows, or the first of them."""
-    discovered: int | None = None
-    """How many the first half gave; None: nobody looked."""
-    confirmed: int = 0
-    """How many of these the second half confirmed."""
     curation: CurationFacts | None = None
     dataset: str | None = None
     """Hub id of the data set that the scores are of."""
@@ -254,11 +253,6 @@ def classifier_of(ds: Dataset) -> str | None:
     if not name:
         return None
     return f"{without_folders(name)}{f'@{revision}' if revision else ''}"
-
-
-def note_in(description: str | None) -> str | None:
-    """Return the description of a data set on one line."""
-    return " ".join((description or "").split()) or None
 
 
 def without_folders(text: str) -> str:

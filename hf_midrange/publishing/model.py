@@ -1,4 +1,7 @@
-"""`publish_model`: a repaired classifier that anyone loads without this package, in one commit."""
+"""`publish_model`: a repaired classifier that anyone loads without this package, in one commit.
+
+`publish_head` shares the head alone: a few kilobytes on top of a base model pinned to one revision.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from datasets import Dataset, DatasetDict
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from hf_midrange import columns
+from hf_midrange.io.files import to_json
 from hf_midrange.publishing.cards import model_card, write_model_card
 from hf_midrange.publishing.facts import CurationFacts, ModelFacts, Score, curation_facts, finding_facts, versions
-from hf_midrange.publishing.repository import PublishError, State, is_hub_id, open_repository, refuse_non_id
+from hf_midrange.publishing.repository import CommitOptions, PublishError, is_hub_id, open_repository, refuse_non_id
 
 
 if TYPE_CHECKING:
@@ -30,6 +35,9 @@ OURS = "hf_midrange"
 """The name of the published head in the table of scores."""
 RESULTS = r"\.eval_results/.*"
 ADAPTER = "adapter_config.json"
+BASE_FILE = "base.json"
+"""Beside a published head: which model, at which commit, it belongs to."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 STALE = (
     rf"(model|adapter_model|pytorch_model|tf_model|flax_model)([.-].*)?\.(safetensors|bin|h5|msgpack|json)|{RESULTS}"
 )
@@ -73,11 +81,7 @@ def publish_model(
     curated_id: str | None = None,
     license: str | None = None,
     layer: str | None = None,
-    private: bool = True,
-    token: str | None = None,
-    revision: str | None = None,
-    commit_message: str | None = None,
-    create_pr: bool = False,
+    **commit: Unpack[CommitOptions],
 ) -> CommitInfo:
     """Publish a repaired model on the Hub, with its card, in one commit; return that commit.
 
@@ -100,12 +104,7 @@ def publish_model(
         curated_id: Hub id of the published curated data set.
         license: the model's licence, usually that of the base model.
         layer: name of the classifier's last linear layer, where it has several.
-        private: whether a new repository is private. An existing public one is then refused.
-        token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
-        revision: branch to publish to, made if need be.
-        commit_message: title of the commit or pull request.
-        create_pr: open a pull request on a repository that exists, with the card as its text, and commit nothing to
-            its main branch; the commit that comes back has its address as `pr_url`.
+        **commit: `private`, `token`, `revision`, `commit_message` and `create_pr`, of `CommitOptions`.
 
     Raises:
         TypeError: if `model` is not a transformers model.
@@ -126,23 +125,108 @@ def publish_model(
     _refuse_unrepaired(model, layer)
     facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
-    repository = open_repository(
-        repo_id, "model", private=private, token=token, revision=revision, create_pr=create_pr
-    )
+    repository = open_repository(repo_id, "model", **commit)
     facts = replace(facts, repo_id=repository.repo_id)
     identity = _identity(model, facts)
     where, what = (ADAPTER, "an adapter") if _is_adapter(model) else ("config.json", "a transformers model")
-
-    def refuse_other(state: State) -> None:
-        repository.refuse_different(state, where, what, identity)
-
-    repository.refuse(refuse_other)
     return repository.commit(
         lambda folder: write_files(model, processor, facts, folder),
-        message=commit_message or "Publish repaired model",
+        title="Publish repaired model",
         stale=STALE,
-        refuse_other=refuse_other,
+        refuse_other=lambda state: repository.refuse_different(state, where, what, identity),
     )
+
+
+def publish_head(
+    head: LinearHead,
+    repo_id: str,
+    *,
+    base_model: str,
+    base_revision: str | None = None,
+    curated: Dataset | DatasetDict | None = None,
+    findings: Dataset | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    license: str | None = None,
+    layer: str | None = None,
+    **commit: Unpack[CommitOptions],
+) -> CommitInfo:
+    """Publish a head alone, in one commit; `apply_head(repo_id)` gives the base model with it.
+
+    Args:
+        head: what `retrain_head` returned.
+        repo_id: `name` or `namespace/name`.
+        base_model: Hub id of the model whose embeddings the head acts on.
+        base_revision: its commit, 40 hexadecimal digits; by default its newest one now.
+        curated: what `curate` returned, for the card.
+        findings: what `associate` returned, for the card.
+        metrics: what `group_metrics` says of the model with this head.
+        license: as in `publish_model`.
+        layer: name of the base model's last linear layer, where it has several.
+        **commit: as in `publish_model`; the token must also read the base model, if that is private.
+
+    Raises:
+        PublishError: as `publish_model` does, and if the base is no image or sequence classifier on the Hub, or has
+            another number of classes or another width than the head.
+    """
+    refuse_non_id("base_model", base_model)
+    if base_revision is not None and not _COMMIT.fullmatch(base_revision):
+        raise PublishError(f"`base_revision` must be a commit, 40 hexadecimal digits, but is {base_revision!r}")
+    repository = open_repository(repo_id, "model", **commit)
+    pinned = base_revision or str(
+        repository.ask("find the base model for", lambda: repository.api.model_info(base_model)).sha
+    )
+    base = _base(base_model, pinned, repository.token)
+    background = Background(head, curated, findings, metrics, license=license, layer=layer)
+    facts = replace(
+        model_facts(head.merge_into(base, layer), repository.repo_id, background),  # raises if it does not fit
+        base_model=base_model,
+        base_revision=pinned,
+        library="hf_midrange",
+    )
+    identity = {"base_model": base_model, "class_names": list(facts.classes)}
+
+    def write(folder: Path) -> None:
+        head.save_pretrained(folder)
+        told = {**identity, "base_revision": pinned, "layer": layer}
+        (folder / BASE_FILE).write_text(to_json(told, indent=2) + "\n", encoding="utf-8")
+        write_model_card(facts, folder)
+
+    return repository.commit(
+        write,
+        title="Publish corrected head",
+        stale=RESULTS,
+        refuse_other=lambda state: repository.refuse_different(state, BASE_FILE, "a head", identity),
+    )
+
+
+def apply_head(
+    repo_id: str, model: PreTrainedModel | None = None, *, revision: str | None = None, token: str | None = None
+) -> PreTrainedModel:
+    """Return the base model at its pinned revision with the published head, of the same class as the base.
+
+    Args:
+        repo_id: where `publish_head` put the head, or a local folder with those files.
+        model: the base model, if it is at hand; otherwise it is downloaded.
+        revision: of the head's repository.
+        token: for private repositories.
+
+    Raises:
+        FileNotFoundError: if there is no head.
+        ValueError: if the head names no base model, or does not fit `model`.
+    """
+    from hf_midrange.head import LinearHead
+
+    head = LinearHead.from_pretrained(repo_id, revision=revision, token=token)
+    local = Path(repo_id) / BASE_FILE
+    try:
+        file = local if Path(repo_id).exists() else hf_hub_download(repo_id, BASE_FILE, revision=revision, token=token)
+        told = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (FileNotFoundError, EntryNotFoundError) as error:
+        if model is None:
+            raise ValueError(f"{repo_id} holds a head that names no base model; pass it as `model`") from error
+        told = {}
+    base = _base(told["base_model"], told["base_revision"], token) if model is None else model
+    return head.merge_into(base, told.get("layer"))
 
 
 def model_facts(model: PreTrainedModel, repo_id: str, background: Background) -> ModelFacts:
@@ -244,6 +328,12 @@ def _refuse_unrepaired(model: PreTrainedModel, layer: str | None) -> None:
         prove_repaired(model, head=layer)
     except NotRepairedError as error:
         raise PublishError(f"nobody would get the repaired model: {error}") from error
+
+
+def _base(name: str, revision: str, token: str | None) -> PreTrainedModel:
+    from hf_midrange.classifier import load_classifier
+
+    return cast("PreTrainedModel", load_classifier(name, revision=revision, token=token))
 
 
 def _loaded_from(model: PreTrainedModel) -> str | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import random
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import (
@@ -54,17 +53,36 @@ class State:
         return [name for name in self.files if name not in HOUSEKEEPING]
 
 
+class CommitOptions(TypedDict, total=False):
+    """How and where something is committed: what every `publish_...` takes beside what it publishes.
+
+    Attributes:
+        private: whether a new repository is private, as it is by default. An existing public one is then refused.
+        token: by default the one stored by `hf auth login` or in HF_TOKEN; needs write access.
+        revision: branch to publish to, made if need be.
+        commit_message: title of the commit or pull request.
+        create_pr: open a pull request on a repository that exists, with the card as its text, and commit nothing to
+            its main branch; the commit that comes back has its address as `pr_url`.
+    """
+
+    private: bool
+    token: str | None
+    revision: str | None
+    commit_message: str | None
+    create_pr: bool
+
+
 @dataclass(frozen=True)
 class Repository:
-    """Where to publish, with which token, and whether as a proposal."""
+    """Where to publish, with which token, and whether as a proposal: see `CommitOptions`."""
 
     repo_id: str
     repo_type: Literal["model", "dataset"]
     private: bool
     revision: str | None
     token: str = field(repr=False)
+    commit_message: str | None = None
     create_pr: bool = False
-    """Open a pull request, and leave the branch as it is."""
 
     @property
     def api(self) -> HfApi:
@@ -74,21 +92,6 @@ class Repository:
     def ask(self, what: str, question: Callable[[], Any]) -> Any:  # noqa: ANN401 - what the client answers
         """Return what `question` returns, asked again after failures that pass."""
         return retried(question, f"{what} {self.repo_id}", self.token)
-
-    def refuse(self, refuse_other: Callable[[State], None]) -> None:
-        """Look at what is there, before any work is done for it.
-
-        Args:
-            refuse_other: raises `PublishError` if what is there must not be replaced.
-
-        Raises:
-            PublishError: if so, or if the repository is public although `private` was asked for.
-        """
-        state = self.ask("look at", self._state)
-        if state is not None:
-            self.ask("read", lambda: refuse_other(state))
-        elif self.create_pr:
-            raise PublishError(f"there is no {self.repo_type} {self.repo_id} to open a pull request on; check its id")
 
     def refuse_different(self, state: State, file: str, what: str, facts: Mapping[str, Any]) -> None:
         """Refuse to replace anything but `what`, whose JSON `file` says the same `facts`; nothing may be there.
@@ -112,23 +115,34 @@ class Repository:
                 )
 
     def commit(
-        self, write: Callable[[Path], Any], *, message: str, stale: str, refuse_other: Callable[[State], None]
+        self, write: Callable[[Path], Any], *, title: str, stale: str, refuse_other: Callable[[State], None]
     ) -> CommitInfo:
         """Write files, upload them and make them one commit on top of the newest one: everything, or nothing.
 
-        If another commit comes between, the repository is looked at again, and the commit is made on top of that one.
-        Readers see the old revision or the new one. The Hub knows contents by their hash: what was uploaded before a
-        failure is not sent again. A pull request has the card as its text, and leaves the card that is there.
+        What is there is looked at before any file is written. If another commit comes between, it is looked at again,
+        and the commit is made on top of that one. Readers see the old revision or the new one. The Hub knows contents
+        by their hash: what was uploaded before a failure is not sent again. A pull request has the card as its text,
+        and leaves the card that is there.
 
         Args:
             write: writes what the repository is to hold into the folder that it is given.
-            message: of the commit.
+            title: of the commit, where the caller gave no `commit_message`.
             stale: regular expression of files of an earlier publication, which go unless they are written anew.
             refuse_other: raises `PublishError` if what is there must not be replaced.
 
         Raises:
-            PublishError: if the Hub refuses, or does not answer in time.
+            PublishError: if it must not, if the repository is public although `private` was asked for, or if the Hub
+                refuses, or does not answer in time.
         """
+
+        def looked_at() -> State | None:
+            state = self._state()
+            if state is not None:
+                refuse_other(state)
+            return state
+
+        if self.ask("look at", looked_at) is None and self.create_pr:
+            raise PublishError(f"there is no {self.repo_type} {self.repo_id} to open a pull request on; check its id")
         with scratch_folder() as folder:
             write(folder)
             files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -136,11 +150,10 @@ class Repository:
                 self.ask("make", self._make)
 
             def attempt() -> CommitInfo:
-                state = self._state()
+                state = looked_at()
                 if state is None:
                     raise ConnectionError("the repository that was just made is not there yet")
-                refuse_other(state)
-                return self._committed(state, files, message, stale)
+                return self._committed(state, files, self.commit_message or title, stale)
 
             # A pull request whose answer was lost may be open: it is not asked for twice.
             return retried(attempt, f"commit to {self.repo_id}", self.token, () if self.create_pr else WAITS)
@@ -165,11 +178,9 @@ class Repository:
         """Return the mapping that a JSON file holds at a commit, None if it is not there or holds something else."""
         if path not in state.files:
             return None
-        with tempfile.TemporaryDirectory() as folder:
-            where: dict[str, Any] = {"repo_type": self.repo_type, "revision": state.sha, "local_dir": folder}
-            text = Path(self.api.hf_hub_download(self.repo_id, path, **where)).read_text(encoding="utf-8")
+        file = self.api.hf_hub_download(self.repo_id, path, repo_type=self.repo_type, revision=state.sha)
         try:
-            found = json.loads(text)
+            found = json.loads(Path(file).read_text(encoding="utf-8"))
         except json.JSONDecodeError:
             return None
         return found if isinstance(found, dict) else None
@@ -210,17 +221,10 @@ def open_repository(
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
+    commit_message: str | None = None,
     create_pr: bool = False,
 ) -> Repository:
-    """Return where to publish.
-
-    Args:
-        repo_id: `name` or `namespace/name`; a bare name is in the namespace of the token's owner.
-        repo_type: kind of repository.
-        private: who may see a new repository; an existing public one is refused.
-        token: by default what `hf auth login` stored or HF_TOKEN holds.
-        revision: branch to commit to, made if need be.
-        create_pr: open a pull request instead, on the main branch of a repository that exists.
+    """Return where to publish; a bare name is in the namespace of the token's owner. Options are `CommitOptions`.
 
     Raises:
         PublishError: an invalid id, no token, or a pull request on another branch.
@@ -232,7 +236,7 @@ def open_repository(
     except HFValidationError as error:
         raise PublishError(f"{repo_id!r} is not a repository id, such as 'me/waterbirds-mid': {error}") from None
     secret = _usable(token if token is not None else get_token())
-    named = Repository(repo_id, repo_type, private, revision, secret, create_pr)
+    named = Repository(repo_id, repo_type, private, revision, secret, commit_message, create_pr)
     if "/" in repo_id:
         return named
     owner = named.ask("ask the Hub for the owner of", lambda: named.api.whoami()["name"])
@@ -287,7 +291,7 @@ def retried(ask: Callable[[], Answer], what: str, token: str, waits: Sequence[fl
         except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
             if wait is None or not passes(error):
                 often = f" after {len(waits) + 1} tries" if wait is None and waits else ""
-                            # The original is not chained: its text and its request may hold the token.
+                # The original is not chained: its text and its request may hold the token.
                 raise _explained(error, what + often, token) from None
             time.sleep(wait * random.uniform(1, 1.2))
     raise AssertionError("the last wait is None")

@@ -1,9 +1,8 @@
 """A `transformers.Trainer` that also finds the shortcuts of the model it trains, and repairs its head."""
 
-from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.debiasing import debias
 from hf_midrange.training.report import DebiasReport
-from hf_midrange.training.trainer import MidRangeTrainer
+from hf_midrange.training.trainer import MidRangeArguments, MidRangeTrainer
 
 
 __all__ = ["DebiasReport", "MidRangeArguments", "MidRangeTrainer", "debias"]

@@ -24,7 +24,7 @@ from hf_midrange.head import LinearHead, retrain_head
 from hf_midrange.head.proof import prove_repaired
 from hf_midrange.input_columns import usual_columns
 from hf_midrange.pipeline import Steps, curated_from
-from hf_midrange.training.group_scores import GroupScores, scored_by
+from hf_midrange.training.group_scores import group_figures, scored_by
 from hf_midrange.training.report import DebiasReport
 from hf_midrange.training.row_inputs import one_of
 
@@ -123,7 +123,7 @@ class Debiasing:
             predicted = head(columns.matrix(extracted, columns.EMBEDDING)).argmax(dim=1).numpy()
         truth = columns.labels(extracted)
         groups = columns.labels(extracted, by[0]) if by[0] in extracted.column_names else truth
-        return GroupScores(*by).metrics(predicted, truth, groups)
+        return group_figures(by, predicted, truth, groups)
 
     def prove(self, repaired: nn.Module, table: Dataset) -> None:
         """Check on some rows that the repaired model is still that once it is saved and loaded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import find_labels
 
@@ -22,24 +22,81 @@ from hf_midrange.classifier import label_names
 from hf_midrange.concepts.usual import source_named
 from hf_midrange.publishing.cards import write_model_card
 from hf_midrange.publishing.model import Background, model_facts
-from hf_midrange.training.arguments import MidRangeArguments
 from hf_midrange.training.debiasing import STEPS, Debiasing, untimed
-from hf_midrange.training.group_scores import GroupScores, group_shares, part_of, scored_by, shares_by_id
+from hf_midrange.training.group_scores import group_figures, scored_by
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.report import DebiasReport, score_of
 from hf_midrange.training.row_inputs import (
     EXTRAS,
     RowCollator,
+    WeightedLoss,
     accepted_columns,
     column_names,
     one_of,
     uncompiled,
+    used_rows,
+    weighted_loss,
     with_classes,
 )
-from hf_midrange.training.weighting import WeightedLoss, used_rows, weighted_loss
 
 
 logger = logging.getLogger(__name__)
+
+CURATED_ROWS = ("weight", "keep")
+
+
+@dataclass
+class MidRangeArguments(TrainingArguments):
+    """`TrainingArguments` and what debiasing needs; all defaults leave an ordinary training as it is.
+
+    Args:
+        curation_fraction: share of the training rows to hold out for `debias()`, from 0 (none) to below 1: stratified
+            by label, rows of one `source_id` together. Which rows is written to `curation_rows.json` in the output
+            folder and in every checkpoint. Not used where the trainer is given a `curation_dataset`.
+        curation_seed: of that choice and of every random choice of `debias()`; None takes `seed`.
+        debias_after_training: call `debias()` at the end of `train()`.
+        concept_sources: concepts that `debias()` may look for, such as `["thumbnail", "image-properties"]`, in the
+            words of `hf-midrange annotate --source`; None takes those that the columns allow.
+        head: name of the classifier's last linear layer, where it has several, as `extract` takes it.
+        curated_rows: what a training set made by `curate` is trained by. `"weight"`: all rows of positive weight, each
+            weighted in the loss. `"keep"`: only the rows marked `keep`, unweighted. The two are alternatives, since
+            `keep` marks a subset that is already balanced.
+
+    Raises:
+        ValueError: for a fraction outside [0, 1) or another word in `curated_rows`.
+    """
+
+    curation_fraction: float = field(
+        default=0.0, metadata={"help": "Share of the training rows to hold out for debiasing."}
+    )
+    curation_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the held-out rows and of debiasing; by default `seed`."}
+    )
+    debias_after_training: bool = field(default=False, metadata={"help": "Debias at the end of training."})
+    concept_sources: list[str] | None = field(
+        default=None, metadata={"help": "Concepts to look for, such as thumbnail; by default what columns allow."}
+    )
+    head: str | None = field(
+        default=None, metadata={"help": "Name of the last linear layer, where the classifier has several."}
+    )
+    curated_rows: str = field(
+        default="weight",
+        metadata={"help": "Train a curated set by its `weight` or by its `keep`.", "choices": list(CURATED_ROWS)},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values before any work starts."""
+        if not 0 <= self.curation_fraction < 1:
+            raise ValueError(f"`curation_fraction` must be at least 0 and below 1, but is {self.curation_fraction}")
+        if self.curated_rows not in CURATED_ROWS:
+            raise ValueError(f"`curated_rows` must be 'weight' or 'keep', but is {self.curated_rows!r}")
+        # Without it, accelerate takes each of several CPU processes for the only one.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: `Trainer` does so beside every model it saves and pushes, so without the token."""
+        return {**self.__dict__, "hub_token": None}
 
 
 class MidRangeTrainer(Trainer):
@@ -52,10 +109,9 @@ class MidRangeTrainer(Trainer):
       `debias/after_...`.
     - Where the evaluation set has a `group` column (a `ClassLabel`), metrics come with `accuracy`,
       `worst_group_accuracy` and `group_accuracy_<name>`, each with the ends of its 95 % interval (`_ci_low`,
-      `_ci_high`), and `accuracy_train_shares`, the mean over groups weighted by their shares of the training set. With
-      `pseudo_group` instead, `worst_pseudo_group_accuracy` and `pseudo_group_accuracy_<name>`; with neither,
-      `worst_class_accuracy` and `class_accuracy_<name>`. They need no `compute_metrics`; one that is given still runs,
-      and its figures win where names are the same.
+      `_ci_high`). With `pseudo_group` instead, `worst_pseudo_group_accuracy` and `pseudo_group_accuracy_<name>`; with
+      neither, `worst_class_accuracy` and `class_accuracy_<name>`. They need no `compute_metrics`; one that is given
+      still runs, and its figures win where names are the same.
     - A training set that `curate` made is trained on by its `weight` or its `keep`; see
       `MidRangeArguments.curated_rows`.
     - Rows with an `image` or `text` and no model inputs are prepared by `processing_class`, without augmentation.
@@ -81,6 +137,9 @@ class MidRangeTrainer(Trainer):
         ```
     """
 
+    _seen: list[torch.Tensor] | None = None
+    """Of each batch of an evaluation that is scored by group, of shape `(3, n)`: predicted class, class and group."""
+
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -102,7 +161,6 @@ class MidRangeTrainer(Trainer):
         if not self.label_names:  # of a compiled model, whose class takes anything
             self.label_names = find_labels(type(uncompiled(self._classifier)))
         self.data_collator: Any = self._row_collator()
-        self._train_groups = group_shares(self.train_dataset)
         if curation_dataset is None and self._option("curation_fraction"):
             self._hold_out()
         self._curated_train = self.train_dataset if columns.EMBEDDING in column_names(self.train_dataset) else None
@@ -148,24 +206,34 @@ class MidRangeTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate as every Trainer does; where rows have groups, score by them, else by class."""
-        by = scored_by(self._classifier, dataloader.dataset)
-        if by is None or self.args.prediction_loss_only:
-            return super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        column, names = by
-        theirs = self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics
-        shares = shares_by_id(self._train_groups.get(column), names)
-        scores = GroupScores(column, names, shares, *theirs[1:], keeps_logits=not prediction_loss_only)
-        self.label_names = [*self.label_names, *scores.label_names]
-        self.compute_metrics, self.preprocess_logits_for_metrics = scores, cast(Any, scores.predictions)
-        try:
-            output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
-        finally:
-            self.label_names, self.compute_metrics, self.preprocess_logits_for_metrics = theirs
-        predictions = None if output.predictions is None else part_of(output.predictions, 1)
-        label_ids = None if output.label_ids is None else scores.own_labels(output.label_ids)
-        return output._replace(predictions=predictions, label_ids=label_ids)
+        by = None if self.args.prediction_loss_only else scored_by(self._classifier, dataloader.dataset)
+        self._seen = None if by is None else []
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        seen, self._seen = self._seen, None
+        if by is None or not seen:
+            return output
+        rows = torch.cat(seen, dim=1).cpu().numpy()
+        ours = {f"{metric_key_prefix}_{name}": value for name, value in group_figures(by, *rows).items()}
+        return output._replace(metrics={**ours, **(output.metrics or {})})
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Predict as every Trainer does, and note predicted class, class and group of rows that are scored by them."""
+        alone = prediction_loss_only and self._seen is None
+        loss, logits, labels = super().prediction_step(model, cast(Any, inputs), alone, ignore_keys)
+        truth = labels[0] if isinstance(labels, tuple) else labels
+        if self._seen is not None and logits is not None and truth is not None and truth.ndim == 1:
+            predicted = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+            extra = [inputs[name] for name in (columns.GROUP, columns.PSEUDO_GROUP) if name in inputs]
+            groups = extra[0].to(truth.device) if extra else truth
+            each = self.gather_function(torch.stack([predicted, truth, groups], dim=1))
+            self._seen.append(each.T)
+        return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:  # noqa: ANN401 - those of Trainer
         """Train; then debias, if `debias_after_training` says so.

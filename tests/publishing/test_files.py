@@ -14,8 +14,7 @@ from support.curated_rows import curated, report
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.publishing import PublishError, facts
-from hf_midrange.publishing.dataset import Content, write_files, write_split
-from hf_midrange.publishing.long_form import thumbnail, units_to_show
+from hf_midrange.publishing.dataset import Content, thumbnail, units_to_show, write_files, write_split
 
 
 def written(ds, folder, **facts):

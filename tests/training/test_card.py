@@ -131,9 +131,7 @@ def test_the_copy_on_the_hub_gives_the_same_head(tmp_path):
             done = server.run(code, tmp_path / place, ME)
             assert done.returncode == 0, done.stderr[-3000:]
     (steps,) = (tmp_path / "pusher" / "out" / "_debias").iterdir()
-    first, again = (
-        hm.LinearHead.from_pretrained(folder) for folder in (steps / "head", tmp_path / "reader" / "head")
-    )
+    first, again = (hm.LinearHead.from_pretrained(folder) for folder in (steps / "head", tmp_path / "reader" / "head"))
     assert again.weight.tolist() == first.weight.tolist()
     assert again.bias.tolist() == first.bias.tolist()
     assert "of 240 rows, weighted by column `weight`" in done.stdout
