@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hf_midrange.reporting import Report as Report
     from hf_midrange.reporting import report as report
     from hf_midrange.scoring import group_metrics as group_metrics
+    from hf_midrange.ties import shortcuts as shortcuts
     from hf_midrange.training import DebiasReport as DebiasReport
     from hf_midrange.training import MidRangeArguments as MidRangeArguments
     from hf_midrange.training import MidRangeTrainer as MidRangeTrainer
@@ -80,6 +81,7 @@ _HOMES = {
     "Report": "reporting",
     "report": "reporting",
     "group_metrics": "scoring",
+    "shortcuts": "ties",
     "DebiasReport": "training",
     "MidRangeArguments": "training",
     "MidRangeTrainer": "training",

@@ -1,0 +1,182 @@
+"""Ties of classes: which findings and pseudo-groups speak of one, and which of these speak of the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset
+from scipy import sparse
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from hf_midrange import columns
+from hf_midrange.curation.report import curation_report
+from hf_midrange.io.blocks import blocks, finite_vectors
+from hf_midrange.verdicts import NONE, SHOWN, SUSPECTED
+
+
+TIED = 20.0
+"""Least odds ratio of class and concept in the data: of two equal classes, fewer than one row in five breaks the tie.
+Most parts of a class are tied to it less."""
+SURE = 1.64
+"""Least z-score of the score's difference, among members of the class and among strangers: one-sided 5 % each."""
+SAME = 0.4
+"""Least mean agreement of the rows that break ties if these are one: 0 is chance, 1 the same rows or some of them."""
+MOST = 64
+"""Ties that findings speak of, the most significant first."""
+
+_NOTHING_SEEN = (NONE, "nothing to repair")  # the second is what 0.1.0 said
+
+
+class Rows(NamedTuple):
+    """What ties are judged by."""
+
+    ds: Dataset
+    ids: np.ndarray
+    """Class of each row, `(n,)`."""
+    classes: list[str]
+    wrong: np.ndarray
+    """Which rows the model is wrong on, `(n,)` bool."""
+
+    @classmethod
+    def of(cls, ds: Dataset) -> Rows:
+        """Return labels, and which rows the model gets wrong."""
+        ids = columns.labels(ds)
+        predicted = [block.argmax(axis=1) for _, block in blocks(finite_vectors(ds, columns.LOGITS))]
+        return cls(ds, ids, columns.class_label(ds.features).names, np.concatenate(predicted) != ids)
+
+    def score(self, own: int) -> np.ndarray:
+        """Return the score of a class, `(n,)`: its logit, and of two classes half the difference of the logits."""
+        if len(self.classes) != 2:
+            return columns.some_units(self.ds, columns.LOGITS, [own])[:, 0].astype(np.float64)
+        both = columns.some_units(self.ds, columns.LOGITS, [own, 1 - own]).astype(np.float64)
+        return (both[:, 0] - both[:, 1]) / 2
+
+    def centred(self, values: np.ndarray) -> np.ndarray:
+        """Return values `(n,)` minus their mean within the label, of length 1; zeros for what is constant there."""
+        means = np.bincount(self.ids, values) / np.maximum(np.bincount(self.ids), 1)
+        apart = values - means[self.ids]
+        length = np.linalg.norm(apart)
+        return apart / length if length > 1e-6 else np.zeros(len(apart))
+
+
+class Tie(NamedTuple):
+    """A class, and what is tied to it."""
+
+    own: int
+    """The class."""
+    has: np.ndarray
+    """Which rows have what is tied to it, `(n,)` bool."""
+    source: str
+    """Of the concept, or the view that the curation read."""
+    concept: str | None = None
+    """What a finding names; None: the pseudo-groups of the curation."""
+    reading: str = SUSPECTED
+    """`shown` or `suspected`."""
+    findings: tuple[int, ...] = ()
+    """Numbers of the findings that say so."""
+
+    def contrary(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows that break the tie, `(n,)` bool: members without it, and strangers with it."""
+        return (ids == self.own) != self.has
+
+
+def ties_of(rows: Rows, findings: Dataset) -> list[Tie]:
+    """Return what the curation and the findings say is tied to a class; nothing where the curation saw nothing."""
+    told = curation_report(rows.ds) if columns.REASON in rows.ds.column_names else None
+    if told and told["verdict"] in _NOTHING_SEEN:
+        return []
+    return [*(_of_groups(rows, told) if told else ()), *_of_findings(rows, findings)]
+
+
+def _of_findings(rows: Rows, findings: Dataset) -> Iterator[Tie]:
+    """Yield the confirmed findings whose concept is strongly tied to the class, and raises its score on both sides."""
+    told: dict[tuple[int, str, str], list[int]] = {}
+    flagged = set()
+    for k, row in enumerate(findings.to_list()):
+        key = row["unit"], row["source"], row["concept"]
+        if row["confirmed"] and not row["derived"] and row["odds_ratio"] > 1 and (row["tie"] or 0) >= TIED:
+            told.setdefault(key, []).append(k)
+            flagged |= {key} if row["confounder"] else set()
+    for key in [*told][:MOST]:
+        unit, source, concept = key
+        has, score = having(rows.ds, source, concept), rows.score(unit)
+        sides = [lift(score[side], has[side], rows.ids[side]) for side in (rows.ids == unit, rows.ids != unit)]
+        if all(difference > SURE * error for difference, error in sides):
+            yield Tie(unit, has, source, concept, SHOWN if key in flagged else SUSPECTED, tuple(told[key]))
+
+
+def _of_groups(rows: Rows, report: dict[str, Any]) -> Iterator[Tie]:
+    """Yield the tie of each class that contrary pseudo-groups of the curation speak of; of two classes it is one."""
+    cells = columns.labels(rows.ds, columns.PSEUDO_GROUP)
+    names = columns.class_label(rows.ds.features, columns.PSEUDO_GROUP).names
+    sizes = np.bincount(cells, minlength=len(names))
+    largest = np.zeros(len(rows.classes), dtype=np.int64)
+    np.maximum.at(largest, rows.ids, sizes[cells])
+    contrary = sizes[cells] < largest[rows.ids]
+    source = str(report.get("view", "")).removeprefix(columns.VIEW_PREFIX).removeprefix(columns.CONCEPTS_PREFIX)
+    reading = SHOWN if report["verdict"] == SHOWN else SUSPECTED
+    for own, name in enumerate(rows.classes[: 1 if len(rows.classes) == 2 else None]):
+        like = np.array([len(rows.classes) == 2 or cell.endswith(f", like {name}") for cell in names])
+        broken = contrary & ((rows.ids == own) | like[cells])
+        if broken.any():
+            yield Tie(own, (rows.ids == own) != broken, source or "all views together", None, reading)
+
+
+def having(ds: Dataset, source: str, concept: str) -> np.ndarray:
+    """Return which rows have a concept, `(n,)` bool."""
+    column = f"{columns.CONCEPTS_PREFIX}{source}"
+    number = columns.vocabulary(ds.features, column).index(concept)
+    return columns.presence(ds, column).tocsc()[:, [number]].toarray()[:, 0]
+
+
+def lift(score: np.ndarray, has: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
+    """Return how much higher rows with something score than rows of the same label without, and its standard error.
+
+    Labels weigh `n1 n0 / (n1 + n0)`, for the least variance where all rows vary alike. NaN where no label has two
+    rows of either kind.
+    """
+    cells, number = 2 * ids + has, 2 * int(ids.max(initial=0)) + 2
+    counts = np.bincount(cells, minlength=number).astype(np.float64)
+    sums, squares = (np.bincount(cells, score**power, number) for power in (1, 2))
+    means = sums / np.maximum(counts, 1)
+    error = ((squares - counts * means**2) / np.maximum(counts - 1, 1) / np.maximum(counts, 1)).reshape(-1, 2)
+    sizes, lifts = counts.reshape(-1, 2), np.diff(means.reshape(-1, 2))[:, 0]
+    weight = np.where(sizes.min(axis=1) >= 2, sizes.prod(axis=1) / np.maximum(sizes.sum(axis=1), 1), 0.0)
+    if not weight.any():
+        return np.nan, np.nan
+    weight /= weight.sum()
+    return float(weight @ lifts), float(np.sqrt(weight**2 @ np.maximum(error.sum(axis=1), 0)))
+
+
+def clustered(ties: Sequence[Tie], ids: np.ndarray) -> list[list[Tie]]:
+    """Return ties in lists of those that are one: the rows that break them agree (average linkage)."""
+    if len(ties) < 2:
+        return [[tie] for tie in ties]
+    broken = sparse.csr_matrix(np.column_stack([tie.contrary(ids) for tie in ties]), dtype=np.float32)
+    number = fcluster(linkage(squareform(1 - agreement(broken, ids), checks=False), "average"), 1 - SAME, "distance")
+    return [[tie for tie, own in zip(ties, number, strict=True) if own == k] for k in np.unique(number)]
+
+
+def agreement(broken: sparse.csr_matrix, ids: np.ndarray) -> np.ndarray:
+    """Return how far sets of rows agree within labels, `(t, t)`: 1 where one holds the other, 0 as by chance or less.
+
+    The covariance over the largest that the sizes allow (Loevinger 1948), summed over labels. A concept that is read
+    with noise has contrary rows of its own beside those of the tie, and still holds these.
+
+    Args:
+        broken: whether each row is in each set, `(n, t)`.
+        ids: class of each row, `(n,)`.
+    """
+    joint = largest = np.zeros((broken.shape[1], broken.shape[1]))
+    for k in np.unique(ids):
+        part = broken[ids == k]
+        share = np.asarray(part.mean(axis=0), dtype=np.float64).ravel()
+        by_chance = np.outer(share, share)
+        joint = joint + (part.T @ part).toarray() - part.shape[0] * by_chance
+        largest = largest + part.shape[0] * (np.minimum.outer(share, share) - by_chance)
+    found = np.clip(joint / np.maximum(largest, 1e-9), 0, 1)
+    np.fill_diagonal(found, 1)
+    return found
