@@ -13,7 +13,7 @@ from hf_midrange.commands.app import app
 
 STEPS = {
     "The steps": ["extract", "LogitBands", "annotate", "associate", "curate", "retrain_head", "debias"],
-    "Results": ["curation_report", "findings_schema", "group_metrics", "report", "explore"],
+    "Results": ["curation_report", "findings_schema", "group_metrics", "report", "explore", "check"],
     "The Trainer": ["MidRangeTrainer", "MidRangeArguments"],
     "Sharing": ["publish_dataset", "publish_model", "publish_head", "apply_head"],
 }

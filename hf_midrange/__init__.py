@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
     from hf_midrange.association import findings_schema as findings_schema
     from hf_midrange.bands import LogitBands as LogitBands
+    from hf_midrange.checking import check as check
     from hf_midrange.concepts import Annotations as Annotations
     from hf_midrange.concepts import Captions as Captions
     from hf_midrange.concepts import EarlyFeatures as EarlyFeatures
@@ -67,6 +68,7 @@ _HOMES = {
     "ZeroShot": "concepts",
     "associate": "association",
     "findings_schema": "association",
+    "check": "checking",
     "curate": "curation",
     "curation_report": "curation",
     "explore": "explorer",

@@ -9,6 +9,7 @@ from typing import Annotated, TextIO
 import typer
 
 from hf_midrange import __version__
+from hf_midrange.commands.check import check
 from hf_midrange.commands.extraction import extract, run
 from hf_midrange.commands.outputs import Command
 from hf_midrange.commands.pages import demo, explore, report
@@ -27,7 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for step in (extract, bands, annotate, associate, curate, retrain, evaluate, run, demo, publish, report, explore):
+STEPS = (extract, bands, annotate, associate, curate, retrain, evaluate)
+for step in (*STEPS, run, demo, publish, report, explore, check):
     app.command(cls=Command)(step)
 
 

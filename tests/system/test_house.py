@@ -76,7 +76,7 @@ def test_types_and_version_are_shipped():
 LAYERS = [
     "columns", "verdicts", "input_columns", "scoring", "io", "processes", "classifier", "extraction",
     "bands", "concepts", "head", "association", "curation", "ties", "pipeline", "publishing", "reporting", "training",
-    "explorer", "demo", "commands",
+    "checking", "explorer", "demo", "commands",
 ]  # fmt: skip
 """Files and folders of the package from the ground up: what stands lower knows nothing of what stands higher."""
 
