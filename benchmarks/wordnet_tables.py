@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from timm.data import ImageNetInfo
 
-from hf_midrange.concepts.text_topics import bases
+from hf_midrange.concepts.text_views import bases
 
 
 TABLES = Path(__file__).parents[1] / "hf_midrange" / "concepts" / "tables"

@@ -3,15 +3,13 @@
 from hf_midrange.concepts.annotation import annotate
 from hf_midrange.concepts.captions import Captions
 from hf_midrange.concepts.early_features import EarlyFeatures
-from hf_midrange.concepts.image_properties import ImageProperties
 from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.ngrams import NGrams
+from hf_midrange.concepts.pictures import ImageProperties, Thumbnail
 from hf_midrange.concepts.predictions import Kinds, Predictions
 from hf_midrange.concepts.source import Source
-from hf_midrange.concepts.text_style import TextStyle
-from hf_midrange.concepts.text_topics import TextTopics
-from hf_midrange.concepts.thumbnail import Thumbnail
+from hf_midrange.concepts.text_views import TextStyle, TextTopics
 from hf_midrange.concepts.usual import load_source
 from hf_midrange.concepts.zero_shot import ZeroShot
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
 from scipy import sparse
 
 from hf_midrange import columns
-from hf_midrange.concepts.map_steps import Batch, mapped, readable, resumed
+from hf_midrange.concepts.map_steps import Batch, Step, mapped, readable, resumed, undecoded
 from hf_midrange.concepts.metadata import Names
-from hf_midrange.concepts.source import Measure, Read, Source, refuse_nulls, refuse_unreadable, refuse_unsafe_name
+from hf_midrange.concepts.source import Source, measuring, reading, refuse_unreadable, refuse_unsafe_name
 from hf_midrange.io.blocks import MOST_ROWS, some_rows
 from hf_midrange.io.files import write_atomically
 from hf_midrange.io.folders import only_writer
@@ -35,7 +35,6 @@ def annotate(
     sources: Sequence[SourceLike],
     *,
     fit_split: str | None = None,
-    keep_disguised: bool = False,
     batch_size: int = 64,
     output_dir: str | Path | None = None,
     on_error: Literal["raise", "skip"] = "raise",
@@ -46,15 +45,15 @@ def annotate(
     are named by the vocabulary of their `concepts_<source>` column, one to one; there an entry is present where its
     value is above the threshold frozen when the source was fitted. `Captions` also adds its captions.
 
+    If there is a `ClassLabel` column `label`, a source fitted here never reports concepts that are the class label in
+    disguise, those whose presence the label decides in all but 0.5 % of the rows of every class; a warning names them.
+
     Args:
         ds: any dataset; a stream (`IterableDataset`) needs sources that are already fitted.
         sources: concept sources, or functions that take a batch (column name -> values) and give a list of names per
             row; such a function gives its own name to the column.
         fit_split: the split of a `DatasetDict` that unfitted sources are fitted on; needed when it has several. Of
             more than 100,000 rows so many are drawn to be fitted on, from every class; all are then read.
-        keep_disguised: whether to keep concepts that are the class label in disguise: those whose presence the label
-            decides in all but 0.5 % of the rows of every class. By default a source fitted here never reports them,
-            and a warning names them. Needs a `ClassLabel` column `label`; without one nothing is left out.
         batch_size: rows that are measured at once.
         output_dir: folder in which what models measure is kept shard by shard, so that the same call goes on where it
             stopped, and every fitted source as `<name>.json` for `load_source`. Streams write nothing. Processes
@@ -76,13 +75,18 @@ def annotate(
         >>> ds["concepts_annotations"][:], ds.features["concepts_annotations"].feature.names
         ([[0], []], ['night'])
     """
-    wrapped = [source if hasattr(source, "transform") else Names.of(source) for source in sources]
-    chosen = cast(list[Source], wrapped)
+    chosen = [source if isinstance(source, Source) else Names.of(source) for source in sources]
     _refuse_clashes(ds, chosen)
-    _check_on_error(ds, on_error)
-    if isinstance(ds, IterableDataset):
-        return cast(Annotated, _streamed(ds, chosen))
-    if isinstance(ds, IterableDatasetDict):
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', but is {on_error!r}")
+    if isinstance(ds, IterableDataset | IterableDatasetDict):
+        if on_error == "skip":
+            raise ValueError(
+                "on_error='skip' looks at all rows first, which a stream does not allow; `extract(stream, ..., "
+                "on_error='skip')` drops unreadable rows of a stream"
+            )
+        if isinstance(ds, IterableDataset):
+            return cast(Annotated, _streamed(ds, chosen))
         return cast(Annotated, IterableDatasetDict({name: _streamed(split, chosen) for name, split in ds.items()}))
     splits = dict(ds) if isinstance(ds, DatasetDict) else {"": ds}
     folder = None if output_dir is None else Path(output_dir)
@@ -90,24 +94,12 @@ def annotate(
     if on_error == "skip":
         splits = {name: _readable(rows, chosen) for name, rows in splits.items()}
     for source in chosen:
-        for rows in splits.values():
-            refuse_nulls(source, rows)
-        if not source.fitted:
-            refuse_unreadable(source, splits[split])
+        for name, rows in splits.items():
+            refuse_unreadable(source, rows, to_fit=name == split and not source.fitted)
     with _writing(folder, chosen):
         measured = _measured(splits, chosen, batch_size, folder)
-        done = _read(measured, chosen, split, keep_disguised, folder)
+        done = _read(measured, chosen, split, folder)
     return cast(Annotated, DatasetDict(done) if isinstance(ds, DatasetDict) else done[""])
-
-
-def _check_on_error(ds: Any, on_error: str) -> None:  # noqa: ANN401 - any dataset
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error must be 'raise' or 'skip', but is {on_error!r}")
-    if on_error == "skip" and isinstance(ds, IterableDataset | IterableDatasetDict):
-        raise ValueError(
-            "on_error='skip' looks at all rows first, which a stream does not allow; `extract(stream, ..., "
-            "on_error='skip')` drops unreadable rows of a stream"
-        )
 
 
 def _readable(ds: Dataset, sources: Sequence[Source]) -> Dataset:
@@ -134,40 +126,38 @@ def _measured(
     Images are decoded once for all cheap sources together. With a `folder`, what costly sources measure is written
     there shard by shard, and a finished shard is never computed again.
     """
-    cheap = [source for source in sources if source.measured() and not source.costly]
-    costly = [source for source in sources if source.measured() and source.costly]
-    if cheap:
-        step = Measure.of(cheap)
-        splits = {name: mapped(rows, step, batch_size) for name, rows in splits.items()}
-    for source in costly:
-        step = Measure.of([source])
-        if folder is None:
-            splits = {name: mapped(rows, step, batch_size) for name, rows in splits.items()}
-        else:
-            splits = {name: resumed(rows, step, batch_size, folder, source.name) for name, rows in splits.items()}
+    measure = [source for source in sources if source.measured()]
+    cheap = [source for source in measure if not source.costly]
+    for group in [cheap, *([source] for source in measure if source.costly)]:
+        step = measuring(group)
+        for name, rows in splits.items() if group else ():
+            if folder is not None and group is not cheap:
+                splits = {**splits, name: resumed(rows, step, batch_size, folder, group[0].name)}
+            else:
+                splits = {**splits, name: mapped(rows, step, batch_size)}
     return splits
 
 
 def _read(
-    splits: dict[str, Dataset], sources: list[Source], fit_split: str, keep_disguised: bool, folder: Path | None
+    splits: dict[str, Dataset], sources: list[Source], fit_split: str, folder: Path | None
 ) -> dict[str, Dataset]:
     """Return measured splits with the concept columns, and without the columns that only served to measure."""
-    for source in sorted(sources, key=lambda source: source.derived):
+    for source in sorted(sources, key=lambda source: source.last):
         rows = _to_learn_from(splits[fit_split], source)
         fitted = source if source.fitted else source.learn(rows)
-        if not source.fitted and not keep_disguised and not source.derived:
+        if not source.fitted and not source.last:
             fitted = _without_disguised(fitted, rows)
         if folder is not None and is_main():
             _keep(fitted, folder)
-        step = Read.of(fitted)
+        step = reading(fitted)
         splits = {name: mapped(split, step, READ_AT_ONCE) for name, split in splits.items()}
-    working = [name for source in sources for name in source.measured() if name not in source.kept()]
+    working = [name for source in sources for name in source.measured() if name.startswith("_")]
     return {name: split.remove_columns(working) for name, split in splits.items()}
 
 
 def _to_learn_from(ds: Dataset, source: Source) -> Dataset:
-    """Return the rows that a source is fitted on; a derived one draws from the discovery half itself."""
-    if source.fitted or source.derived or len(ds) <= MOST_ROWS:
+    """Return the rows that a source is fitted on; one that is fitted last draws from the discovery half itself."""
+    if source.fitted or source.last or len(ds) <= MOST_ROWS:
         return ds
     labelled = isinstance(ds.features.get(columns.LABEL), ClassLabel)
     strata = columns.labels(ds) if labelled else np.zeros(len(ds), dtype=np.int64)
@@ -185,14 +175,14 @@ def _without_disguised(source: Source, ds: Dataset) -> Source:
     """Return `source` with the concepts left out that are the class label in disguise, and warn of them."""
     if not isinstance(ds.features.get(columns.LABEL), ClassLabel):
         return source
-    table = columns.presence(mapped(ds, Read.of(source), READ_AT_ONCE), source.concept_column)
+    table = columns.presence(mapped(ds, reading(source), READ_AT_ONCE), source.concept_column)
     found = leaks_label(table, columns.labels(ds))
     names = tuple(source.vocabulary[j] for j in np.flatnonzero(found))
     if not names:
         return source
     warnings.warn(
-        f"source {source.name!r}: {list(names)} are the class label in disguise (the label decides them in at least "
-        "99.5 % of the rows of every class) and are left out; `keep_disguised=True` keeps them",
+        f"source {source.name!r}: {columns.listed(names, 3)} are the class label in disguise (the label decides "
+        "them in at least 99.5 % of the rows of every class) and are left out",
         UserWarning,
         stacklevel=4,
     )
@@ -236,10 +226,14 @@ def _streamed(ds: IterableDataset, sources: list[Source]) -> IterableDataset:
             f"sources {unfitted} are not fitted, and a stream cannot be read twice; fit them first on rows held in "
             "memory: `source = source.fit(Dataset.from_list(list(stream.take(2000)), features=stream.features))`"
         )
+    declared = dict(ds.features)
+    ds, images = undecoded(ds)
     for source in sources:
-        source.check(ds.features)
-        ds = ds.map(source.transform, batched=True, features=Features({**ds.features, **source.outputs()}))
-    return ds
+        source.check(Features(declared))
+        declared |= source.outputs()
+        step = Step(source.transform, source.inputs, source.outputs(), source.identity(), images)
+        ds = ds.map(step, batched=True, features=Features({**ds.features, **step.added}))
+    return ds.cast(Features(declared)) if images else ds
 
 
 def _fit_split(splits: dict[str, Dataset], sources: list[Source], fit_split: str | None) -> str:

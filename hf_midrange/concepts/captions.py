@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from datasets import Dataset, Features, Value
-from scipy import sparse
+from datasets import Value
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
@@ -17,7 +16,6 @@ from hf_midrange.concepts.model_source import (
     ModelSource,
     accelerator,
     evaluating,
-    loaded_once,
     placed,
     processor_of,
 )
@@ -35,7 +33,7 @@ ASK = "Describe this image in one sentence."
 
 
 @dataclass(frozen=True)
-class Captions(ModelSource):
+class Captions(NGrams, ModelSource):
     """Words and short phrases of generated captions: `concepts_captions`, with the captions kept in `caption`.
 
     Captions are generated greedily. They are data: control characters are removed, they are cut at 1,000 characters,
@@ -48,74 +46,72 @@ class Captions(ModelSource):
     Args:
         model: any model that `AutoModelForImageTextToText` loads (BLIP, GIT, LLaVA, Qwen-VL, ...), its Hub id, folder.
         processor: its processor; None takes the model's own.
+        column: an `Image` column.
+        longest: words in the longest phrase, as for `NGrams`, like all up to `exclude_class_names`.
+        min_rows: a phrase must occur in the captions of at least so many of the rows fitted on.
+        max_share: and in at most this share of them.
+        max_phrases: the phrases that occur in most rows are kept.
+        exclude: words that no phrase may contain.
+        exclude_class_names: whether to exclude the words of the names of the `label` column too.
+        name: the column is `concepts_<name>`; if it is not "captions", captions are kept in `caption_<name>`.
         prompt: what the model is asked; used where the processor has a chat template, else only if it is given.
         max_new_tokens: longest caption.
-        longest, min_rows, max_share, max_phrases, exclude, exclude_class_names: as for `NGrams`.
-        column: an `Image` column.
-        name: the column is `concepts_<name>`; if it is not "captions", captions are kept in `caption_<name>`.
     """
 
     reads: ClassVar[str] = IMAGE
+    version: ClassVar[int] = 2
 
-    model: ModelLike
-    processor: Any = None
-    prompt: str | None = None
-    max_new_tokens: int = 40
-    longest: int = 2
-    min_rows: int = 10
-    max_share: float = 0.9
-    max_phrases: int = 2000
-    exclude: Sequence[str] = ()
-    exclude_class_names: bool = False
     column: str = columns.IMAGE
     name: str = "captions"
-    words: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    version: int = 1
+    prompt: str | None = None
+    max_new_tokens: int = 40
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_outside(1, LONGEST, max_new_tokens=self.max_new_tokens)
-        self._ngrams()  # refuses limits that cannot be
-
-    def check(self, features: Features) -> None:
-        """Raise unless the column holds images and the model writes about images."""
-        super().check(features)
-        loaded_once(_captioner, self.model, self.processor)
 
     @property
-    def _caption(self) -> str:
+    def measured_column(self) -> str:
+        """Return the name of the column of captions, which is kept."""
         return "caption" if self.name == "captions" else f"caption_{self.name}"
 
-    def measured(self) -> dict[str, Any]:
-        """Return the column of captions, which is kept."""
-        return {self._caption: Value("string")}
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the column of captions."""
+        return (self.measured_column,)
 
-    def measure(self, batch: Batch) -> dict[str, Any]:
+    def feature(self) -> Any:  # noqa: ANN401 - a datasets feature
+        """Return the feature of captions."""
+        return Value("string")
+
+    def measure(self, batch: Batch) -> list[str]:
         """Return a caption for every image."""
-        captioner = loaded_once(_captioner, self.model, self.processor)
-        return {self._caption: captioner.captions(batch[self.column], self.prompt, self.max_new_tokens)}
+        return self.loaded().captions(batch[self.column], self.prompt, self.max_new_tokens)
 
-    def learn(self, ds: Dataset) -> Self:
-        """Return the source with the phrases of the captions of `ds`."""
-        return replace(self, words=self._ngrams().learn(ds).phrases[0])
+    @staticmethod
+    def ready(model: ModelLike, processor: Any) -> Captioner:  # noqa: ANN401 - a processor, its id, or None
+        """Return a captioner, on the accelerator if the model is named and there is one.
 
-    def read(self, batch: Batch) -> sparse.csr_matrix:
-        """Return which phrases each caption has."""
-        return self._ngrams().read(batch)
+        Raises:
+            ValueError: if the model writes nothing about images, or has no processor.
+        """
+        from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 
-    def _ngrams(self) -> NGrams:
-        return NGrams(
-            column=self._caption,
-            longest=self.longest,
-            min_rows=self.min_rows,
-            max_share=self.max_share,
-            max_phrases=self.max_phrases,
-            exclude=self.exclude,
-            exclude_class_names=self.exclude_class_names,
-            name=self.name,
-            phrases=(self.words,) if self.words else (),
-        )
+        loaded = model
+        if isinstance(model, str | PathLike):
+            config = AutoConfig.from_pretrained(fspath(model), trust_remote_code=False)
+            if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+                raise ValueError(
+                    f"{fspath(model)!r} holds a {config.model_type!r} model, which does not write about images; give "
+                    "a captioner such as 'Salesforce/blip-image-captioning-base' or an image-text-to-text model"
+                )
+            loaded = AutoModelForImageTextToText.from_pretrained(fspath(model), trust_remote_code=False)
+            loaded = loaded.to(accelerator())
+        if not hasattr(loaded, "generate"):
+            raise ValueError(
+                f"{type(loaded).__name__} writes no text; give a captioner such as BLIP or an image-text model"
+            )
+        return Captioner(loaded, processor_of(model, processor))
 
 
 class Captioner(NamedTuple):
@@ -164,23 +160,3 @@ def _without_prompt(ids: Tensor, prompt: Tensor | None) -> Tensor:
     if prompt is None or ids.shape[1] < prompt.shape[1] or not bool((ids[:, : prompt.shape[1]] == prompt).all()):
         return ids
     return ids[:, prompt.shape[1] :]
-
-
-def _captioner(model: ModelLike, processor: Any) -> Captioner:  # noqa: ANN401 - a processor, its id, or None
-    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
-
-    loaded = model
-    if isinstance(model, str | PathLike):
-        config = AutoConfig.from_pretrained(fspath(model), trust_remote_code=False)
-        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            raise ValueError(
-                f"{fspath(model)!r} holds a {config.model_type!r} model, which does not write about images; give a "
-                "captioner such as 'Salesforce/blip-image-captioning-base' or an image-text-to-text model"
-            )
-        loaded = AutoModelForImageTextToText.from_pretrained(fspath(model), trust_remote_code=False)
-        loaded = loaded.to(accelerator())
-    if not hasattr(loaded, "generate"):
-        raise ValueError(
-            f"{type(loaded).__name__} writes no text; give a captioner such as BLIP or an image-text model"
-        )
-    return Captioner(loaded, processor_of(model, processor))

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from datasets import Features
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, classifier, evaluating
-from hf_midrange.concepts.source import IMAGE
-from hf_midrange.concepts.view_source import ViewSource
+from hf_midrange.concepts.model_source import Classifier, ClassifierSource
+from hf_midrange.concepts.source import IMAGE, ViewSource
 
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _STACK = re.compile(r"(?:^|\.)(?:layer1|blocks?|stages?|layers?|features)$")
 
 
 @dataclass(frozen=True)
-class EarlyFeatures(ModelSource, ViewSource):
+class EarlyFeatures(ViewSource, ClassifierSource):
     """Mean and standard deviation of every channel after the first block of an image model: `view_early_features`.
 
     Taken over positions, or over tokens in a transformer. Deeper blocks know the class and are no side view. Values
@@ -49,37 +47,29 @@ class EarlyFeatures(ModelSource, ViewSource):
     reads: ClassVar[str] = IMAGE
     of_network: ClassVar[bool] = True
 
-    model: ModelLike
-    processor: Any = None
     layer: str | None = None
     column: str = columns.IMAGE
     name: str = "early_features"
     thresholds: tuple[float, ...] = ()
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Return the names of the entries; before fitting, the model is run on one blank image to count channels."""
-        entries = len(self.thresholds) or self.view({self.column: [_blank()]}).shape[1]
+        entries = len(self.thresholds) or self.measure({self.column: [_blank()]}).shape[1]
         return tuple(f"channel {k}, {what}" for what in ("mean", "spread") for k in range(entries // 2))
 
-    def check(self, features: Features) -> None:
-        """Raise unless the column holds images and the model reads images."""
-        super().check(features)
-        self._classifier()
-
-    def view(self, batch: Batch) -> np.ndarray:
+    def measure(self, batch: Batch) -> np.ndarray:
         """Return channel means, then channel spreads, float32 of shape `(rows, 2 * channels)`."""
-        found = self._classifier()
+        found = self.loaded()
         block = found.model.get_submodule(self.layer or first_block(found.model))
-        inputs = found.inputs(self.column, batch[self.column])
-        with evaluating(found.model), _output_of(block) as seen:
-            found(inputs)
+        with _output_of(block) as seen:
+            found(self.column, batch[self.column])
         return _statistics(seen[0].float(), getattr(block, "output_fmt", None) or _format(found.model))
 
-    def _classifier(self) -> Classifier:
-        found = classifier(self.model, self.processor)
+    def loaded(self) -> Classifier:
+        """Return the model, which must read images."""
+        found = super().loaded()
         if found.prepare.modality != "image":
             raise ValueError(f"source {self.name!r} needs an image classifier, but {self.model!r:.80} reads text")
         return found

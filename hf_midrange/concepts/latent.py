@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from datasets import Dataset, Features
@@ -53,6 +53,10 @@ class LatentConcepts(Source):
         name: always "latent": by the column `concepts_latent` the other steps know derived concepts.
     """
 
+    last: ClassVar[bool] = True
+    derived = True
+    column: ClassVar[str] = columns.EMBEDDING
+
     k: int | str = "auto"
     seed: int = 0
     name: str = "latent"
@@ -61,7 +65,6 @@ class LatentConcepts(Source):
     centres: tuple[tuple[float, ...], ...] = ()
     words: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     def __post_init__(self) -> None:
         if self.k != "auto" and (not isinstance(self.k, int) or not 2 <= self.k <= MOST_CLUSTERS):
@@ -71,34 +74,19 @@ class LatentConcepts(Source):
                 f"latent concepts must be called 'latent', by which other steps know them, not {self.name!r}"
             )
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Return the embedding; fitting also reads `band` and `label`."""
-        return (columns.EMBEDDING,)
-
-    @property
-    def derived(self) -> bool:
-        """Return true."""
-        return True
-
-    def check(self, features: Features) -> None:
-        """Raise unless `extract` has added the embedding."""
-        self._require(features, columns.EMBEDDING, "extract(ds, model)")
-
-    def check_fit(self, features: Features) -> None:
-        """Raise unless there are bands and labels."""
-        self._require(features, columns.BAND, "LogitBands().fit(ds).transform(ds)")
-        columns.class_label(features)
-        if (bands := _band_names(features)) is not None and len(bands) < 3:
+    def check(self, features: Features, *, to_fit: bool = False) -> None:
+        """Raise unless `extract` has added the embedding, and to fit, bands and labels."""
+        for column, step in {columns.EMBEDDING: "extract(ds, model)", columns.BAND: "LogitBands()"}.items():
+            if column not in features and (to_fit or column == columns.EMBEDDING):
+                raise KeyError(
+                    f"source {self.name!r} reads column {column!r}, which `{step}` adds, but got {list(features)}"
+                )
+        if to_fit:
+            columns.class_label(features)
+        if to_fit and len(_bands(features)) < 3:
             raise ValueError(
                 f"source {self.name!r} clusters rows between the lowest and the highest band, but there are only the "
-                f"bands {list(bands)}; fit LogitBands with 3 bands or more, or leave this source out"
-            )
-
-    def _require(self, features: Features, column: str, step: str) -> None:
-        if column not in features:
-            raise KeyError(
-                f"source {self.name!r} reads column {column!r}, which `{step}` adds, but got {list(features)}"
+                f"bands {list(_bands(features))}; fit LogitBands with 3 bands or more, or leave this source out"
             )
 
     def learn(self, ds: Dataset) -> Self:
@@ -168,12 +156,11 @@ def in_the_middle(ds: Dataset) -> np.ndarray:
     How many bands there are is a fact of the column; one without facts is the user's own, of low, mid and high.
     """
     band = columns.matrix(ds, columns.BAND)
-    top = len(_band_names(ds.features) or ("low", "mid", "high")) - 1
-    return np.asarray(((band > 0) & (band < top)).any(axis=1))
+    return np.asarray(((band > 0) & (band < len(_bands(ds.features)) - 1)).any(axis=1))
 
 
-def _band_names(features: Features) -> Sequence[str] | None:
-    return columns.facts(features, columns.BAND).get("bands")
+def _bands(features: Features) -> Sequence[str]:
+    return columns.facts(features, columns.BAND).get("bands") or ("low", "mid", "high")
 
 
 def fitted_centres(points: np.ndarray, k: int, seed: int) -> np.ndarray:

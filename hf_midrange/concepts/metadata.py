@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from scipy import sparse
 
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.source import Source, name_table, refuse_constant, refuse_outside
+from hf_midrange.concepts.source import Source, id_table, name_table, refuse_constant, refuse_outside
 
 
 MOST_BINS = 1000
@@ -51,7 +51,6 @@ class Annotations(Source):
     name: str = "annotations"
     values: tuple[tuple[Any, ...], ...] = ()
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, str):
@@ -78,7 +77,7 @@ class Annotations(Source):
         known = zip(self.columns, self.values, strict=bool(self.values))
         return tuple(name for column, values in known for name in _names(column, values))
 
-    def check(self, features: Features) -> None:
+    def check(self, features: Features, *, to_fit: bool = False) -> None:
         """Raise unless every column is a bool, a category, a string or a number."""
         if not self.columns:
             raise ValueError("annotations need at least one column")
@@ -124,7 +123,10 @@ class Annotations(Source):
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which names each row has."""
         tables = [
-            name_table([_row_names(column, known, value) for value in batch[column]], _names(column, known))
+            id_table(
+                [set() if code is None else {code} for code in _codes(known, batch[column])],
+                len(_names(column, known)),
+            )
             for column, known in zip(self.columns, self.values, strict=True)
         ]
         return sparse.csr_matrix(sparse.hstack(tables), dtype=bool)
@@ -170,19 +172,19 @@ def _names(column: str, known: Sequence[Any]) -> list[str]:
     return [f"{column} <= {values[0]:.6g}", *inner, f"{column} > {values[-1]:.6g}"]
 
 
-def _row_names(column: str, known: Sequence[Any], value: Any) -> list[str]:  # noqa: ANN401 - a cell of metadata
+def _codes(known: Sequence[Any], cells: Sequence[Any]) -> list[int | None]:
+    """Return which of a column's names each cell has; None where it is missing or was not met when fitting."""
     kind, *values = known
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
-        return []
+    there = [cell is not None and (isinstance(cell, str) or bool(np.isfinite(cell))) for cell in cells]
     if kind == "bool":
-        return [column] if value else []
+        return [0 if cell else None for cell in cells]
     if kind == "category":
-        return [f"{column}={values[value]}"] if 0 <= value < len(values) else []  # of classes that fitting saw
-    if kind == "string":
-        return [f"{column}={value}"]
-    if kind == "whole":
-        return [f"{column}={int(value)}"] if value == int(value) else []
-    return [_names(column, known)[int(np.searchsorted(values, value, side="left"))]]
+        return [cell if known and 0 <= cell < len(values) else None for cell, known in zip(cells, there, strict=True)]
+    if kind == "number":
+        bins = np.searchsorted(values, [cell if known else 0 for cell, known in zip(cells, there, strict=True)])
+        return [int(code) if known else None for code, known in zip(bins, there, strict=True)]
+    ids = {value: k for k, value in enumerate(values)}
+    return [ids.get(cell) for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,6 @@ class Names(Source):
     name: str
     left_out: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    version: int = 1
 
     @classmethod
     def of(cls, function: Any) -> Self:  # noqa: ANN401 - what a user passes may be anything
@@ -218,11 +219,11 @@ class Names(Source):
             raise ValueError(f"{function!r} has no name to call its column by; define it with `def name(batch)`")
         return cls(function, name)
 
-    def measured(self) -> dict[str, Any]:
-        """Return the working column of names."""
-        return {f"_names_{self.name}": List(Value("string"))}
+    def feature(self) -> Any:  # noqa: ANN401 - a datasets feature
+        """Return the feature of the names that the function gives."""
+        return List(Value("string"))
 
-    def measure(self, batch: Batch) -> dict[str, Any]:
+    def measure(self, batch: Batch) -> list[list[str]]:
         """Return the names per row, checked."""
         given = self.function(batch)
         rows = len(next(iter(batch.values())))
@@ -235,14 +236,14 @@ class Names(Source):
                 raise TypeError(
                     f"function {self.name!r} must give a list of strings per row, not {names!r} (row {i} of a batch)"
                 )
-        return {f"_names_{self.name}": [list(names) for names in given]}
+        return [list(names) for names in given]
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with every name met."""
-        rows = Counter(word for names in ds[f"_names_{self.name}"] for word in set(names))
+        rows = Counter(word for names in ds[self.measured_column] for word in set(names))
         refuse_constant(self, sum(count < len(ds) for count in rows.values()))
         return replace(self, words=tuple(sorted(rows)))
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which names each row has."""
-        return name_table(batch[f"_names_{self.name}"], self.words)
+        return name_table(batch[self.measured_column], self.words)

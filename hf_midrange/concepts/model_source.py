@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
+from datasets import Dataset, Features
 from datasets.fingerprint import Hasher
 
+from hf_midrange import columns
+from hf_midrange.concepts.map_steps import undecoded
 from hf_midrange.concepts.source import Source
 from hf_midrange.processes import join_processes
 
@@ -26,15 +32,32 @@ ModelLike = Any
 
 Loaded = TypeVar("Loaded")
 
+ROWS_COMPARED, SAME = 4, 0.99
 
+
+@dataclass(frozen=True)
 class ModelSource(Source):
-    """A source that runs a model on one column: a class has fields `model`, `processor` and `column`."""
+    """A source that runs a model on one column: a class writes `ready` and has a field `column`."""
 
     costly: ClassVar[bool] = True
 
     model: ModelLike
-    processor: Any
-    column: str
+    processor: Any = None
+
+    @staticmethod
+    @abstractmethod
+    def ready(model: ModelLike, processor: Any) -> Any:  # noqa: ANN401 - a processor, its id, or None
+        """Return a model ready to run, with what makes its inputs."""
+
+    def check(self, features: Features, *, to_fit: bool = False) -> None:
+        """Raise unless the column and the model fit each other."""
+        super().check(features)
+        self.loaded()
+
+    def loaded(self) -> Any:  # noqa: ANN401 - what `ready` returns
+        """Return `ready(model, processor)`, which is kept until others are asked for or the model's files change."""
+        files = _files(self.model) if isinstance(self.model, str | PathLike) else ""
+        return _kept(type(self).ready, self.model, self.processor, files)
 
     def identity(self) -> object:
         """Return the settings with a digest of the model's weights."""
@@ -43,8 +66,34 @@ class ModelSource(Source):
         return (type(self).__name__, *sorted(values.items()))
 
 
+class ClassifierSource(ModelSource):
+    """A source that runs a classifier."""
+
+    def loaded(self) -> Classifier:
+        """Return the classifier, a model object where it is, one named on the accelerator if there is any.
+
+        Raises:
+            ValueError: if the weights belong to no image or sequence classifier, or there is no processor for it.
+        """
+        named = isinstance(self.model, str | PathLike)
+        return super().loaded() if named else self.ready(self.model, self.processor)
+
+    @staticmethod
+    def ready(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
+        """Return a classifier ready to run."""
+        from hf_midrange.classifier import load_classifier
+        from hf_midrange.extraction.inputs import Preparation, preparation
+
+        name = fspath(model) if isinstance(model, str | PathLike) else None
+        loaded = load_classifier(model)
+        prepare = preparation(loaded, processor, source=name)
+        if not isinstance(prepare, Preparation):
+            raise TypeError(f"a concept source reads raw rows; give a processor, not {type(prepare).__name__}")
+        return Classifier(loaded if name is None else loaded.to(accelerator()), prepare)
+
+
 class Classifier(NamedTuple):
-    """A classifier with its preprocessing; calling it runs the model."""
+    """A classifier with its preprocessing."""
 
     model: nn.Module
     prepare: Preparation
@@ -57,52 +106,43 @@ class Classifier(NamedTuple):
             raise ValueError(f"column {column!r} cannot be read in row {row} of a batch of {len(values)}: {reason}")
         return placed(batch.inputs or {}, self.model)
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - a tensor or a ModelOutput
-        """Run the model, as transformers or as timm call theirs."""
+    def __call__(self, column: str, values: Sequence[Any]) -> np.ndarray:
+        """Return what any classifier, with whatever head, says of some rows: float32 of shape `(rows, labels)`."""
         from transformers import PreTrainedModel
 
-        return self.model(**inputs) if isinstance(self.model, PreTrainedModel) else self.model(*inputs.values())
+        inputs = self.inputs(column, values)
+        with evaluating(self.model):
+            output = self.model(**inputs) if isinstance(self.model, PreTrainedModel) else self.model(*inputs.values())
+        return getattr(output, "logits", output).float().cpu().numpy()
 
+    def made_the_embedding(self, column: str, ds: Dataset) -> bool:
+        """Return whether this network's features of the first rows are their embeddings, up to precision."""
+        from hf_midrange.extraction.forward import prepared
 
-def classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
-    """Return a classifier ready to run: a model object where it is, one loaded by name on the accelerator if any.
-
-    Raises:
-        ValueError: if the weights belong to no image or sequence classifier, or there is no processor for it.
-    """
-    named = isinstance(model, str | PathLike)
-    return loaded_once(_classifier, model, processor) if named else _classifier(model, processor)
-
-
-def loaded_once(
-    load: Callable[[ModelLike, Any], Loaded],
-    model: ModelLike,
-    processor: Any,  # noqa: ANN401 - a processor, its id, or None
-) -> Loaded:
-    """Return `load(model, processor)`, which is kept until others are asked for or the files of the model change."""
-    return _kept(load, model, processor, _files(model) if isinstance(model, str | PathLike) else "")
+        if columns.EMBEDDING not in ds.column_names:
+            return False
+        rows = ds.select(range(min(ROWS_COMPARED, len(ds))))
+        embedding = columns.matrix(rows, columns.EMBEDDING).astype(np.float64)
+        undecoded_rows, _ = undecoded(rows.select_columns([column]))
+        try:
+            with prepared(self.model, None, next(self.model.parameters()).device, None) as forward:
+                features = forward(self.inputs(column, undecoded_rows[column][:])).embedding
+        except ValueError:  # the network has no linear head, so it has no embedding of this kind
+            return False
+        if features.shape != embedding.shape:
+            return False
+        lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(embedding, axis=1)
+        return bool((np.einsum("ij,ij->i", features, embedding) >= SAME * lengths).all())
 
 
 @lru_cache(maxsize=4)
 def _kept(
     load: Callable[[ModelLike, Any], Loaded],
     model: ModelLike,
-    processor: Any,  # noqa: ANN401 - as for `loaded_once`
+    processor: Any,  # noqa: ANN401 - as for `ready`
     files: str,
 ) -> Loaded:
     return load(model, processor)
-
-
-def _classifier(model: ModelLike, processor: Any) -> Classifier:  # noqa: ANN401 - a processor, its id, or None
-    from hf_midrange.classifier import load_classifier
-    from hf_midrange.extraction.inputs import Preparation, preparation
-
-    name = fspath(model) if isinstance(model, str | PathLike) else None
-    loaded = load_classifier(model)
-    prepare = preparation(loaded, processor, source=name)
-    if not isinstance(prepare, Preparation):
-        raise TypeError(f"a concept source reads raw rows; give a processor, not {type(prepare).__name__}")
-    return Classifier(loaded if name is None else loaded.to(accelerator()), prepare)
 
 
 def accelerator() -> Any:  # noqa: ANN401 - a torch.device

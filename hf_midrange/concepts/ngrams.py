@@ -61,7 +61,6 @@ class NGrams(Source):
     name: str = "ngrams"
     phrases: tuple[tuple[str, ...], ...] = ()
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +72,11 @@ class NGrams(Source):
             raise ValueError(f"n-grams need a column and 0 < `max_share` <= 1, not {self.inputs}, {self.max_share}")
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the columns of the texts whose phrases are found."""
+        return self.inputs
+
+    @property
     def fitted(self) -> bool:
         """Return whether the phrases are known."""
         return bool(self.phrases)
@@ -80,16 +84,16 @@ class NGrams(Source):
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Return the phrases, column by column, each in alphabetical order."""
-        known = list(zip(self.inputs, self.phrases, strict=bool(self.phrases)))
+        known = list(zip(self.texts, self.phrases, strict=bool(self.phrases)))
         return tuple(_called(phrase, column, len(known)) for column, phrases in known for phrase in phrases)
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with the phrases of `ds` within the limits."""
         banned = self._banned(ds.features)
-        phrases = tuple(self._frequent(ds[column][:], banned) for column in self.inputs)
+        phrases = tuple(self._frequent(ds[column][:], banned) for column in self.texts)
         if not any(phrases):
             raise ValueError(
-                f"source {self.name!r} found no phrase in columns {list(self.inputs)} that occurs in at least "
+                f"source {self.name!r} found no phrase in columns {list(self.texts)} that occurs in at least "
                 f"{self.min_rows} of {len(ds)} rows and at most {self.max_share:.0%} of them; lower `min_rows`"
             )
         return replace(self, phrases=phrases)
@@ -97,7 +101,7 @@ class NGrams(Source):
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which phrases each row has."""
         tables = [
-            phrase_table(batch[column], phrases) for column, phrases in zip(self.inputs, self.phrases, strict=True)
+            phrase_table(batch[column], phrases) for column, phrases in zip(self.texts, self.phrases, strict=True)
         ]
         return sparse.csr_matrix(sparse.hstack(tables), dtype=bool)
 

@@ -8,15 +8,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from scipy import sparse
 from scipy.special import softmax
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.model_source import Classifier, ModelLike, ModelSource, accelerator, classifier, evaluating
-from hf_midrange.concepts.source import IMAGE, TEXT, refuse_constant, refuse_outside, require_feature
-from hf_midrange.concepts.view_source import ViewSource
+from hf_midrange.concepts.model_source import Classifier, ClassifierSource, ModelLike, accelerator
+from hf_midrange.concepts.source import IMAGE, TEXT, ViewSource, refuse_constant, refuse_outside
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
 
@@ -29,11 +28,10 @@ SMALL_NETWORK = "timm/tf_efficientnet_lite0.in1k"
 """4.7 million parameters, 19 MB, Apache-2.0."""
 SMALL_PIXELS = 128
 MOST_PROBABLE = 0.5
-ROWS_COMPARED, SAME = 4, 0.99
 
 
 @dataclass(frozen=True)
-class Predictions(ModelSource):
+class Predictions(ClassifierSource):
     """The `top` labels that another classifier puts first: `concepts_predictions`.
 
     An ImageNet or scene network names objects and places in any photograph. Labels among the first `top` in fewer
@@ -54,8 +52,6 @@ class Predictions(ModelSource):
         name: the column is `concepts_<name>`.
     """
 
-    model: ModelLike
-    processor: Any = None
     top: int = 5
     labels: Sequence[str] | None = None
     min_rows: int = 10
@@ -63,43 +59,40 @@ class Predictions(ModelSource):
     name: str = "predictions"
     words: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
+    derived: bool = False
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_outside(1, MOST_LABELS, top=self.top, min_rows=self.min_rows)
 
-    def check(self, features: Features) -> None:
-        """Raise unless the column is what the model reads."""
-        found = classifier(self.model, self.processor)
-        require_feature(self, features, self.column, IMAGE if found.prepare.modality == "image" else TEXT)
-
     @property
-    def _top(self) -> str:
-        return f"_top_{self.name}"
+    def reads(self) -> str:  # type: ignore[override]
+        """Return what the model reads."""
+        return IMAGE if self.loaded().prepare.modality == "image" else TEXT
 
-    def measured(self) -> dict[str, Any]:
-        """Return the working column of label ids."""
-        return {self._top: List(Value("int32"))}
+    def feature(self) -> Any:  # noqa: ANN401 - a datasets feature
+        """Return the feature of the label ids."""
+        return List(Value("int32"))
 
-    def measure(self, batch: Batch) -> dict[str, Any]:
+    def measure(self, batch: Batch) -> list[np.ndarray]:
         """Return the ids of the first labels of each row."""
-        found = classifier(self.model, self.processor)
-        logits = _logits(found, self.column, batch[self.column])
-        return {self._top: list(np.argsort(-logits, axis=1, kind="stable")[:, : self.top].astype(np.int32))}
+        logits = self.loaded()(self.column, batch[self.column])
+        return list(np.argsort(-logits, axis=1, kind="stable")[:, : self.top].astype(np.int32))
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source with the labels that occur often enough in `ds`."""
-        names = self._label_names(classifier(self.model, self.processor))
-        counts = np.bincount(np.concatenate(ds[self._top][:]), minlength=len(names))
+        found = self.loaded()
+        names = self._label_names(found)
+        counts = np.bincount(np.concatenate(ds[self.measured_column][:]), minlength=len(names))
         ids = np.flatnonzero((counts >= self.min_rows) & (counts < len(ds)))
         refuse_constant(self, len(ids))
-        return replace(self, words=tuple(names[j] for j in ids), ids=tuple(map(int, ids)))
+        derived = found.made_the_embedding(self.column, ds)
+        return replace(self, words=tuple(names[j] for j in ids), ids=tuple(map(int, ids)), derived=derived)
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which labels each row has among its first."""
-        top = [np.asarray(row) for row in batch[self._top]]
+        top = [np.asarray(row) for row in batch[self.measured_column]]
         return sparse.csr_matrix(np.array([np.isin(self.ids, row) for row in top]).reshape(len(top), len(self.ids)))
 
     def _label_names(self, found: Classifier) -> list[str]:
@@ -117,7 +110,7 @@ class Predictions(ModelSource):
 
 
 @dataclass(frozen=True)
-class Kinds(ModelSource, ViewSource):
+class Kinds(ViewSource, ClassifierSource):
     """What kinds of things an ImageNet network sees in a picture: `view_kinds` and `concepts_kinds`.
 
     Each of 245 kinds, such as "animal", "dog", "vehicle", "clothing", has in `view_kinds` the summed probability of
@@ -148,75 +141,36 @@ class Kinds(ModelSource, ViewSource):
     names_meanings: ClassVar[bool] = True
 
     model: ModelLike = SMALL_NETWORK
-    processor: Any = None
     column: str = columns.IMAGE
     name: str = "kinds"
     thresholds: tuple[float, ...] = ()
-    of_embedding: bool = False
+    derived: bool = False
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Return the kinds, those of most classes first."""
         return tuple(table("imagenet_kinds"))
 
-    @property
-    def derived(self) -> bool:
-        """Return whether the network's features were found to be the embedding, when the source was fitted."""
-        return self.of_embedding
+    def cuts(self, values: np.ndarray) -> np.ndarray:
+        """Return the same threshold for all kinds."""
+        return np.full(values.shape[1], MOST_PROBABLE)
 
-    def check(self, features: Features) -> None:
-        """Raise unless the column holds images and the network knows ImageNet's classes."""
-        super().check(features)
-        _refuse_other_labels(self._network().model)
-
-    def view(self, batch: Batch) -> np.ndarray:
+    def measure(self, batch: Batch) -> np.ndarray:
         """Return the summed probabilities, float32 of shape `(rows, kinds)`."""
-        probabilities = softmax(_logits(self._network(), self.column, batch[self.column]), axis=1)
+        probabilities = softmax(self.loaded()(self.column, batch[self.column]), axis=1)
         return (probabilities @ _membership()).clip(0, 1).astype(np.float32)
 
     def learn(self, ds: Dataset) -> Self:
-        """Return the source with the same threshold for all kinds, which knows whether it is derived."""
-        values = columns.matrix(ds, self.view_column)
-        refuse_constant(self, int((values != values[0]).any(axis=0).sum()))
-        thresholds = (MOST_PROBABLE,) * values.shape[1]
-        return replace(self, thresholds=thresholds, of_embedding=self._made_the_embedding(ds))
+        """Return the source with its thresholds, which knows whether it is derived."""
+        return replace(super().learn(ds), derived=self.loaded().made_the_embedding(self.column, ds))
 
-    def _network(self) -> Classifier:
+    def loaded(self) -> Classifier:
+        """Return the network, which must know ImageNet's classes."""
         named = isinstance(self.model, str) and self.model == SMALL_NETWORK and self.processor is None
-        return _small_network() if named else classifier(self.model, self.processor)
-
-    def _made_the_embedding(self, ds: Dataset) -> bool:
-        """Return whether this network's features of the first rows are their embeddings, up to precision."""
-        if columns.EMBEDDING not in ds.column_names:
-            return False
-        rows = ds.select(range(min(ROWS_COMPARED, len(ds))))
-        embedding = columns.matrix(rows, columns.EMBEDDING).astype(np.float64)
-        try:
-            features = _embedding(self._network(), self.column, rows[self.column][:])
-        except ValueError:  # the network has no single linear head, so it has no embedding of this kind
-            return False
-        if features.shape != embedding.shape:
-            return False
-        lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(embedding, axis=1)
-        return bool((np.einsum("ij,ij->i", features, embedding) >= SAME * lengths).all())
-
-
-def _logits(found: Classifier, column: str, values: Sequence[Any]) -> np.ndarray:
-    """Return what any classifier, with whatever head, says of some rows: float32 of shape `(rows, labels)`."""
-    inputs = found.inputs(column, values)
-    with evaluating(found.model):
-        output = found(inputs)
-    return getattr(output, "logits", output).float().cpu().numpy()
-
-
-def _embedding(found: Classifier, column: str, values: Sequence[Any]) -> np.ndarray:
-    """Return the embedding of some rows as `extract` computes it."""
-    from hf_midrange.extraction.forward import prepared
-
-    with prepared(found.model, None, next(found.model.parameters()).device, None) as forward:
-        return forward(found.inputs(column, values)).embedding
+        found = _small_network() if named else super().loaded()
+        _refuse_other_labels(found.model)
+        return found
 
 
 @lru_cache(maxsize=1)
@@ -230,7 +184,7 @@ def _small_network() -> Classifier:
     model = imagenet_lite0() if is_installed() else unwrap_timm(load_classifier(SMALL_NETWORK))
     size = {"input_size": (3, SMALL_PIXELS, SMALL_PIXELS), "crop_pct": 1.0}
     transform = timm.data.create_transform(**{**timm.data.resolve_model_data_config(model), **size})
-    return classifier(model.to(accelerator()), transform)
+    return ClassifierSource.ready(model.to(accelerator()), transform)
 
 
 @lru_cache(maxsize=1)

@@ -11,16 +11,14 @@ from datasets import Dataset
 from hf_midrange import columns
 from hf_midrange.concepts.captions import Captions
 from hf_midrange.concepts.early_features import EarlyFeatures
-from hf_midrange.concepts.image_properties import ImageProperties
 from hf_midrange.concepts.latent import LatentConcepts
 from hf_midrange.concepts.metadata import Annotations
 from hf_midrange.concepts.model_source import ModelLike
 from hf_midrange.concepts.ngrams import NGrams
+from hf_midrange.concepts.pictures import ImageProperties, Thumbnail
 from hf_midrange.concepts.predictions import SMALL_NETWORK, Kinds, Predictions
 from hf_midrange.concepts.source import Source
-from hf_midrange.concepts.text_style import TextStyle
-from hf_midrange.concepts.text_topics import TextTopics
-from hf_midrange.concepts.thumbnail import Thumbnail
+from hf_midrange.concepts.text_views import TextStyle, TextTopics
 from hf_midrange.concepts.zero_shot import ZeroShot
 
 

@@ -9,7 +9,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from datasets import Dataset, Features
+from datasets import Dataset
 from scipy import sparse
 
 from hf_midrange import columns
@@ -19,12 +19,11 @@ from hf_midrange.concepts.model_source import (
     ModelSource,
     accelerator,
     evaluating,
-    loaded_once,
     name_of,
     placed,
     processor_of,
 )
-from hf_midrange.concepts.source import IMAGE, refuse_constant
+from hf_midrange.concepts.source import IMAGE, numbers, refuse_constant
 from hf_midrange.concepts.vocabularies import words_of
 from hf_midrange.extraction.images import rgb
 
@@ -39,7 +38,14 @@ TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class ZeroShot(ModelSource):
+class _Sought:
+    """What is looked for, which is named before the model: `ZeroShot(words, model)`."""
+
+    words: str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class ZeroShot(ModelSource, _Sought):
     """Which of the given words an image-text model sees: `concepts_zero_shot`.
 
     Presence means the same for every word. The cosine of image and word is first compared with the mean cosine of the
@@ -65,9 +71,6 @@ class ZeroShot(ModelSource):
 
     reads: ClassVar[str] = IMAGE
 
-    words: str | Sequence[str]
-    model: ModelLike
-    processor: Any = None
     template: str = "a photo of {}"
     share: float = 0.1
     column: str = columns.IMAGE
@@ -76,7 +79,6 @@ class ZeroShot(ModelSource):
     null_scale: tuple[float, ...] = ()
     cut: float = 0.0
     left_out: tuple[str, ...] = ()
-    version: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,22 +93,13 @@ class ZeroShot(ModelSource):
         """Return whether the calibration is known."""
         return bool(self.null_mean)
 
-    def check(self, features: Features) -> None:
-        """Raise unless the column holds images and the model is a dual encoder."""
-        super().check(features)
-        self._encoder()
+    def feature(self) -> Any:  # noqa: ANN401 - a datasets feature
+        """Return the feature of the scores."""
+        return columns.vector(len(self.vocabulary))
 
-    @property
-    def _scores(self) -> str:
-        return f"_scores_{self.name}"
-
-    def measured(self) -> dict[str, Any]:
-        """Return the working column of scores."""
-        return {self._scores: columns.vector(len(self.vocabulary))}
-
-    def measure(self, batch: Batch) -> dict[str, Any]:
+    def measure(self, batch: Batch) -> np.ndarray:
         """Return the cosine with every word, less the mean cosine with the null prompts."""
-        return {self._scores: self._above_null(batch[self.column])}
+        return self._above_null(batch[self.column])
 
     def learn(self, ds: Dataset) -> Self:
         """Return the source calibrated on null images, with the cut that `ds` gives."""
@@ -114,7 +107,7 @@ class ZeroShot(ModelSource):
         mean, scale = null.mean(axis=0), null.std(axis=0)
         scale = np.maximum(scale, 1e-3 * scale.max() if scale.max() > 0 else 1.0)
         known = replace(self, null_mean=tuple(map(float, mean)), null_scale=tuple(map(float, scale)))
-        values = known._calibrated(columns.matrix(ds, self._scores))
+        values = known._calibrated(columns.matrix(ds, self.measured_column))
         fitted = replace(known, cut=float(np.quantile(values, 1 - self.share)))
         present = values > fitted.cut
         refuse_constant(self, int((present.any(axis=0) & ~present.all(axis=0)).sum()))
@@ -122,21 +115,37 @@ class ZeroShot(ModelSource):
 
     def read(self, batch: Batch) -> sparse.csr_matrix:
         """Return which words lie above the cut."""
-        values = np.asarray(batch[self._scores], dtype=np.float32).reshape(-1, len(self.vocabulary))
-        return sparse.csr_matrix(self._calibrated(values) > self.cut)
+        return sparse.csr_matrix(self._calibrated(numbers(batch, self)) > self.cut)
 
     def _calibrated(self, values: np.ndarray) -> np.ndarray:
         return (values.astype(np.float64) - np.array(self.null_mean)) / np.array(self.null_scale)
 
-    def _encoder(self) -> DualEncoder:
-        return dual_encoder(self.model, self.processor)
-
     def _above_null(self, images: Sequence[Any]) -> np.ndarray:
-        encoder = self._encoder()
+        encoder = self.loaded()
         sentences = tuple(self.template.format(word) for word in self.vocabulary)
         pictures = encoder.images(images)
         words, nothing = encoder.texts(sentences), encoder.texts(NULL_PROMPTS)
         return (pictures @ words.T - (pictures @ nothing.T).mean(axis=1, keepdims=True)).astype(np.float32)
+
+    @staticmethod
+    def ready(model: ModelLike, processor: Any) -> DualEncoder:  # noqa: ANN401 - a processor, its id, or None
+        """Return the model of a Hub id or folder, on the accelerator if there is one, or the given model where it is.
+
+        Raises:
+            ValueError: if the model does not encode both images and texts, or has no processor.
+        """
+        from transformers import AutoModel
+
+        named = isinstance(model, str | PathLike)
+        loaded = (
+            AutoModel.from_pretrained(fspath(model), trust_remote_code=False).to(accelerator()) if named else model
+        )
+        if not (hasattr(loaded, "get_image_features") and hasattr(loaded, "get_text_features")):
+            raise ValueError(
+                f"{name_of(model) or type(loaded).__name__!r} is a {type(loaded).__name__}, which does not encode "
+                "both images and texts; give a CLIP or SigLIP type of model, such as 'openai/clip-vit-base-patch32'"
+            )
+        return DualEncoder(loaded, processor_of(model, processor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,28 +182,6 @@ def _texts(encoder: DualEncoder, texts: tuple[str, ...]) -> np.ndarray:
     encode = encoder.model.get_text_features
     options = {"padding": padding, "truncation": True, "return_tensors": "pt"}
     return np.concatenate([encoder._encoded(encode, encoder.processor(text=list(part), **options)) for part in parts])
-
-
-def dual_encoder(model: ModelLike, processor: Any) -> DualEncoder:  # noqa: ANN401 - a processor, its id, or None
-    """Return the model of a Hub id or folder, on the accelerator if there is one, or the given model where it is.
-
-    Raises:
-        ValueError: if the model does not encode both images and texts, or has no processor.
-    """
-    return loaded_once(_dual_encoder, model, processor)
-
-
-def _dual_encoder(model: ModelLike, processor: Any) -> DualEncoder:  # noqa: ANN401 - as for `dual_encoder`
-    from transformers import AutoModel
-
-    named = isinstance(model, str | PathLike)
-    loaded = AutoModel.from_pretrained(fspath(model), trust_remote_code=False).to(accelerator()) if named else model
-    if not (hasattr(loaded, "get_image_features") and hasattr(loaded, "get_text_features")):
-        raise ValueError(
-            f"{name_of(model) or type(loaded).__name__!r} is a {type(loaded).__name__}, which does not encode both "
-            "images and texts; give a CLIP or SigLIP type of model, such as 'openai/clip-vit-base-patch32'"
-        )
-    return DualEncoder(loaded, processor_of(model, processor))
 
 
 def null_images(size: int = 64, seed: int = 0) -> list[Any]:

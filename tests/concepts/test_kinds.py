@@ -81,7 +81,7 @@ def test_batches_streams_and_json_give_one_result(ds, network, tmp_path):
     assert [row["concepts_kinds"] for row in annotate(ds.to_iterable_dataset(), [fitted])] == whole["concepts_kinds"][
         :
     ]
-    named = Kinds("a/model", thresholds=fitted.thresholds, of_embedding=True)
+    named = Kinds("a/model", thresholds=fitted.thresholds, derived=True)
     named.save(tmp_path / "kinds.json")
     assert load_source(tmp_path / "kinds.json") == named
 
@@ -98,7 +98,7 @@ def test_a_network_of_other_labels_is_refused(ds, tmp_path):
 def test_the_small_network_sees_a_building_and_a_flower():
     source = Kinds(imagenet_lite0(pixels=128))
     photographs = [pillow.fromarray(pixels) for pixels in load_sample_images().images]  # a temple, a flower
-    temple, flower = (dict(zip(source.vocabulary, row, strict=True)) for row in source.view({"image": photographs}))
+    temple, flower = (dict(zip(source.vocabulary, row, strict=True)) for row in source.measure({"image": photographs}))
     assert temple["artifact"] > 0.9 > flower["artifact"]
     assert temple["building"] > 0.2 > flower["building"]
     assert flower["natural object"] > 0.5 > temple["natural object"]

@@ -81,13 +81,13 @@ def test_batches_shards_and_streams_agree_and_json_brings_the_source_back(ds, fo
 def test_a_finished_shard_is_not_computed_again(ds, folder, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_midrange.concepts.map_steps.SHARD_ROWS", 10)
     calls = []
-    view = EarlyFeatures.view
+    measure = EarlyFeatures.measure
     monkeypatch.setattr(
-        EarlyFeatures, "view", lambda self, batch: calls.append(len(batch["image"])) or view(self, batch)
+        EarlyFeatures, "measure", lambda self, batch: calls.append(len(batch["image"])) or measure(self, batch)
     )
     plain = annotate(ds, [EarlyFeatures(folder)])
     first = annotate(ds, [EarlyFeatures(folder)], output_dir=tmp_path)
-    shards = sorted(tmp_path.glob("early_features-*/rows-*.arrow"))
+    shards = sorted(tmp_path.glob("early_features-*/shard-*.arrow"))
     assert len(shards) == 3
     shards[1].unlink()
     calls.clear()

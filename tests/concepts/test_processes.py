@@ -24,15 +24,15 @@ sys.path[:0] = sys.argv[4].split(":")
 import datasets, torch
 from accelerate import PartialState
 from hf_midrange.concepts import annotate, map_steps
-from hf_midrange.concepts.source import Measure
+from hf_midrange.concepts.map_steps import Step
 from test_processes import BATCH, SHARD, sources
 
 data, models, out = sys.argv[1:4]
 torch.set_num_threads(1)
 map_steps.SHARD_ROWS = SHARD
 measured = []
-compute = Measure.__call__
-Measure.__call__ = lambda self, batch: measured.append(len(batch["image"])) or compute(self, batch)
+compute = Step.__call__
+Step.__call__ = lambda self, batch: measured.append(len(batch.get("image", ()))) or compute(self, batch)
 ds = annotate(datasets.load_from_disk(data), sources(models), batch_size=BATCH, output_dir=f"{out}/shared")
 state = PartialState()
 ds.save_to_disk(f"{out}/rows-{state.process_index}")

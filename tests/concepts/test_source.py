@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List
 from scipy import sparse
 
 from hf_midrange import columns
@@ -34,7 +34,6 @@ class Long(Source):
     words: tuple[str, ...] = ()
     cut: float = 0.0
     left_out: tuple[str, ...] = ()
-    version: int = 1
     reads = 'Value("string")'
 
     def learn(self, ds):
@@ -44,60 +43,10 @@ class Long(Source):
         return sparse.csr_matrix(np.array([[len(text) > self.cut] for text in batch["text"]]))
 
 
-class Duck:
-    """Shares no code with the package: what a class had to write before there was anything to inherit from."""
-
-    name, left_out, version, derived, costly, reads_null = "duck", (), 1, False, False, False
-    inputs = ("text",)
-    concept_column = "concepts_duck"
-    vocabulary = ("short",)
-
-    def __init__(self, cut=None):
-        self.cut = cut
-
-    @property
-    def fitted(self):
-        return self.cut is not None
-
-    def identity(self):
-        return self.cut
-
-    def check(self, features):
-        assert "text" in features
-
-    def check_fit(self, features):
-        pass
-
-    def measured(self):
-        return {"_length": Value("int64")}
-
-    def kept(self):
-        return {}
-
-    def measure(self, batch):
-        return {"_length": [len(text) for text in batch["text"]]}
-
-    def learn(self, ds):
-        return Duck(float(np.median(ds["_length"][:])))
-
-    def read(self, batch):
-        return sparse.csr_matrix(np.array(batch["_length"])[:, None] <= self.cut)
-
-    def present(self, batch):
-        return self.read(batch)
-
-    def transform(self, batch):
-        raise AssertionError("only streams are transformed")
-
-    def to_json(self):
-        raise TypeError("not kept")
-
-
 def test_a_class_of_the_users_own_is_a_source(ds):
-    out = annotate(ds, [Long(), Duck()])
+    out = annotate(ds, [Long()])
     assert [bool(row) for row in out["concepts_long"]] == [len(text) > 3 for text in ds["text"]]
-    assert [bool(row) for row in out["concepts_duck"]] == [len(text) <= 3 for text in ds["text"]]
-    assert out.column_names == [*ds.column_names, "concepts_long", "concepts_duck"]
+    assert out.column_names == [*ds.column_names, "concepts_long"]
 
 
 def test_a_source_without_its_stages_cannot_be_made():
@@ -114,10 +63,6 @@ def test_a_name_that_is_no_plain_file_name_is_refused(ds, name, tmp_path):
         needed = ["no model"] if make is EarlyFeatures else needed
         with pytest.raises(ValueError, match="cannot be called"):
             make(*needed, name=name)
-    duck = Duck()
-    duck.name = name
-    with pytest.raises(ValueError, match="cannot be called"):
-        annotate(ds, [duck], output_dir=tmp_path / "out")
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -140,8 +85,8 @@ def test_sizes_without_bound_are_refused():
 
 
 def test_measured_columns_keep_their_features_where_there_are_no_rows(ds):
-    out = annotate(ds.select([]), [Duck(cut=3)])
-    assert out.features == Features({**ds.features, "concepts_duck": List(columns.concept_list(["short"]).feature)})
+    out = annotate(ds.select([]), [Long(words=("long",))])
+    assert out.features == Features({**ds.features, "concepts_long": List(columns.concept_list(["long"]).feature)})
 
 
 def test_a_source_goes_to_a_folder_and_comes_back_by_any_of_its_names(ds, tmp_path):

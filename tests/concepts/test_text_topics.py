@@ -6,14 +6,14 @@ from datasets import Dataset
 
 from hf_midrange import columns
 from hf_midrange.concepts import TextTopics, annotate
-from hf_midrange.concepts.text_topics import PATTERNS, bases
+from hf_midrange.concepts.text_views import PATTERNS, bases
 from hf_midrange.concepts.vocabularies import table
 
 
 def counts(text):
     """Return what is found in a text: entry -> count."""
     source = TextTopics()
-    values = np.expm1(source.view({"text": [text]})[0])
+    values = np.expm1(source.measure({"text": [text]})[0])
     return {name: round(float(value)) for name, value in zip(source.vocabulary, values, strict=True) if value > 0}
 
 
@@ -66,7 +66,7 @@ def test_every_list_has_lower_case_words_and_a_name_of_its_own():
 
 def test_the_relation_of_two_texts():
     source = TextTopics(["text", "text_pair"])
-    view = source.view({"text": ["A dog sleeps", "a b"], "text_pair": ["The dog is not awake", "a b"]})
+    view = source.measure({"text": ["A dog sleeps", "a b"], "text_pair": ["The dog is not awake", "a b"]})
     first, same = (dict(zip(source.vocabulary, row, strict=True)) for row in view)
     assert first["words of the second text that the first has too"] == pytest.approx(1 / 5)
     assert first["words of the first text that the second has too"] == pytest.approx(1 / 3)

@@ -61,7 +61,7 @@ def at_the_cut(fitted, ds):
     """Return the (row, word) whose score lies so close to the cut that rounding decides."""
     if not isinstance(fitted, ZeroShot):
         return set()
-    scores = fitted._calibrated(np.stack(fitted.measure({"image": ds["image"][:]})["_scores_zero_shot"]))
+    scores = fitted._calibrated(fitted.measure({"image": ds["image"][:]}))
     return set(zip(*(ids.tolist() for ids in np.nonzero(np.abs(scores - fitted.cut) < 1e-3)), strict=True))
 
 
