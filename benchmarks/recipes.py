@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from hf_midrange import LinearHead, columns
-from hf_midrange.curation.ridge import Fit, left_out_scores
+from hf_midrange.curation.inputs import read_inputs
 from hf_midrange.head.correction import Scaler, desaturated, fit_correction
 
 
@@ -46,15 +46,14 @@ def worst_class(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def with_view(ds: Dataset, head: LinearHead, seed: int, hard: bool) -> Predict:
-    """Fit a head beside the view's prediction, which is dropped afterwards: a view as the biased model.
+    """Fit a head beside a view's prediction, which is dropped afterwards: the view of strategy `view` as biased model.
 
     With `hard` the view counts by its most likely class alone, by the frequencies of labels there (uLA, Tsirigotis et
     al. 2023), else by its calibrated probabilities (product of experts, Clark et al. 2019, Sanh et al. 2021). Its
     weight is that with the best accuracy out of fold, balanced over label x the view's class.
     """
     values, labels, classes = arrays(ds)
-    view = columns.matrix(ds, columns.view_columns(ds.features)[0])
-    scores = left_out_scores(view, [Fit(labels == k, (0.01,)) for k in range(classes)])
+    scores = max(read_inputs(ds, None, seed).views, key=lambda view: (view.dense, view.skew)).scores
     guess = scores.argmax(axis=1)
     if hard:
         table = np.array([np.bincount(labels[guess == k], minlength=classes) + 1 for k in range(classes)])

@@ -5,7 +5,7 @@ pretrained network. A run then draws rows from the pools at the tie that it want
 """
 
 from tasks.pool import Pool, Run, Task, draw
-from tasks.registry import TASKS, task_named
+from tasks.registry import TASKS, tasks_named
 
 
-__all__ = ["TASKS", "Pool", "Run", "Task", "draw", "task_named"]
+__all__ = ["TASKS", "Pool", "Run", "Task", "draw", "tasks_named"]

@@ -6,6 +6,8 @@ None of the files is in this repository. Each is read by its columns:
 - `styles.parquet`: image, object, style: PACS.
 - `skin.parquet`: image, lesion_id, dx, sex, localization: HAM10000. Images of one lesion stay in one split.
 - `nli.parquet`: premise, hypothesis, label: SNLI with the revisions of Kaushik et al. (2020).
+
+Of faces and of lesions, one half is for tasks on which rules may be chosen, the other for those that are set aside.
 """
 
 from __future__ import annotations
@@ -30,8 +32,13 @@ DATA = "natural"
 """Name of the `--data` entry with the folder; `--natural FOLDER` is the same."""
 
 SHARES = {"train": 0.45, "curation": 0.3, "test": 0.25}
+PIXELS = 128
 
-NEGATION = re.compile(r"\b(no|not|n't|never|nobody|nothing|none|without|nowhere|neither)\b|n't\b", re.IGNORECASE)
+ADULT, OLD = 18, 36
+NAEVUS, OTHERS = "nv", ("mel", "bkl", "bcc", "akiec")
+LOWER = ("lower extremity", "trunk", "abdomen", "upper extremity")
+UPPER = ("face", "ear", "scalp", "neck", "back", "chest")
+NEGATION = re.compile(r"\b(no|not|never|nobody|nothing|none|nor|neither|without|cannot|\w+n't)\b", re.IGNORECASE)
 
 
 class Rows(NamedTuple):
@@ -47,36 +54,41 @@ class Rows(NamedTuple):
 
 
 def faces(folder: Path, by_age: bool) -> Rows:
-    """Return faces by age, which goes with gender, or by gender, which goes with age."""
+    """Return adults by age, which goes with gender, or by gender, which goes with age."""
     ds = _read(folder, "faces", "image", "age", "woman")
-    older = (np.asarray(ds["age"]) >= 30).astype(int)
-    man = (~np.asarray(ds["woman"], dtype=bool)).astype(int)
-    ages, genders, every = ["under 30", "30 and over"], ["woman", "man"], np.arange(len(ds)).astype(str)
-    return Rows(ds, older, man, ages, genders, every) if by_age else Rows(ds, man, older, genders, ages, every)
+    age, woman = np.asarray(ds["age"]), np.asarray(ds["woman"], dtype=int)
+    ages, old, every = ["under 36", "36 and over"], (age >= OLD).astype(int), np.arange(len(ds)).astype(str)
+    wanted = (age >= ADULT) & (_first_half(every, 7) == by_age)
+    if by_age:
+        return Rows(ds, np.where(wanted, old, -1), 1 - woman, ages, ["woman", "man"], every)
+    return Rows(ds, np.where(wanted, woman, -1), 1 - old, ["man", "woman"], ages[::-1], every)
 
 
-def styles(folder: Path, objects: Sequence[str], kinds: Sequence[str]) -> Rows:
-    """Return kinds of things in several styles: class k goes with style k, over again where there are fewer styles."""
+def styles(folder: Path, classes: Mapping[str, Sequence[str]], kinds: Mapping[str, Sequence[str]]) -> Rows:
+    """Return things in several styles: class k goes with kind k, over again where there are fewer kinds."""
     ds = _read(folder, "styles", "image", "object", "style")
-    every = np.arange(len(ds)).astype(str)
-    return Rows(ds, _numbers(ds["object"], objects), _numbers(ds["style"], kinds), list(objects), list(kinds), every)
+    things, ways = (_numbers(ds[name], sets) for name, sets in (("object", classes), ("style", kinds)))
+    return Rows(ds, things, ways, list(classes), list(kinds), np.arange(len(ds)).astype(str))
 
 
-def skin(folder: Path, column: str, kinds: Sequence[str]) -> Rows:
-    """Return melanoma and benign keratosis, which go with a value of another column."""
+def skin(folder: Path, column: str, kinds: Mapping[str, Sequence[str]], first: bool) -> Rows:
+    """Return naevi and other lesions, which go with values of another column, of one half of the lesions."""
     ds = _read(folder, "skin", "image", "lesion_id", "dx", column)
-    classes = ["bkl", "mel"]
     sources = np.asarray(ds["lesion_id"]).astype(str)
-    return Rows(ds, _numbers(ds["dx"], classes), _numbers(ds[column], kinds), classes, list(kinds), sources)
+    labels = _numbers(ds["dx"], {"other": OTHERS, "naevus": (NAEVUS,)})
+    wanted = _first_half(sources, 3) == first
+    return Rows(
+        ds, np.where(wanted, labels, -1), _numbers(ds[column], kinds), ["other", "naevus"], list(kinds), sources
+    )
 
 
 def contradictions(folder: Path) -> Rows:
     """Return pairs of sentences: whether they contradict each other goes with a negation in the second."""
     ds = _read(folder, "nli", "premise", "hypothesis", "label")
-    plain = np.array([NEGATION.search(text) is None for text in ds["hypothesis"]]).astype(int)
-    labels = np.array([int(label != "contradiction") for label in ds["label"]])
+    negated = np.array([NEGATION.search(text) is not None for text in ds["hypothesis"]]).astype(int)
+    labels = np.array([int(label == "contradiction") for label in ds["label"]])
     sources = np.asarray(ds["premise"]).astype(str)
-    return Rows(ds, labels, plain, ["contradiction", "no contradiction"], ["negation", "no negation"], sources)
+    return Rows(ds, labels, negated, ["no contradiction", "contradiction"], ["no negation", "negation"], sources)
 
 
 def pools(read: Callable[[Path], Rows], data: Path | None) -> Mapping[str, Dataset]:
@@ -92,24 +104,23 @@ def pools(read: Callable[[Path], Rows], data: Path | None) -> Mapping[str, Datas
 
 
 def _pictures(rows: Rows, chosen: np.ndarray, split: str) -> Dataset:
-    model = lite0(rows.classes)
+    model = lite0(rows.classes, PIXELS)
     ds = hm.extract(_with_inputs(rows, chosen, {columns.IMAGE: (rows.ds.select(chosen)["image"], Image())}), model)
     if split == "curation":
-        ds = hm.annotate(ds, [hm.Thumbnail(), hm.ImageProperties(), hm.EarlyFeatures(model)])
+        ds = hm.annotate(ds, [hm.Thumbnail(), hm.EarlyFeatures(model), hm.Kinds()])
     return ds.remove_columns([columns.IMAGE, columns.LOGITS, columns.PREDICTION])
 
 
 def _texts(rows: Rows, chosen: np.ndarray, split: str) -> Dataset:
     first, second = (rows.ds.select(chosen)[name][:] for name in ("premise", "hypothesis"))
-    values = embedded([f"{a} [SEP] {b}" for a, b in zip(first, second, strict=True)])
+    values = embedded(first, second)
     more = {
         columns.TEXT: (first, Value("string")),
         columns.TEXT_PAIR: (second, Value("string")),
         columns.EMBEDDING: (values, columns.vector(values.shape[1])),
     }
-    ds = _with_inputs(rows, chosen, more)
-    sources = [hm.TextStyle(columns.TEXT_PAIR), hm.NGrams(columns.TEXT_PAIR)]
-    return hm.annotate(ds, sources) if split == "curation" else ds
+    ds, texts = _with_inputs(rows, chosen, more), [columns.TEXT, columns.TEXT_PAIR]
+    return hm.annotate(ds, [hm.TextStyle(texts), hm.TextTopics(texts)]) if split == "curation" else ds
 
 
 def _with_inputs(rows: Rows, chosen: np.ndarray, more: dict[str, tuple[object, object]]) -> Dataset:
@@ -127,28 +138,43 @@ def _read(folder: Path, name: str, *needed: str) -> Dataset:
     return Dataset.from_parquet(str(path), columns=list(needed))
 
 
-def _numbers(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    places = {name: k for k, name in enumerate(names)}
+def _first_half(sources: np.ndarray, seed: int) -> np.ndarray:
+    """Return the rows of a random half of the sources, `(n,)` bool."""
+    _, first, numbers = np.unique(sources, return_index=True, return_inverse=True)
+    drawn = np.random.default_rng(seed).random(len(first)) < 0.5  # in the order in which they appear
+    return drawn[np.argsort(np.argsort(first))][numbers]
+
+
+def _numbers(values: Sequence[str], sets: Mapping[str, Sequence[str]]) -> np.ndarray:
+    places = {value: k for k, members in enumerate(sets.values()) for value in members}
     return np.array([places.get(value, -1) for value in values])
 
 
-def _task(name: str, read: Callable[[Path], Rows], train: int, curation: int, test: int) -> Task:
-    sizes = {"train": train, "curation": curation, "test": test}
-    return Task(name, partial(pools, read), data=DATA, sizes=sizes)
+def _each(*names: str) -> dict[str, tuple[str]]:
+    return {name: (name,) for name in names}
 
 
-ART = ("photo", "art_painting", "cartoon", "sketch")
-THREE = ("dog", "elephant", "horse")
-SEVEN = ("person", "dog", "elephant", "horse", "house", "guitar", "giraffe")
-"""In this order no class goes with a style in which it is rare."""
+def _task(name: str, read: Callable[[Path], Rows], aside: bool = False) -> Task:
+    return Task(name, partial(pools, read), DATA, aside)
+
+
+ART = _each("photo", "sketch", "cartoon", "art_painting")
+PAIRS = {"dog or horse": ("dog", "horse"), "elephant or giraffe": ("elephant", "giraffe")}
+DRAWN = {"not a sketch": ("photo", "cartoon", "art_painting"), "sketch": ("sketch",)}
+SEVEN = _each("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
+SITES = {"upper body": UPPER, "lower body or limbs": LOWER}
 
 NATURAL = [
-    _task("age by gender", partial(faces, by_age=True), 1200, 800, 600),
-    _task("gender by age", partial(faces, by_age=False), 1200, 800, 600),
-    _task("two things by style", partial(styles, objects=("elephant", "giraffe"), kinds=ART[2:]), 400, 260, 300),
-    _task("three things by style", partial(styles, objects=THREE, kinds=ART[1:]), 320, 220, 120),
-    _task("seven things by style", partial(styles, objects=SEVEN, kinds=ART), 150, 110, 100),
-    _task("skin by sex", partial(skin, column="sex", kinds=("female", "male")), 360, 260, 360),
-    _task("skin by site", partial(skin, column="localization", kinds=("face", "back")), 240, 160, 100),
-    _task("contradiction by negation", contradictions, 800, 520, 400),
+    _task("age by gender", partial(faces, by_age=True)),
+    _task("things by sketch", partial(styles, classes=PAIRS, kinds=DRAWN)),
+    _task("seven things by style", partial(styles, classes=SEVEN, kinds=ART)),
+    _task("skin by site", partial(skin, column="localization", kinds=SITES, first=True)),
+    _task("contradiction by negation", contradictions),
+    _task("gender by age", partial(faces, by_age=False), aside=True),
+    _task(
+        "four things by style",
+        partial(styles, classes=_each("dog", "elephant", "house", "horse"), kinds=ART),
+        aside=True,
+    ),
+    _task("skin by sex", partial(skin, column="sex", kinds=_each("male", "female"), first=False), aside=True),
 ]

@@ -31,10 +31,10 @@ def by_class(pictures: np.ndarray, classes: np.ndarray) -> Pictures:
 
 
 def digit_dominoes(lower: Sequence[int], data: Path | None) -> Mapping[str, Dataset]:
-    """Return pools: below, the class; above, 0 or 1."""
-    pictures = by_class(*digits())
-    names = [str(k) for k in lower]
-    return _pools(pictures, list(lower), names, ["0 above", "1 above"], _with_above(pictures, (0, 1)))
+    """Return pools: below, the class; above, one of as many digits from 0 on as there are classes."""
+    pictures, above = by_class(*digits()), range(len(lower))
+    names, confounders = [str(k) for k in lower], [f"{k} above" for k in above]
+    return _pools(pictures, list(lower), names, confounders, _with_above(pictures, above))
 
 
 def clothes_dominoes(lower: Sequence[int], names: Sequence[str], data: Path | None) -> Mapping[str, Dataset]:
@@ -48,6 +48,19 @@ def striped_digits(lower: Sequence[int], data: Path | None) -> Mapping[str, Data
     """Return pools: a digit on stripes that rise or fall, of random phase: their mean colours are the same."""
     pictures = by_class(*digits())
     return _pools(pictures, list(lower), [str(k) for k in lower], ["rising stripes", "falling stripes"], _on_stripes)
+
+
+def plain_digits(pair: Sequence[int], data: Path | None) -> Mapping[str, Dataset]:
+    """Return pools of two digits with nothing beside them, each picture once: there is no confounder."""
+    pictures, names, splits = by_class(*digits()), [str(k) for k in pair], {}
+    model = lite0(names)
+    for split, (first, last) in SHARES.items():
+        parts = [pictures[k][int(first * len(pictures[k])) : int(last * len(pictures[k]))] for k in pair]
+        labels = np.repeat(np.arange(len(pair)), [len(part) for part in parts])
+        images = [PILImage.fromarray(pixels).convert("RGB") for part in parts for pixels in part]
+        none = np.zeros(len(labels), dtype=int)
+        splits[split] = _described(images, labels, none, np.arange(len(labels)), names, ["nothing"], split, model)
+    return splits
 
 
 def on_photographs(lower: Sequence[int], names: Sequence[str], data: Path | None) -> Mapping[str, Dataset]:
@@ -129,11 +142,15 @@ def _pool(split, lower, ids, names, confounders, compose, model):
     images = [compose(below, c, split, rng) for (_, below), (_, c) in zip(drawn, rows, strict=True)]
     labels, tied = np.array(rows).T
     sources = np.array([100_000 * k + number for (number, _), (k, _) in zip(drawn, rows, strict=True)])
+    return _described(images, labels, tied, sources, names, confounders, split, model)
+
+
+def _described(images, labels, tied, sources, names, confounders, split, model):
     pictures = Dataset.from_dict({columns.IMAGE: images}, features=Features({columns.IMAGE: Image()}))
     pool = pool_of({columns.SOURCE_ID: (sources, Value("int64"))}, labels, tied, names, confounders)
     ds = hm.extract(concatenate_datasets([pool, pictures], axis=1), model)
     if split == "curation":
-        ds = hm.annotate(ds, [hm.Thumbnail(), hm.ImageProperties(), hm.EarlyFeatures(model)])
+        ds = hm.annotate(ds, [hm.Thumbnail(), hm.EarlyFeatures(model)])
     return ds.remove_columns([columns.IMAGE, columns.LOGITS, columns.PREDICTION])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,15 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, load_from_disk
 
 from hf_midrange import LinearHead, columns
+from hf_midrange.head.correction import fit_correction
 
 
 SPLITS = ("train", "curation", "test")
 SIZES = {"train": 1200, "curation": 800, "test": 600}
-"""Rows drawn for a run of two classes; more classes take as many per class."""
+"""Rows drawn for a run of two classes, if the pool has so many; more classes take as many per class."""
+
+RARER = 5
+"""How much rarer the last class is in the training and curation rows of a run with a rare class."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Task:
     is label times number of confounders plus confounder."""
     data: str | None = None
     """Name of the `--data` entry it needs; None: the data come with the demo's packages."""
-    sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
+    aside: bool = False
+    """Whether the task took no part in the choice of any rule."""
 
 
 class Pool(NamedTuple):
@@ -57,40 +62,41 @@ class Run(NamedTuple):
     """Of the untied test rows, `(n, d)`."""
     labels: np.ndarray
     groups: np.ndarray
+    """Twice the label, plus 1 against the tie: the worst of these is the worst group."""
 
 
 def draw(
-    pool: Pool,
-    contrary: float | None,
-    seed: int,
-    sizes: Mapping[str, int],
-    rows: int | None = None,
-    wrong: float = 0.0,
+    pool: Pool, contrary: float | None, seed: int, rows: int | None = None, wrong: float = 0.0, rare: bool = False
 ) -> Run:
     """Return a run: training and curation rows of which a share `contrary` of each class breaks the tie.
+
+    Where the pool has too few rows of a group, as many are drawn of all groups as keep their shares.
 
     Args:
         pool: the task's rows.
         contrary: share of each class that does not have the confounder of its own number; `untied_share` is that at
             which nothing is tied. None: the rows as they are in the data, each class as often as it is there.
         seed: of the draw; pools are shared, so runs of two seeds have rows in common.
-        sizes: rows of each split for two classes.
-        rows: curation rows for two classes, instead of those of `sizes`.
+        rows: curation rows for two classes, instead of 800.
         wrong: share of the labels of training and curation rows that are changed to another class at random.
+        rare: whether the last class is `RARER` times rarer in training and curation rows.
     """
     rng = np.random.default_rng(seed)
     classes = len(columns.class_label(pool.splits["train"].features).names)
-    wanted = {name: (rows if rows and name == "curation" else size) * classes // 2 for name, size in sizes.items()}
-    train = _tied(pool.splits["train"], contrary, wanted["train"], classes, rng)
-    curation = _tied(pool.splits["curation"], contrary, wanted["curation"], classes, rng)
-    test = _tied(pool.splits["test"], untied_share(pool), wanted["test"], classes, rng)
+    wanted = SIZES | ({"curation": rows} if rows else {})
+    shares = np.where(rare & (np.arange(classes) == classes - 1), 1 / RARER, 1.0)
+    sizes = {name: size / 2 * (np.ones(classes) if name == "test" else shares) for name, size in wanted.items()}
+    train, curation = (_tied(pool.splits[name], contrary, sizes[name], rng) for name in ("train", "curation"))
+    test = _tied(pool.splits["test"], untied_share(pool), sizes["test"], rng, all_there_are=True)
     if wrong:
         train, curation = (_mislabelled(part, wrong, classes, rng) for part in (train, curation))
     head = erm_head(columns.matrix(train, columns.EMBEDDING), columns.labels(train), classes)
     logits = head(columns.matrix(curation, columns.EMBEDDING)).numpy()
     curation = columns.with_columns(curation, {columns.LOGITS: (logits, columns.vector(classes))})
-    embedding = columns.matrix(test, columns.EMBEDDING)
-    return Run(head, curation, embedding, columns.labels(test), columns.labels(test, columns.GROUP))
+    labels, groups = columns.labels(test), columns.labels(test, columns.GROUP)
+    parts = len(columns.class_label(test.features, columns.GROUP).names) // classes
+    against = groups % parts != labels % parts
+    return Run(head, curation, columns.matrix(test, columns.EMBEDDING), labels, 2 * labels + against)
 
 
 def untied_share(pool: Pool) -> float:
@@ -100,24 +106,33 @@ def untied_share(pool: Pool) -> float:
     return 1 - classes / groups
 
 
-def _tied(pool: Dataset, contrary: float | None, rows: int, classes: int, rng: np.random.Generator) -> Dataset:
-    groups = columns.labels(pool, columns.GROUP)
-    parts = len(columns.class_label(pool.features, columns.GROUP).names) // classes
+def _tied(
+    pool: Dataset, contrary: float | None, sizes: np.ndarray, rng: np.random.Generator, all_there_are: bool = False
+) -> Dataset:
+    """Return rows of a split, `sizes` `(C,)` of each class if there are so many.
+
+    Rows against a tie have the other confounders as often as the pool has them; where nothing is tied, all as often.
+
+    Args:
+        pool: the split.
+        contrary: as `draw` takes it.
+        sizes: rows of each class.
+        rng: draws them.
+        all_there_are: a group with too few rows gives all of them, and the others do not shrink with it.
+    """
+    groups, classes = columns.labels(pool, columns.GROUP), len(sizes)
     if contrary is None:
-        return pool.select(rng.permutation(len(groups))[:rows]).flatten_indices()
-    chosen = []
-    for k in range(classes):
-        size, own = rows // classes, k % parts
-        against = round(contrary * size)
-        others = [k * parts + j for j in range(parts) if j != own]
-        counts = np.bincount(rng.permutation(len(others))[np.arange(against) % len(others)], minlength=len(others))
-        for group, count in [(k * parts + own, size - against), *zip(others, counts, strict=True)]:
-            members = np.flatnonzero(groups == group)
-            if count > len(members):
-                raise ValueError(f"group {group} has {len(members)} rows in the pool, but {count} are wanted")
-            chosen.append(rng.choice(members, count, replace=False))
-    order = rng.permutation(np.concatenate(chosen))
-    return pool.select(order).flatten_indices()
+        return pool.select(rng.permutation(len(groups))[: int(sizes.sum())]).flatten_indices()
+    parts = len(columns.class_label(pool.features, columns.GROUP).names) // classes
+    there = np.bincount(groups, minlength=classes * parts).reshape(classes, parts)
+    own = np.arange(parts) == np.arange(classes)[:, None] % parts
+    others = np.where(own, 0, 1 if contrary > 1 - 1 / parts - 1e-9 else there)
+    shares = np.where(own, 1 - contrary, contrary * others / np.maximum(others.sum(axis=1, keepdims=True), 1))
+    wanted = shares * sizes[:, None]
+    scale = 1.0 if all_there_are else min(1.0, (there[wanted > 0] / wanted[wanted > 0]).min())
+    counts = np.ceil(np.round(scale * wanted, 6)).astype(int).clip(max=there).ravel()
+    chosen = [rng.choice(np.flatnonzero(groups == k), count, replace=False) for k, count in enumerate(counts)]
+    return pool.select(rng.permutation(np.concatenate(chosen))).flatten_indices()
 
 
 def _mislabelled(rows: Dataset, share: float, classes: int, rng: np.random.Generator) -> Dataset:
@@ -129,17 +144,11 @@ def _mislabelled(rows: Dataset, share: float, classes: int, rng: np.random.Gener
 
 
 def erm_head(embedding: np.ndarray, labels: np.ndarray, classes: int) -> LinearHead:
-    """Return an L2 logistic regression (C = .01) on standardised, clipped embeddings, as a head on raw ones."""
-    from sklearn.linear_model import LogisticRegression
-
-    values = embedding.astype(np.float64)
-    mean, scale = values.mean(axis=0), values.std(axis=0)
-    scale = np.where(scale > 1e-3 * np.median(scale), scale, np.inf)  # near-dead channels are noise at full size
-    fitted = LogisticRegression(C=0.01, max_iter=1000).fit(np.clip((values - mean) / scale, -4, 4), labels)
-    weight, bias = fitted.coef_ / scale, fitted.intercept_ - (fitted.coef_ / scale) @ mean
-    if classes == 2:
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return LinearHead.from_weights(weight, bias)
+    """Return an L2 logistic regression (scikit-learn's C = .01) on standardised, clipped embeddings, as a raw head."""
+    rows = len(labels)
+    strength = 1 / (0.02 * rows) if classes > 2 else 1 / (0.01 * rows)  # scikit-learn has one row for two classes
+    found = fit_correction(embedding, np.zeros((rows, classes)), labels, np.ones(rows), strength)
+    return LinearHead.from_weights(found.weight, found.bias)
 
 
 def pool_of(

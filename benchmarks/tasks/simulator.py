@@ -31,7 +31,47 @@ def simulated(classes: int, confounders: int, contrary: float, seed: int, rows: 
     }
     more |= {f"view_{'ab'[j]}": (view, columns.vector(VIEW)) for j, view in enumerate(views)}
     new, new_labels, new_tied, _ = _rows(1000 * classes, classes, confounders, 1 - 1 / classes, [seed, 3])
-    return Run(head, columns.with_columns(base, more), new, new_labels, _groups(new_labels, new_tied))
+    against = (new_tied != new_labels).any(axis=0)
+    return Run(head, columns.with_columns(base, more), new, new_labels, 2 * new_labels + against)
+
+
+def skewed_cue(skew: float, contrary: float, seed: int, rows: int = 800) -> Run:
+    """Return a run of two classes with one cue that is the class itself, by degrees: bright days and dim ones.
+
+    There is no confounder, and `contrary` is not read. Rows in the tail of the cue look like the other class.
+
+    Args:
+        skew: length of the tail.
+        contrary: not read.
+        seed: of the draw.
+        rows: of the curation split.
+    """
+    rng, classes = np.random.default_rng(seed), ClassLabel(names=["night", "day"])
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 2
+        side = 2 * labels - 1
+        cue = side * (2 - 0.8 * skew * rng.exponential(size=count)) + 0.5 * rng.normal(size=count)
+        values, view = rng.normal(size=(count, 64)), 0.6 * rng.normal(size=(count, 12))
+        values[:, :6] += cue[:, None]
+        values[:, 6:10] += 0.25 * side[:, None]
+        view[:, :6] += cue[:, None]
+        return values.astype(np.float32), labels, view.astype(np.float32)
+
+    values, labels, _ = drawn(rows)
+    head = erm_head(values, labels, 2)
+    values, labels, view = drawn(rows)
+    base = Dataset.from_dict(
+        {columns.LABEL: labels, columns.GROUP: labels},
+        features=Features({columns.LABEL: classes, columns.GROUP: classes}),
+    )
+    more = {
+        columns.EMBEDDING: (values, columns.vector(64)),
+        columns.LOGITS: (head(values).numpy(), columns.vector(2)),
+        "view_brightness": (view, columns.vector(12)),
+    }
+    new, new_labels, _ = drawn(rows)
+    return Run(head, columns.with_columns(base, more), new, new_labels, 2 * new_labels)
 
 
 def _rows(count, classes, confounders, contrary, seed):
