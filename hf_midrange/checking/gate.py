@@ -19,6 +19,7 @@ from hf_midrange.association import associate
 from hf_midrange.checking.baseline import FILE, Baseline
 from hf_midrange.concepts import annotate
 from hf_midrange.publishing.escaping import markdown, shortened, visible
+from hf_midrange.ties import shortcuts
 
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot tell"
@@ -287,15 +288,17 @@ def _shortcuts(
         findings = associate(now.bands.transform(rows), seed=seed)
     except ValueError as error:  # too few rows
         return Judgement("shortcuts", CANNOT_TELL, str(error))
-    sure = [row for row in findings if row["confounder"] and row["unit_name"] in now.classes]
-    named = {(row["unit_name"], f"{row['source']}: {row['concept']}"): row for row in reversed(sure)}
-    details = [_of_cue(cue, now, before) for cue in named]
-    if floor is not None:
-        table = _exceptions(rows, named)
-        for told, (right, number) in zip(details, table, strict=True):
-            told |= {"exceptions": number, "accuracy_on_exceptions": right / number if number else None}
-            if number >= FEWEST:
-                told["p_value"] = min(told["p_value"], float(stats.binom.cdf(right, number, floor)))
+    found = [one for one in shortcuts(rows, findings) if one["concept"] is not None]
+    right = columns.matrix(rows, columns.LOGITS).argmax(axis=1) == columns.labels(rows)
+    details = []
+    for one in found:
+        told = _of_cue(one["class"], f"{one['source']}: {one['concept']}", now, before)
+        exceptions = right[one["rows"]]
+        told |= {"exceptions": len(exceptions), "accuracy_on_exceptions": float(exceptions.mean())}
+        if floor is not None and len(exceptions) >= FEWEST:
+            below = float(stats.binom.cdf(int(exceptions.sum()), len(exceptions), floor))
+            told["p_value"] = min(told["p_value"], below)
+        details.append(told)
     if not details:
         return Judgement("shortcuts", PASS, "no confirmed cue is tied to a class")
     for told, p in zip(details, holm([told["p_value"] for told in details]), strict=True):
@@ -307,36 +310,22 @@ def _shortcuts(
         more = f" and {len(words) - TOLD} more" if len(words) > TOLD else ""
         message = f"the model leans on {', '.join(words[:TOLD])}{more}" + (" more than before" if before else "")
     else:
-        message = f"{len(details)} cues, none stronger than before" if before else f"{len(details)} cues"
+        message = f"{len(details)} shortcuts, none stronger than before" if before else f"{len(details)} shortcuts"
     return Judgement("shortcuts", FAIL if failed else PASS, message, details[0]["p_adjusted"], details)
 
 
-def _of_cue(cue: tuple[str, str], now: Baseline, before: Baseline | None) -> dict[str, Any]:
+def _of_cue(class_name: str, concept: str, now: Baseline, before: Baseline | None) -> dict[str, Any]:
     """Return how far a concept moves a logit now and before, with the one-sided p-value that it moves it further."""
-    unit = now.classes.index(cue[0])
-    area, error = now.of_concept(cue[1], unit)
-    told: dict[str, Any] = {"class": cue[0], "concept": cue[1], "area": area, "p_value": 1.0}
+    unit = now.classes.index(class_name)
+    area, error = now.of_concept(concept, unit)
+    told: dict[str, Any] = {"class": class_name, "concept": concept, "area": area, "p_value": 1.0}
     if before is None:
         return told
-    was, error_before = before.of_concept(cue[1], unit)
+    was, error_before = before.of_concept(concept, unit)
     told["before"] = was
     if area is not None and was is not None and error and error_before and area - max(was, 0.5) >= LEAST_RISE:
         told["p_value"] = float(special.ndtr(-(area - was) / np.hypot(error, error_before)))
     return told
-
-
-def _exceptions(rows: Dataset, named: dict[tuple[str, str], dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return of each cue how many of the rows that break it are right, and how many there are."""
-    labels, names = columns.labels(rows), columns.class_label(rows.features).names
-    right = columns.matrix(rows, columns.LOGITS).argmax(axis=1) == labels
-    found = []
-    for (class_name, _), row in named.items():
-        column = columns.CONCEPTS_PREFIX + row["source"]
-        word = columns.vocabulary(rows.features, column).index(row["concept"])
-        has = np.asarray(columns.presence(rows, column)[:, [word]].todense()).ravel().astype(bool)
-        breaks = has != (labels == names.index(class_name))
-        found.append((int(right[breaks].sum()), int(breaks.sum())))
-    return found
 
 
 def _drift(now: Baseline, before: Baseline, alpha: float) -> Judgement:
