@@ -201,6 +201,9 @@ def report(stored: dict, path: Path) -> None:
     """Print the tables, and write them beside the JSON file."""
     runs = stored["runs"]
     present = [name for name in SHOWN_ARMS if all(name in run for run in runs.values())]
+    if not {"auto", "group"} <= {*present}:
+        print("no tables: they compare with `auto` and `group`, which were not run")
+        return
     parts = [f"Made from commit {stored['commit']}, {len(runs)} runs.", summary(runs, ["ERM", *present])]
     parts += ["Gap closed by condition, pooled; change of the worst group where untied:", by_condition(runs, present)]
     parts += ["Verdicts of `auto`:", verdicts(runs)]
