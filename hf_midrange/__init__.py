@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hf_midrange.explorer import explore as explore
     from hf_midrange.extraction import extract as extract
     from hf_midrange.extraction import merge_shards as merge_shards
+    from hf_midrange.extraction import one_label as one_label
     from hf_midrange.head import LinearHead as LinearHead
     from hf_midrange.head import retrain_head as retrain_head
     from hf_midrange.publishing import apply_head as apply_head
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "extract": "extraction",
     "merge_shards": "extraction",
+    "one_label": "extraction",
     "LogitBands": "bands",
     "annotate": "concepts",
     "load_source": "concepts",

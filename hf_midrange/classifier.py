@@ -36,6 +36,18 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel, FullyShardedD
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 
+_OTHER_TASKS = {
+    "TokenClassification": "a label for each token",
+    "ObjectDetection": "boxes",
+    "Segmentation": "a label for each pixel",
+    "QuestionAnswering": "spans of a text",
+    "MultipleChoice": "a choice among texts",
+}
+"""Endings of the names of models that are not read, and what they give."""
+
+Layer = nn.Linear | nn.Conv2d
+"""A layer that gives logits: linear, or a convolution of one pixel, which is the same on pooled features."""
+
 
 def load_classifier(
     model: nn.Module | str | PathLike[str],
@@ -53,14 +65,16 @@ def load_classifier(
         token: for private models on the Hub.
 
     Raises:
-        ValueError: if the weights belong to no image or sequence classifier, or the classifier's last layer is not
-            among them (a random head says nothing about the data).
+        ValueError: if the model or the weights belong to no image or sequence classifier, or the classifier's last
+            layer is not among them (a random head says nothing about the data).
     """
     if isinstance(model, nn.Module):
+        _refuse_other_tasks(_kind(unwrapped(model)))
         return model
     name = str(model)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main", "token": token}
     config = AutoConfig.from_pretrained(name, **hub)
+    _refuse_other_tasks(*(config.architectures or []))
     if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING or _is_remote(config, "ImageClassification"):
         auto: Any = AutoModelForImageClassification
     elif type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or _is_remote(config, "SequenceClassification"):
@@ -118,15 +132,34 @@ def label_names(model: nn.Module) -> list[str] | None:
 
 
 def given_names(model: nn.Module) -> list[str] | None:
-    """Return the label names that someone gave a model; None where it has none, or transformers' `LABEL_0`, ..."""
+    """Return the label names that someone gave a model; None where it has none, or transformers' `LABEL_0`, ...
+
+    A model with one logit, named x, has the classes `not x` and `x`.
+    """
     names = label_names(model)
-    return None if names is None or all(_PLACEHOLDER.fullmatch(name) for name in names) else names
+    if names is None or all(_PLACEHOLDER.fullmatch(name) for name in names):
+        return None
+    return [absence(names[0]), names[0]] if len(names) == 1 else names
+
+
+def absence(name: str) -> str:
+    """Return what the class of rows without a label is called."""
+    return f"not {name}"
+
+
+def has_several_labels(model: nn.Module) -> bool:
+    """Whether a model says of itself that a row may have several labels."""
+    return getattr(getattr(unwrapped(model), "config", None), "problem_type", None) == "multi_label_classification"
 
 
 class Head(NamedTuple):
-    """The last linear layers of a classifier by name: one, or two whose mean the logits are (distilled models)."""
+    """The last linear layers of a classifier by name: one, or several whose mean the logits are (distilled models).
 
-    layers: dict[str, nn.Linear]
+    A layer with one output z, which a sigmoid makes the probability of the second of two classes, is read as two
+    mirrored ones, -z/2 and z/2: their softmax is that sigmoid.
+    """
+
+    layers: dict[str, Layer]
 
     @property
     def name(self) -> str:
@@ -136,12 +169,17 @@ class Head(NamedTuple):
     @property
     def width(self) -> int:
         """Width of the embedding: the inputs of all layers side by side."""
-        return sum(layer.in_features for layer in self.layers.values())
+        return sum(_width(layer) for layer in self.layers.values())
+
+    @property
+    def has_one_output(self) -> bool:
+        """Whether the logits are one output, mirrored."""
+        return _outputs(next(iter(self.layers.values()))) == 1
 
     @property
     def classes(self) -> int:
         """Number of logits."""
-        return next(iter(self.layers.values())).out_features
+        return 2 if self.has_one_output else _outputs(next(iter(self.layers.values())))
 
     @property
     def has_bias(self) -> bool:
@@ -153,35 +191,41 @@ class Head(NamedTuple):
 
         A layer without bias counts as one of zeros.
         """
-        parts = [layer.weight.detach().float() / len(self.layers) for layer in self.layers.values()]
-        biases = [
-            layer.weight.new_zeros(self.classes) if layer.bias is None else layer.bias.detach()
-            for layer in self.layers.values()
-        ]
-        return torch.cat(parts, dim=1), torch.stack(biases).float().mean(dim=0)
+        layers = self.layers.values()
+        weight = torch.cat([layer.weight.detach().float().flatten(1) / len(layers) for layer in layers], dim=1)
+        biases = [layer.weight.new_zeros(len(weight)) if layer.bias is None else layer.bias for layer in layers]
+        bias = torch.stack(biases).detach().float().mean(dim=0)
+        return (mirrored(weight.T).T, mirrored(bias)) if self.has_one_output else (weight, bias)
 
     def put(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         """Write what `weights` returns into the layers; `bias` is dropped where they have none."""
-        count = len(self.layers)
-        parts = weight.split([layer.in_features for layer in self.layers.values()], dim=1)
+        if self.has_one_output:
+            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+        parts = weight.split([_width(layer) for layer in self.layers.values()], dim=1)
         with torch.no_grad():
             for layer, part in zip(self.layers.values(), parts, strict=True):
-                layer.weight.copy_(part * count)
+                layer.weight.copy_((part * len(self.layers)).view_as(layer.weight))
                 if layer.bias is not None:
                     layer.bias.copy_(bias)
 
 
-def heads(model: nn.Module, name: str | None = None) -> Head:
-    """Return the classifier's last linear layer, or both of a distilled model, whose logits are the mean of the two.
+def mirrored(logit: torch.Tensor) -> torch.Tensor:
+    """Return the two logits of classes that one logit z tells apart, -z/2 and z/2, along the last axis of length 1."""
+    return torch.cat([-logit / 2, logit / 2], dim=-1)
 
-    Its input is the embedding, its output the logits. Without `name` it is the one `Linear` of the classifier (timm's
-    `get_classifier()`; the modules outside the backbone in transformers) with as many outputs as the model has labels.
-    For a plain module that declares no number of labels, it is the `Linear` registered last.
+
+def heads(model: nn.Module, name: str | None = None) -> Head:
+    """Return the classifier's last linear layer, or all of a model whose logits are the mean of several.
+
+    Its input is the embedding, its output the logits. Without `name` it is the one layer of the classifier (timm's
+    `get_classifier()`; the modules outside the backbone in transformers) with as many outputs as the model has labels:
+    a `Linear`, or where there is none a convolution of one pixel. For a plain module that declares no number of
+    labels, it is the one registered last.
 
     Args:
         model: any classifier, perhaps inside `torch.compile`, a data parallel wrapper or PEFT.
-        name: the module's name as in `named_modules()` of the classifier, to choose where several fit; two are joined
-            by `+`.
+        name: the module's name as in `named_modules()` of the classifier, to choose where several fit; several whose
+            mean the logits are are joined by `+`.
 
     Raises:
         ValueError: if none or several fit; the message names the modules to choose from.
@@ -193,25 +237,26 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
         ```
     """
     inner = unwrapped(model)
-    linears = {
+    layers: dict[str, Layer] = {
         key: module
         for key, module in inner.named_modules()
-        if isinstance(module, nn.Linear) and "original_module" not in key.split(".")  # what PEFT trains a copy of
+        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.weight[0, 0].numel() == 1))
+        and "original_module" not in key.split(".")  # what PEFT trains a copy of
     }
     if name is not None:
         given = [each.removeprefix("module.").removeprefix("_orig_mod.") for each in name.split("+")]
-        unknown = [each for each in given if each not in linears]
+        unknown = [each for each in given if each not in layers]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no Linear of {_kind(inner)}; its Linears are {_listed(linears)}")
-        return Head({each: linears[each] for each in given})
-    candidates = _candidates(inner, linears)
-    if len(candidates) == 1 or (len(candidates) == 2 and _is_distilled(inner)):
+            raise ValueError(f"{unknown[0]!r} is no Linear of {_kind(inner)}; its Linears are {_listed(layers)}")
+        return Head({each: layers[each] for each in given})
+    candidates = _candidates(inner, layers)
+    if len(candidates) == 1 or (len(candidates) > 1 and _is_mean(inner)):
         return Head(candidates)
     labels = number_of_labels(inner)
     if not candidates:
         raise ValueError(
             f"{_kind(inner)} has no Linear classifier with {labels} outputs; "
-            f"its Linears are {_listed(linears)}. If one of them gives the logits, name it (`head=` in `extract`)"
+            f"its Linears are {_listed(layers)}. If one of them gives the logits, name it (`head=` in `extract`)"
         )
     raise ValueError(
         f"{_kind(inner)} has {len(candidates)} Linears that could give its {labels} logits: "
@@ -219,23 +264,11 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
     )
 
 
-def last_linear(model: nn.Module, name: str | None = None) -> tuple[str, nn.Linear]:
-    """Return the name and module of the one last linear layer; else as `heads`.
-
-    Raises:
-        ValueError: if none or several fit.
-    """
-    head = heads(model, name)
-    if len(head.layers) > 1:
-        raise ValueError(f"the logits are the mean of {_listed(head.layers)}; choose one by name")
-    return next(iter(head.layers.items()))
-
-
 def class_order(names: Sequence[str], model: nn.Module) -> list[int] | None:
     """Return which of the model's labels each class is, by name; None where a name is not among the model's.
 
     Case, underscores and blanks at the ends do not count. Of a label that lists synonyms (`tench, Tinca tinca`), one
-    is enough if no other label has it.
+    is enough if no other label has it. Of a model with one logit, its name is enough: the other class is its absence.
     """
     known = given_names(model) or []
     exact = {_plain(name): number for number, name in enumerate(known)}
@@ -243,6 +276,8 @@ def class_order(names: Sequence[str], model: nn.Module) -> list[int] | None:
     times = Counter(part for part, _ in synonyms)
     places = {part: number for part, number in synonyms if times[part] == 1} | exact
     found = [places.get(_plain(name)) for name in names]
+    if len(names) == 2 and len(label_names(model) or []) == 1 and 1 in found:
+        found = [0 if number is None else number for number in found]
     order = [number for number in found if number is not None]
     return order if len(order) == len(names) == len(set(order)) else None
 
@@ -262,6 +297,13 @@ def fingerprint(model: nn.Module) -> str:
 
 def _is_remote(config: Any, task: str) -> bool:  # noqa: ANN401 - a config class of any model
     return f"AutoModelFor{task}" in (getattr(config, "auto_map", None) or {})
+
+
+def _refuse_other_tasks(*classes: str) -> None:
+    for name in classes:
+        for ending, gives in _OTHER_TASKS.items():
+            if name.endswith(ending):
+                raise ValueError(f"{name} gives {gives}, not logits for each image or text, and cannot be read here")
 
 
 def _refuse_random_weights(name: str, missing: list[str]) -> None:
@@ -291,20 +333,25 @@ def _names(mapping: Mapping[str, Any]) -> set[str]:
     return {name for each in mapping.values() for name in ((each,) if isinstance(each, str) else each)}
 
 
-def _is_distilled(model: nn.Module) -> bool:
-    """Whether the logits are the mean of a head and one that was distilled from a teacher, as in DeiT and LeViT."""
+def _is_mean(model: nn.Module) -> bool:
+    """Whether the logits are the mean of several heads: one distilled from a teacher (DeiT, LeViT), or CrossViT's."""
     inner = unwrap_timm(model)
-    return "WithTeacher" in _kind(model) or hasattr(inner, "head_dist") or hasattr(inner, "dist_head")
+    distilled = hasattr(inner, "head_dist") or hasattr(inner, "dist_head")
+    return "WithTeacher" in _kind(model) or distilled or _kind(inner) == "CrossVit"
 
 
-def _candidates(model: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
-    labels = number_of_labels(model)
+def _candidates(model: nn.Module, layers: dict[str, Layer]) -> dict[str, Layer]:
+    labels, inside = number_of_labels(model), _classifier_modules(model)
     if labels is None:
-        return dict(list(linears.items())[-1:])
-    inside = _classifier_modules(model)
-    fitting = {key: module for key, module in linears.items() if module.out_features == labels}
+        return dict(list((_linears(layers) or layers).items())[-1:])
+    fitting = {key: module for key, module in layers.items() if _outputs(module) == labels}
     outside = {key: module for key, module in fitting.items() if module in inside}
-    return outside or fitting  # Perceiver has its head in the backbone; the first batch proves whether it is one
+    # Perceiver has its head in the backbone; the first batch proves whether it is one.
+    return _linears(outside) or outside or _linears(fitting)
+
+
+def _linears(layers: dict[str, Layer]) -> dict[str, Layer]:
+    return {key: module for key, module in layers.items() if isinstance(module, nn.Linear)}
 
 
 def _classifier_modules(model: nn.Module) -> set[nn.Module]:
@@ -320,7 +367,15 @@ def _classifier_modules(model: nn.Module) -> set[nn.Module]:
     return set(model.modules()) - set(backbone.modules())
 
 
-def _listed(modules: Mapping[str, nn.Linear]) -> str:
+def _width(layer: Layer) -> int:
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def _outputs(layer: Layer) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _listed(modules: Mapping[str, Layer]) -> str:
     """Name up to eight modules, the last ones, with their shapes."""
-    shown = [f"{key!r} ({m.in_features} -> {m.out_features})" for key, m in list(modules.items())[-8:]]
+    shown = [f"{key!r} ({_width(m)} -> {_outputs(m)})" for key, m in list(modules.items())[-8:]]
     return ("..., " if len(modules) > len(shown) else "") + (", ".join(shown) or "none")

@@ -118,9 +118,11 @@ def class_label(features: Features, column: str = LABEL) -> ClassLabel:
         raise KeyError(f"the dataset has no column {column!r}; it has {list(features)}")
     feature = features[column]
     if not isinstance(feature, ClassLabel):
+        one = column == LABEL and isinstance(feature, List) and isinstance(feature.feature, ClassLabel)
+        remedy = "hm.one_label(ds, name)` views rows" if one else f"ds = ds.class_encode_column({column!r})` makes it"
         raise TypeError(
-            f"column {column!r} must be a ClassLabel, so that classes have names, but is {feature}; "
-            f"`ds = ds.class_encode_column({column!r})` makes it one"
+            f"column {column!r} must be a ClassLabel, so that classes have names, but is {feature}; `{remedy} one"
+            + (" of their labels at a time" if one else "")
         )
     return feature
 

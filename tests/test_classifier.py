@@ -27,7 +27,6 @@ from hf_midrange.classifier import (
     fingerprint,
     heads,
     label_names,
-    last_linear,
     load_classifier,
     modality,
     number_of_labels,
@@ -80,14 +79,13 @@ def wrapped() -> TimmWrapperForImageClassification:
 )
 def test_last_linear_is_found(make, name):
     model = make()
-    found, linear = last_linear(model)
-    assert found == name
-    assert linear is model.get_submodule(name)
-    assert linear.out_features == 3
+    head = heads(model)
+    assert head.layers == {name: model.get_submodule(name)}
+    assert head.classes == 3
 
 
 def test_as_many_labels_as_hidden_units_is_no_ambiguity():
-    assert last_linear(bert(labels=16))[0] == "classifier"
+    assert heads(bert(labels=16)).name == "classifier"
 
 
 def test_two_heads_of_a_distilled_model_are_one_and_one_can_be_chosen():
@@ -100,9 +98,7 @@ def test_two_heads_of_a_distilled_model_are_one_and_one_can_be_chosen():
     first, second = torch.randn(5, 16), torch.randn(5, 16)
     mean = (model.cls_classifier(first) + model.distillation_classifier(second)) / 2
     torch.testing.assert_close(torch.cat([first, second], 1) @ weight.T + bias, mean)
-    with pytest.raises(ValueError, match="are the mean of.*cls_classifier.*distillation_classifier"):
-        last_linear(model)
-    assert last_linear(model, "distillation_classifier")[1] is model.distillation_classifier
+    assert heads(model, "distillation_classifier").layers == {"distillation_classifier": model.distillation_classifier}
     assert heads(model, head.name).layers == head.layers
     other = torch.randn(3, 32), torch.randn(3)
     head.put(*other)
@@ -134,10 +130,8 @@ def test_what_a_wrapper_holds_is_seen(wrap):
         held, name = wrap(model), "classifier"
     assert unwrapped(held) is model
     assert (number_of_labels(held), label_names(held), modality(held)) == (3, ["cat", "dog", "bird"], "image")
-    found, layer = last_linear(held)
-    assert found == name
-    assert layer is model.get_submodule(name)
-    assert last_linear(held, name)[1] is layer
+    assert heads(held).layers == {name: model.get_submodule(name)}
+    assert heads(held, name).layers == heads(held).layers
     if wrap != "peft":
         assert fingerprint(held) == fingerprint(model)
 
@@ -155,12 +149,12 @@ def test_classes_are_found_by_name():
 
 def test_a_timm_model_without_classifier_is_refused_with_its_linears_named():
     with pytest.raises(ValueError, match=r"no Linear classifier with 0 outputs.*blocks"):
-        last_linear(timm.create_model("test_vit", num_classes=0))
+        heads(timm.create_model("test_vit", num_classes=0))
 
 
 def test_a_name_that_is_no_linear_is_refused_with_the_linears_named():
     with pytest.raises(ValueError, match=r"'conv1' is no Linear.*'fc' \(96 -> 3\)"):
-        last_linear(timm.create_model("test_resnet", num_classes=3), "conv1")
+        heads(timm.create_model("test_resnet", num_classes=3), "conv1")
 
 
 @pytest.mark.parametrize(("make", "kind"), [(bert, "text"), (gpt2, "text"), (vit, "image"), (wrapped, "image")])

@@ -16,7 +16,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_midrange.classifier import Head, heads, main_input, unwrapped
+from hf_midrange.classifier import Head, heads, main_input, mirrored, unwrapped
 
 
 logger = logging.getLogger(__name__)
@@ -133,8 +133,12 @@ class Forward:
 
     def _rows(self, name: str, seen: torch.Tensor, returned: torch.Tensor) -> torch.Tensor:
         """Return one embedding a row: for a head applied to every token, the token whose output the model returned."""
+        if seen.ndim == 4 and seen.shape[2:] == (1, 1):  # a convolution of pooled features
+            seen = seen.flatten(1)
         if seen.ndim == 2:
             return seen.float()
+        if isinstance(self.head.layers[name], nn.Conv2d):
+            raise ValueError(f"{name!r} is a convolution pooled afterwards, which has no single embedding")
         tokens = seen.flatten(1, -2)
         distance = (self.head.layers[name](tokens).float() - returned.float().unsqueeze(1)).abs().amax(-1)
         nearest = distance.nan_to_num(nan=torch.inf).argmin(1)
@@ -152,6 +156,7 @@ class Forward:
         if self._verified:
             return
         self._verified = True
+        returned = mirrored(returned) if self.head.has_one_output and returned.shape[1] == 1 else returned
         shapes = (len(logits), self.head.classes), tuple(returned.shape)
         far = self._tolerance(returned)
         if shapes[0] != shapes[1] or ((logits - returned[:, self.order]).abs() > far).any():
@@ -253,6 +258,8 @@ def _logits(output: Any) -> torch.Tensor:  # noqa: ANN401 - a tensor, a tuple or
     logits = getattr(output, "logits", output)
     if isinstance(logits, tuple | list):
         logits = logits[0]
+    if isinstance(logits, torch.Tensor) and logits.ndim == 1:  # one logit a row, of a model that squeezes it
+        logits = logits.unsqueeze(1)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError(f"a classifier must return logits of shape (rows, labels), but got {type(output).__name__}")
     return logits

@@ -1,32 +1,40 @@
-"""From rows to model inputs: decode, bring to RGB, transform or tokenise; or collate what are inputs already.
+"""From rows to batches of model inputs: decoded, in RGB, transformed or tokenised; or collated, if inputs already.
 
-A row that cannot be read is named, never lost.
+A row that cannot be read is named, never lost. No batch reaches across the border of a shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count, islice
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 import timm.data
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from datasets import Image as ImageFeature
 from datasets.fingerprint import Hasher
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_midrange.classifier import Modality, main_input, modality, unwrap_timm, unwrapped
 from hf_midrange.columns import IMAGE, TEXT, TEXT_PAIR
 from hf_midrange.extraction.images import UNREADABLE, decode, fault, less_elongated, rgb
+from hf_midrange.extraction.shards import Start
 
 
 Processor = BaseImageProcessor | PreTrainedTokenizerBase | Callable[[Image.Image], torch.Tensor]
+
+Wanted = Callable[[int], bool]
+"""Whether this process is to compute the shard of that number."""
 
 NOT_INPUTS = ("labels", "label", "label_ids")
 """What a collator's batch holds that the model's logits do not depend on."""
@@ -229,6 +237,111 @@ def preparation(
             )
         max_length = max_length or _longest(model, processor)
     return Preparation(processor, main_input(model), kind, max_length)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How rows are cut."""
+
+    shard_size: int
+    batch_size: int
+
+    def batches(self, start: int, stop: int) -> Iterator[range]:
+        """Cut one shard, the rows `start` to `stop - 1`, into batches."""
+        for first in range(start, stop, self.batch_size):
+            yield range(first, min(first + self.batch_size, stop))
+
+    def shards(self, rows: int) -> int:
+        """Return how many shards hold `rows` rows."""
+        return -(-rows // self.shard_size)
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a map-style dataset, read and prepared in `num_workers` worker processes."""
+
+    dataset: Dataset
+    prepare: Preparation | Collated
+    cut: Cut
+    num_workers: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of rows."""
+        return len(self.dataset)
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted shards, in row order."""
+        size = self.cut.shard_size
+        ranges: Any = [
+            rows
+            for number in range(self.cut.shards(self.total))
+            if wanted(number)
+            for rows in self.cut.batches(number * size, min((number + 1) * size, self.total))
+        ]
+        prepared = partial(_prepared, self.prepare.view(self.dataset), self.prepare)
+        yield from DataLoader(ranges, batch_size=None, num_workers=self.num_workers, collate_fn=prepared)
+
+
+@dataclass
+class StreamRows:
+    """Rows of a stream, read and prepared in this process; `total` is known once they have all been read."""
+
+    dataset: IterableDataset
+    prepare: Preparation | Collated
+    cut: Cut
+    start: Start = Start()
+    """Where reading begins: after shards that are finished."""
+    total: int = field(default=0, init=False)
+    passed: dict[int, dict[str, Any]] = field(default_factory=dict, init=False)
+    """The state of the stream after a shard, by its number, until someone takes it out."""
+
+    def batches(self, wanted: Wanted) -> Iterator[Batch]:
+        """Yield the batches of the wanted shards, in row order; the rows of other shards are read past."""
+        columns = self.prepare.columns(self.dataset.features)
+        stream = self.dataset.decode(False).select_columns(columns)
+        if self.start.state:
+            stream.load_state_dict(self.start.state)
+        rows, size = iter(stream), self.cut.shard_size
+        self.total = self.start.rows
+        for number in count(self.start.shard):
+            if wanted(number):
+                for limits in self.cut.batches(number * size, (number + 1) * size):
+                    values = list(islice(rows, len(limits)))
+                    self.total += len(values)
+                    if values:
+                        yield self.prepare(limits.start, {name: [row[name] for row in values] for name in columns})
+                state = _state_of(stream)
+                if state is not None:
+                    self.passed[number] = state
+            else:
+                self.total += sum(1 for _ in islice(rows, size))
+            if self.total < (number + 1) * size:
+                return
+
+
+def _prepared(rows: Dataset, prepare: Preparation | Collated, numbers: range) -> Batch:
+    return prepare(numbers.start, rows[numbers.start : numbers.stop])
+
+
+def _state_of(stream: IterableDataset) -> dict[str, Any] | None:
+    """Return where a stream that is being read stands; None where going on from there would lose or change rows."""
+    if _buffered(stream._ex_iterable):
+        return None
+    try:
+        return json.loads(json.dumps(stream.state_dict()))
+    except TypeError:  # the state of a source that is not made of numbers and texts
+        return None
+
+
+def _buffered(source: object) -> bool:
+    """Whether rows wait in the buffer of a shuffle, which is no part of a stream's state."""
+    from datasets.iterable_dataset import BufferShuffledExamplesIterable  # an error where a release moves it
+
+    if isinstance(source, BufferShuffledExamplesIterable):
+        return True
+    inner = [getattr(source, "ex_iterable", None), *(getattr(source, "ex_iterables", None) or ())]
+    return any(_buffered(each) for each in inner if each is not None)
 
 
 def _load_processor(model: nn.Module, kind: Modality, origin: str, trust_remote_code: bool) -> Processor:

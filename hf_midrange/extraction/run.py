@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,12 +21,7 @@ from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDa
 from datasets.table import InMemoryTable
 from torch import nn
 
-from hf_midrange.classifier import (
-    fingerprint,
-    heads,
-    load_classifier,
-    unwrapped,
-)
+from hf_midrange.classifier import fingerprint, heads, load_classifier, unwrapped
 from hf_midrange.columns import (
     BAND,
     CONFOUNDERS,
@@ -41,17 +36,26 @@ from hf_midrange.columns import (
     facts,
     with_columns,
 )
-from hf_midrange.extraction.classes import Classes, classes_of, warn_of_names
 from hf_midrange.extraction.forward import Forward, prepared
-from hf_midrange.extraction.inputs import Batch, Collated, Preparation, Processor, preparation, refuse_unreadable
-from hf_midrange.extraction.manifest import MANIFEST, claim, data_key
-from hf_midrange.extraction.rows import Cut, StreamRows, TableRows, Wanted
+from hf_midrange.extraction.inputs import (
+    Batch,
+    Collated,
+    Cut,
+    Preparation,
+    Processor,
+    StreamRows,
+    TableRows,
+    Wanted,
+    preparation,
+    refuse_unreadable,
+)
+from hf_midrange.extraction.output_kinds import Classes, classes_of, warn_of_names
 from hf_midrange.extraction.shards import (
-    START,
-    Position,
     Record,
     Shard,
     ShardFolder,
+    Start,
+    data_key,
     marked,
     output_features,
     unreadable_rows,
@@ -91,8 +95,9 @@ def extract(
     One forward pass a row: the embedding is the input of the classifier's last linear layer, of shape `(d,)`; the
     logits, of shape `(C,)`, are that layer applied to it in float32, whatever the backbone's precision. A distilled
     model with two heads, whose logits are their mean, has the inputs of both side by side. Logits come in the order of
-    the dataset's classes, by name where the model names the same classes in another order. Rows come back
-    in order, on any number of processes (`accelerate launch`). The model keeps its weights, buffers, mode and device.
+    the dataset's classes, by name where the model names the same classes in another order. One logit z that a sigmoid
+    makes a probability becomes the two mirrored ones -z/2 and z/2. Rows come back in order, on any number of processes
+    (`accelerate launch`). The model keeps its weights, buffers, mode and device.
 
     With `output_dir`, rows are computed in shards. A finished shard is on disk and is never computed again, so the
     same call after a crash goes on where it stopped, and memory does not grow with the number of rows: the result is
@@ -112,8 +117,9 @@ def extract(
     `output_dir` of its own, and it reads its part alone.
 
     Args:
-        dataset: has `image`, or `text` and perhaps `text_pair`; if it has `label`, a `ClassLabel`, the model must have
-            as many labels. A `DatasetDict` is written to one subfolder a split.
+        dataset: has `image`, or `text` and perhaps `text_pair`; if it has `label`, a `ClassLabel`, or a list of them
+            for several labels a row (see `one_label`), the model must have as many labels. A `DatasetDict` is written
+            to one subfolder a split.
         model: a timm or transformers image classifier or a transformers sequence classifier; or its Hub id or folder.
         processor: an image processor, a tokenizer, or a callable from a PIL image to a tensor of shape `(3, h, w)`;
             or `Collated`, rows that are model inputs already; None takes the model's own.
@@ -252,7 +258,9 @@ class Extraction:
         """Extract one dataset or stream."""
         dataset = self._without_derived(dataset)
         if folder is None:
-            return self._stream(dataset) if isinstance(dataset, IterableDataset) else self._in_memory(dataset)
+            if isinstance(dataset, IterableDataset):
+                return self._with_generated(dataset, _streamed, extraction=self)
+            return self._in_memory(dataset)
         return self._on_disk(dataset, folder)
 
     def _in_memory(self, dataset: Dataset) -> Dataset:
@@ -266,7 +274,7 @@ class Extraction:
         table = pa.concat_tables([shard.table(features) for shard in shards])
         records = [shard.record() for shard in shards]
         self._report(records)
-        added = marked(features, self.made_by)
+        added = marked(features, self._marks(dataset.features))
         return without_unreadable(with_columns(dataset, {name: (table[name], added[name]) for name in added}), records)
 
     def _on_disk(self, dataset: Dataset | IterableDataset, folder: Path) -> Dataset | IterableDataset:
@@ -276,47 +284,45 @@ class Extraction:
         leads = leads_folder(folder, alone=part) if part or not self.shared else state.is_main_process
         with writing_together(folder, leads=leads):
             self._claim(dataset, store, leads)
-            rows = self._rows(dataset, store.last_position() if isinstance(dataset, IterableDataset) else START)
+            rows = self._rows(dataset, store.last_position() if isinstance(dataset, IterableDataset) else None)
 
             def wanted(number: int) -> bool:
                 return (part or is_mine(number)) and not store.is_finished(number)
 
             with self._forward(dataset.features) as forward:
                 for shard in self._compute(rows, forward, wanted):
-                    store.write(shard)
-                    if isinstance(rows, StreamRows) and shard.number in rows.passed:
-                        store.write_position(rows.passed.pop(shard.number))
+                    position = rows.passed.pop(shard.number, None) if isinstance(rows, StreamRows) else None
+                    store.write(shard, position)
             state.wait_for_everyone()
         if rows.total == 0:
             raise ValueError("the stream is empty: it has no rows")
         records = store.records(self.cut.shards(rows.total), all_here=self.shared)
         self._report(list(records.values()))
+        made, dropped = store.columns(records), frozenset(unreadable_rows(records.values()))
         if isinstance(dataset, IterableDataset):
-            return self._zipped(dataset, store.columns(records), unreadable_rows(records.values()))
+            return self._with_generated(dataset, _zipped_rows, made=made, dropped=dropped)
         own = dataset
         if not self.shared:
             own = dataset.select([row for record in records.values() for row in record.numbers])
-        made = store.columns(records)
-        return without_unreadable(beside(own, made, marked(store.features, self.made_by)), records.values())
+        added = marked(store.features, self._marks(dataset.features))
+        return without_unreadable(beside(own, made, added), records.values())
 
-    def _zipped(self, dataset: IterableDataset, made: Dataset, dropped: dict[int, str]) -> IterableDataset:
-        """Return a stream that reads `dataset` again, each row beside its extracted columns.
+    def _with_generated(
+        self, dataset: IterableDataset, generate: Callable[..., Iterator[dict]], **arguments: object
+    ) -> IterableDataset:
+        """Return a stream of the rows that `generate` yields, those of `dataset` with the extracted columns.
 
         It is one shard to a DataLoader: several workers would otherwise count rows of their own.
         """
-        features = Features({**dataset.features, **marked(made.features, self.made_by)})
-        arguments = {"dataset": dataset, "made": made, "dropped": frozenset(dropped)}
-        return IterableDataset.from_generator(_zipped_rows, features=features, gen_kwargs=arguments)
+        added = marked(self._features(dataset.features), self._marks(dataset.features))
+        features = Features({**dataset.features, **added})
+        return IterableDataset.from_generator(
+            generate, features=features, gen_kwargs={"dataset": dataset, **arguments}
+        )
 
-    def _stream(self, dataset: IterableDataset) -> IterableDataset:
-        added = self._features(dataset.features)
-        features = Features({**dataset.features, **marked(added, self.made_by)})
-        arguments = {"extraction": self, "dataset": dataset, "added": added}
-        return IterableDataset.from_generator(_streamed, features=features, gen_kwargs=arguments)
-
-    def _rows(self, dataset: Dataset | IterableDataset, start: Position = START) -> TableRows | StreamRows:
+    def _rows(self, dataset: Dataset | IterableDataset, start: Start | None = None) -> TableRows | StreamRows:
         if isinstance(dataset, IterableDataset):
-            return StreamRows(dataset, self.prepare, self.cut, start)
+            return StreamRows(dataset, self.prepare, self.cut, start or Start())
         return TableRows(dataset, self.prepare, self.cut, self.num_workers)
 
     def _forward(self, features: Features) -> AbstractContextManager[Forward]:
@@ -335,7 +341,6 @@ class Extraction:
         state = PartialState()
         if self.overwrite and leads:
             store.clear()
-            (store.folder / MANIFEST).unlink(missing_ok=True)
         state.wait_for_everyone()
         columns = self.prepare.columns(dataset.features)
         key = {
@@ -350,15 +355,20 @@ class Extraction:
             "shard_size": self.cut.shard_size,
             "features": repr(dict(store.features)),
         }
-        claim(store.folder, key, self.made_by, is_main=leads)
+        store.claim(key, self._marks(dataset.features), is_main=leads)
         state.wait_for_everyone()
 
     def _features(self, features: Features) -> Features:
         """Return the features of the added columns; refuse a model whose labels are not the dataset's."""
-        return output_features(heads(self.model, self.head).width, self._classes(features).label)
+        return output_features(heads(self.model, self.head).width, self._classes(features))
 
     def _classes(self, features: Features) -> Classes:
-        return classes_of(features, self.model, heads(self.model, self.head).classes, match=self.match)
+        return classes_of(features, self.model, heads(self.model, self.head), match=self.match)
+
+    def _marks(self, features: Features) -> dict[str, Any]:
+        """Return the facts of the model, and which of its labels each logit is where that is not plain."""
+        order = self._classes(features).order
+        return self.made_by if order is None else {**self.made_by, "order": order}
 
     def _without_derived(self, dataset: Any) -> Any:  # noqa: ANN401 - the same kind comes back
         """Return the dataset without the columns that were derived from the outputs of another model."""
@@ -439,9 +449,9 @@ def _zipped_rows(dataset: IterableDataset, made: Dataset, dropped: frozenset[int
             yield {**values, **extracted}
 
 
-def _streamed(extraction: Extraction, dataset: IterableDataset, added: Features) -> Iterator[dict]:
+def _streamed(extraction: Extraction, dataset: IterableDataset) -> Iterator[dict]:
     """Extract as rows are read: a shard of rows is held while its outputs are computed."""
-    records = []
+    records, added = [], extraction._features(dataset.features)
     source = iter(dataset.decode(False))
     with extraction._forward(dataset.features) as forward:
         for shard in extraction._compute(extraction._rows(dataset), forward, lambda _: True):

@@ -2,32 +2,55 @@
 
 The shard of rows is the unit of work: computed by one process, written whole or not at all, never computed twice. For
 shard 7 a folder holds the table `shard-000007.arrow` and, written after it, the record `shard-000007.json`, which says
-that the shard is finished, which rows it holds, and the checksum of the table. Of a stream, `shard-000007.position`
-says where it stood after the shard. Nothing here needs torch.
+that the shard is finished, which rows it holds, the checksum of the table, and where a stream stood after it. The
+manifest says what the shards were made from: a run that differs in anything that changes the numbers is refused.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features, Image, IterableDataset, concatenate_datasets
 from datasets.table import MemoryMappedTable
 
 from hf_midrange import columns
-from hf_midrange.extraction.manifest import MANIFEST, differences, read_manifest
+from hf_midrange.extraction.output_kinds import Classes, predictions
 from hf_midrange.io.files import DamagedFileError, from_json, intact, read_json, sha256_of, to_json, write_atomically
 from hf_midrange.io.folders import only_writer
 
 
+MANIFEST = "manifest.json"
+FORMAT = 2
+"""Raised when the arithmetic or the files of extraction change, so that old shards are not mixed with new ones."""
+
 AGAIN = "run the extraction again with the same arguments: it computes what is missing and nothing else"
+ELSEWHERE = "give another `output_dir`, or `overwrite=True` to start again there"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run was made from.
+
+    Attributes:
+        key: everything that changes the numbers.
+        made_by: facts of the model, for the features of the columns.
+        versions: of the libraries, for the reader.
+    """
+
+    key: dict[str, Any]
+    made_by: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,7 @@ class Record:
         unreadable: row number -> what is wrong with it; such rows hold NaN.
         not_finite: other rows whose logits are NaN or infinite.
         sha256: checksum of the table; empty for a shard that is in memory only.
+        position: where a stream stood after the shard, as `IterableDataset.load_state_dict` takes it.
     """
 
     first: int
@@ -47,6 +71,7 @@ class Record:
     unreadable: dict[int, str]
     not_finite: list[int]
     sha256: str = ""
+    position: dict[str, Any] | None = None
 
     @property
     def numbers(self) -> range:
@@ -63,44 +88,38 @@ class Shard(NamedTuple):
     logits: np.ndarray
     unreadable: dict[int, str]
 
-    def record(self, sha256: str = "") -> Record:
+    def record(self, sha256: str = "", position: dict[str, Any] | None = None) -> Record:
         """Return what is to be remembered of the rows."""
         finite = np.isfinite(self.logits).all(axis=1)
         rows = (self.first + np.flatnonzero(~finite)).tolist()
         not_finite = [row for row in rows if row not in self.unreadable]
-        return Record(self.first, len(finite), dict(sorted(self.unreadable.items())), not_finite, sha256)
+        return Record(self.first, len(finite), dict(sorted(self.unreadable.items())), not_finite, sha256, position)
 
     def table(self, features: Features) -> pa.Table:
         """Return the columns `embedding`, `logits` and `prediction`."""
         outputs = {
             columns.EMBEDDING: columns.vector_arrow(self.embedding),
             columns.LOGITS: columns.vector_arrow(self.logits),
-            columns.PREDICTION: pa.array(self.logits.argmax(axis=1), pa.int64()),
+            columns.PREDICTION: predictions(self.logits, features[columns.PREDICTION]),
         }
         return pa.table(outputs).cast(features.arrow_schema)
 
 
-class Position(NamedTuple):
-    """Where a stream stood between two shards, so that a run that goes on reads no row again before that."""
+class Start(NamedTuple):
+    """Where reading a stream begins: before shard `shard`, after so many `rows`, in this state."""
 
-    shard: int
-    """The next shard."""
-    rows: int
-    """Rows before it."""
-    state: dict[str, Any]
-    """What `IterableDataset.load_state_dict` takes."""
+    shard: int = 0
+    rows: int = 0
+    state: dict[str, Any] | None = None
 
 
-START = Position(0, 0, {})
-
-
-def output_features(width: int, prediction: ClassLabel) -> Features:
+def output_features(width: int, classes: Classes) -> Features:
     """Return the features of the columns that extraction adds, for embeddings of `width` entries."""
     return Features(
         {
             columns.EMBEDDING: columns.vector(width),
-            columns.LOGITS: columns.vector(prediction.num_classes),
-            columns.PREDICTION: prediction,
+            columns.LOGITS: columns.vector(classes.size),
+            columns.PREDICTION: classes.prediction,
         }
     )
 
@@ -120,15 +139,15 @@ class ShardFolder:
     folder: Path
     features: Features
 
-    def write(self, shard: Shard) -> None:
+    def write(self, shard: Shard, position: dict[str, Any] | None = None) -> None:
         """Write the table, then the record: a process killed in between leaves an unfinished shard, no false one."""
         table, record = shard_paths(self.folder, shard.number)
-        sha256 = write_atomically(table, _stream_bytes(shard.table(self.features)))
-        write_atomically(record, to_json(asdict(shard.record(sha256)), indent=1))
-
-    def write_position(self, position: Position) -> None:
-        """Remember where the stream stands after the shard before `position`."""
-        write_atomically(self._position_path(position.shard - 1), to_json(position._asdict()))
+        sink = pa.BufferOutputStream()
+        rows = shard.table(self.features)
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        sha256 = write_atomically(table, sink.getvalue().to_pybytes())
+        write_atomically(record, to_json(asdict(shard.record(sha256, position)), indent=1))
 
     def is_finished(self, number: int) -> bool:
         """Whether the shard is there and its table is what was written."""
@@ -138,16 +157,14 @@ class ShardFolder:
             return False
         return True
 
-    def last_position(self) -> Position:
-        """Return the furthest position before which all shards are finished; the start if there is none."""
-        found, number = START, 0
+    def last_position(self) -> Start:
+        """Return the furthest place in a stream before which all shards are finished; its start if there is none."""
+        found, number = Start(), 0
         while self.is_finished(number):
-            path = self._position_path(number)
-            if path.is_file():
-                what, remedy = "position of a stream", "delete it: rows are then read again, and nothing is lost"
-                with intact(path, what, remedy):
-                    found = from_json(Position, read_json(path, what, remedy))
+            record = _read_record(shard_paths(self.folder, number)[1])
             number += 1
+            if record.position is not None:
+                found = Start(number, record.first + record.rows, record.position)
         return found
 
     def records(self, count: int, *, all_here: bool = True) -> dict[int, Record]:
@@ -164,13 +181,40 @@ class ShardFolder:
             return Dataset.from_dict({}, features=self.features)
         return concatenate_datasets([_mapped(self.folder, number, record) for number, record in records.items()])
 
-    def clear(self) -> None:
-        """Delete the shards, finished or not, and nothing else."""
-        for path in self.folder.glob("shard-*"):
-            path.unlink()
+    def claim(self, key: Mapping[str, Any], made_by: dict[str, Any], *, is_main: bool) -> None:
+        """Take the folder for the run described by `key`, or find that it is that run's already.
 
-    def _position_path(self, number: int) -> Path:
-        return self.folder / f"shard-{number:06d}.position"
+        Raises:
+            ValueError: if the folder holds another run; the message says what differs and what to do.
+        """
+        path = self.folder / MANIFEST
+        wanted = json.loads(json.dumps({"format": FORMAT, **key}))
+        if path.is_file():
+            changes = _differences(read_manifest(path).key, wanted)
+            if changes:
+                raise ValueError(
+                    f"{self.folder} holds the extraction of another run ({changes}); give another `output_dir`, "
+                    "or `overwrite=True` to delete its shards and start again"
+                )
+        elif is_main:
+            versions = {name: version(name) for name in ("torch", "transformers", "timm", "datasets")}
+            write_atomically(path, to_json(asdict(Manifest(wanted, made_by, versions)), indent=1))
+
+    def clear(self) -> None:
+        """Delete the shards, finished or not, and the manifest, and nothing else."""
+        for path in (*self.folder.glob("shard-*"), self.folder / MANIFEST):
+            path.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path, remedy: str = ELSEWHERE) -> Manifest:
+    """Return what a folder of shards was made from.
+
+    Raises:
+        DamagedFileError: if the file is no manifest; the message ends with `remedy`.
+    """
+    what = "manifest of an extraction"
+    with intact(path, what, remedy):
+        return from_json(Manifest, read_json(path, what, remedy))
 
 
 def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
@@ -223,8 +267,15 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
         ValueError: if `ds` has another number of rows than the shards, or a file is not what was written.
     """
     folder = Path(folder)
-    records = _all_records(folder)
-    whole = concatenate_datasets([_mapped(folder, number, record) for number, record in enumerate(records)])
+    numbers = _numbers(folder)
+    missing = set(range(max(numbers, default=0) + 1)) - set(numbers)
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} has no finished shard {min(missing)}; `extract(..., output_dir=...)` writes shards, and run "
+            "again with the same arguments it computes those that are missing"
+        )
+    records = {number: verified(folder, number) for number in numbers}
+    whole = ShardFolder(folder, Features()).columns(records)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder / MANIFEST, AGAIN)
         wanted = manifest.key.get("rows")  # of a stream, nobody knows how many
@@ -238,7 +289,7 @@ def read_shards(folder: str | Path, ds: Dataset | None = None) -> Dataset:
         if len(ds) != len(whole):
             raise ValueError(f"the shards in {folder} hold {len(whole)} rows but the dataset has {len(ds)}")
         whole = concatenate_datasets([whole, ds.select_columns([columns.LABEL])], axis=1)
-    return without_unreadable(whole, records)
+    return without_unreadable(whole, records.values())
 
 
 def merge_shards(folders: Sequence[str | PathLike[str]], output_dir: str | PathLike[str]) -> Path:
@@ -246,7 +297,7 @@ def merge_shards(folders: Sequence[str | PathLike[str]], output_dir: str | PathL
 
     Each of several nodes without a shared disk runs `extract(..., output_dir=its_own, shared=False)`; its folder is
     then copied to one machine. There `extract(..., output_dir=merged)` with the same arguments finds all shards done
-    and returns the dataset, and `read_shards(merged)` the columns alone. Files are linked where they can be.
+    and returns the dataset, and `read_shards(merged)` the columns alone.
 
     Args:
         folders: the folders of the nodes, all of the same run; a shard may lie in several.
@@ -261,11 +312,15 @@ def merge_shards(folders: Sequence[str | PathLike[str]], output_dir: str | PathL
     if not places:
         raise ValueError("there are no folders to merge; give those that `extract(..., shared=False)` wrote")
     key = _common_key(places)
-    where: dict[int, Path] = {}
-    for place in places:
-        for record in sorted(place.glob("shard-*.json")):
-            where.setdefault(int(record.stem.removeprefix("shard-")), place)
-    _refuse_missing(where, key, places)
+    where = {number: place for place in reversed(places) for number in _numbers(place)}
+    shards = -(-key["rows"] // key["shard_size"]) if key.get("rows") else max(where, default=0) + 1
+    missing = sorted(set(range(shards)) - set(where))
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {shards} shards, the first number {missing[0]}, are in none of "
+            f"{', '.join(map(str, places))}; run the extraction again on the node that was to compute them, with the "
+            "same arguments, or add its folder"
+        )
     with only_writer(target):
         if (target / MANIFEST).is_file():
             _common_key([places[0], target])
@@ -274,9 +329,40 @@ def merge_shards(folders: Sequence[str | PathLike[str]], output_dir: str | PathL
             if not there.is_finished(number):
                 verified(place, number)
                 for source, copy in zip(shard_paths(place, number), shard_paths(target, number), strict=True):
-                    _link(source, copy)
-        _link(places[0] / MANIFEST, target / MANIFEST)
+                    write_atomically(copy, source.read_bytes())
+        write_atomically(target / MANIFEST, (places[0] / MANIFEST).read_bytes())
     return target
+
+
+def data_key(dataset: Dataset | IterableDataset, names: list[str], shard_size: int, run_id: str | None) -> str:
+    """Return what the rows are known by: the caller's name, the fingerprint, or for a stream its first shard.
+
+    Image files that rows point to count with their size and the time of their last change.
+
+    Args:
+        dataset: the rows.
+        names: of the columns that are read.
+        shard_size: rows a shard.
+        run_id: the caller's name for the rows, or None.
+    """
+    if run_id is not None:
+        return f"run_id {run_id}"
+    digest = hashlib.sha256(repr(dataset.features).encode())
+    if isinstance(dataset, IterableDataset):
+        for row in dataset.decode(False).select_columns(names).take(shard_size):
+            for value in row.values():
+                digest.update(_content(value))
+        return f"first shard {digest.hexdigest()}"
+    outside = [path for name in names if isinstance(dataset.features[name], Image) for path in _paths(dataset, name)]
+    for path in outside:
+        digest.update(_file_state(path))
+    return f"fingerprint {dataset._fingerprint}{f', files {digest.hexdigest()[:16]}' if outside else ''}"
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Return the numbers of the shards in a folder that have a record, in order."""
+    found = (path.stem.removeprefix("shard-") for path in folder.glob("shard-*.json"))
+    return sorted(int(number) for number in found if number.isdecimal())
 
 
 def _read_record(path: Path) -> Record:
@@ -291,54 +377,42 @@ def _mapped(folder: Path, number: int, record: Record) -> Dataset:
     return Dataset(table, fingerprint=record.sha256[:16])
 
 
-def _all_records(folder: Path) -> list[Record]:
-    paths = sorted(folder.glob("shard-*.json"))
-    numbers = [int(number) for path in paths if (number := path.stem.removeprefix("shard-")).isdecimal()]
-    if not numbers or numbers != list(range(len(numbers))):
-        missing = sorted(set(range(max(numbers, default=0) + 1)) - set(numbers))
-        raise FileNotFoundError(
-            f"{folder} has no finished shard {missing[0]}; `extract(..., output_dir=...)` writes shards, and run "
-            "again with the same arguments it computes those that are missing"
-        )
-    return [verified(folder, number) for number in numbers]
-
-
 def _common_key(places: Sequence[Path]) -> dict[str, Any]:
     for place in places:
         if not (place / MANIFEST).is_file():
             raise FileNotFoundError(f"{place} has no {MANIFEST}; `extract(..., shared=False)` writes one")
     first, *others = [read_manifest(place / MANIFEST).key for place in places]
     for place, other in zip(places[1:], others, strict=True):
-        changes = differences(first, other)
+        changes = _differences(first, other)
         if changes:
             raise ValueError(f"{places[0]} and {place} hold different extractions ({changes}); merge those of one run")
     return first
 
 
-def _refuse_missing(where: dict[int, Path], key: dict[str, Any], places: Sequence[Path]) -> None:
-    shards = -(-key["rows"] // key["shard_size"]) if key.get("rows") else max(where, default=0) + 1
-    missing = sorted(set(range(shards)) - set(where))
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {shards} shards, the first number {missing[0]}, are in none of "
-            f"{', '.join(map(str, places))}; run the extraction again on the node that was to compute them, with the "
-            "same arguments, or add its folder"
-        )
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return in what the keys of two runs differ; nothing for the same run."""
+    differing = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing)
 
 
-def _link(source: Path, copy: Path) -> None:
-    """Make `copy` the same file as `source`, or a copy of it on another disk; it is there whole or not at all."""
-    draft = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
+def _content(value: Any) -> bytes:  # noqa: ANN401 - an undecoded cell
+    if not isinstance(value, Mapping):
+        return repr(value).encode()
+    return value.get("bytes") or _file_state(value.get("path"))
+
+
+def _paths(dataset: Dataset, column: str) -> Iterator[str]:
+    """Yield the paths of images whose bytes the dataset does not hold."""
+    for table in dataset.with_format("arrow").select_columns([column]).iter(batch_size=10_000):
+        cells = table[column].combine_chunks()
+        held, paths = cells.field("bytes").is_valid().to_numpy(False), cells.field("path")
+        yield from (path for path in paths.filter(~held).to_pylist() if path is not None)
+
+
+def _file_state(path: str | None) -> bytes:
+    """Return a path with the size and time of the file, where it is one of this machine."""
     try:
-        os.link(source, draft)
-    except OSError:
-        shutil.copyfile(source, draft)
-    draft.replace(copy)
-
-
-def _stream_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+        found = os.stat(path or "")
+    except (OSError, ValueError):
+        return repr(path).encode()
+    return f"{path!r} {found.st_size} {found.st_mtime_ns}".encode()

@@ -21,7 +21,7 @@ from hf_midrange.io.hub import HubSaved
 
 
 if TYPE_CHECKING:
-    from hf_midrange.classifier import Head
+    from hf_midrange.classifier import Head, Layer
 
 WEIGHTS_FILE, CONFIG_FILE = "head.safetensors", "head.json"
 
@@ -40,6 +40,8 @@ class LinearHead(HubSaved):
         bias: `(C,)`, finite.
         class_names: names of the C classes, where they are known.
         has_bias: whether the classifier has a bias; one without is corrected without.
+        of_label: of a model that gives rows several labels, the number of the one that the two classes here are the
+            absence and presence of.
 
     Example:
         >>> head = LinearHead.from_weights([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.5], ("no", "yes"))
@@ -55,6 +57,7 @@ class LinearHead(HubSaved):
     bias: torch.Tensor
     class_names: tuple[str, ...] | None = None
     has_bias: bool = True
+    of_label: int | None = None
 
     def __post_init__(self) -> None:
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
@@ -102,7 +105,13 @@ class LinearHead(HubSaved):
     def in_order(self, names: Sequence[str], order: Sequence[int]) -> LinearHead:
         """Return the head of some classes: row `order[k]` of this one is that of class `names[k]`."""
         rows = list(order)
-        return LinearHead(self.weight[rows], self.bias[rows], tuple(names), self.has_bias)
+        return LinearHead(self.weight[rows], self.bias[rows], tuple(names), self.has_bias, self.of_label)
+
+    def for_label(self, number: int, names: Sequence[str]) -> LinearHead:
+        """Return the head of two classes, without label `number` and with it, of a model with several labels a row."""
+        weight, bias = self.weight[[number]], self.bias[[number]]
+        pair = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        return LinearHead(*pair, tuple(names), self.has_bias, number)
 
     @property
     def num_classes(self) -> int:
@@ -126,7 +135,8 @@ class LinearHead(HubSaved):
         """Return a copy of `model` in which the weight and bias of the classifier are those of this head.
 
         Classes go by name where head and model both have the same names: rows are brought to the model's order, and of
-        a model with more classes the other rows stay as they are.
+        a model with more classes the other rows stay as they are. A head of one label of several changes the row of
+        this label alone.
 
         Args:
             model: the classifier.
@@ -143,23 +153,40 @@ class LinearHead(HubSaved):
 
     def put_into(self, model: nn.Module, head: str | None = None) -> None:
         """Write this head into `model` itself; else as `merge_into`."""
-        from hf_midrange.classifier import class_order
+        from hf_midrange.classifier import class_order, given_names
 
         found = _layers(model, head)
         weight, bias = (part.clone() for part in found.weights())
+        if self.of_label is not None:
+            self._put_label(found, given_names(model))
+            return
         order = class_order(self.class_names, model) if self.class_names is not None else None
         if found.width != self.width or (order is None and found.classes != self.num_classes):
             raise ValueError(
                 f"the model's classifier {found.name!r} has weight {tuple(weight.shape)}, the head "
                 f"{tuple(self.weight.shape)}; retrain a head from this model's own embeddings"
             )
-        if not found.has_bias and self.bias.any():
-            raise ValueError(
-                f"the model's classifier {found.name!r} has no bias and would lose this head's when it is loaded "
-                "again; give the model to `retrain_head`, which then fits none"
-            )
+        _refuse_lost_bias(found, self.bias)
         rows = list(range(found.classes)) if order is None else order
         weight[rows], bias[rows] = self.weight.to(weight), self.bias.to(bias)
+        found.put(weight, bias)
+
+    def _put_label(self, found: Head, names: Sequence[str] | None) -> None:
+        """Write the difference of the two classes into the row of the label."""
+        row = self.of_label or 0
+        if found.width != self.width or found.has_one_output or row >= found.classes:
+            raise ValueError(
+                f"the head is of label {row} on embeddings of width {self.width}, but the model's classifier "
+                f"{found.name!r} has {found.classes} labels on {found.width}; retrain a head from this model's own "
+                "embeddings"
+            )
+        if names is not None and self.class_names is not None and names[row] != self.class_names[1]:
+            raise ValueError(
+                f"the head is of label {self.class_names[1]!r}, label {row} of the model is {names[row]!r}"
+            )
+        weight, bias = (part.clone() for part in found.weights())
+        _refuse_lost_bias(found, self.bias)
+        weight[row], bias[row] = (self.weight[1] - self.weight[0]).to(weight), (self.bias[1] - self.bias[0]).to(bias)
         found.put(weight, bias)
 
     def _write(self, folder: Path) -> None:
@@ -171,6 +198,7 @@ class LinearHead(HubSaved):
             "width": self.width,
             "class_names": self.class_names,
             "has_bias": self.has_bias,
+            "of_label": self.of_label,
             "weights_sha256": checksum,
         }
         write_atomically(folder / CONFIG_FILE, to_json(facts, indent=2) + "\n")
@@ -186,9 +214,18 @@ class LinearHead(HubSaved):
             tensors = load(content)
             names = from_json(tuple[str, ...] | None, facts.get("class_names"), "class_names") or None
             has_bias = from_json(bool, facts.get("has_bias", True), "has_bias")
-            return cls(tensors["weight"].float(), tensors["bias"].float(), names, has_bias)
+            of_label = from_json(int | None, facts.get("of_label"), "of_label")
+            return cls(tensors["weight"].float(), tensors["bias"].float(), names, has_bias, of_label)
         except (SafetensorError, ValueError, KeyError) as error:
             raise DamagedFileError(f"{weights.parent} holds no whole head ({error}); {_SAVE_AGAIN}") from error
+
+
+def _refuse_lost_bias(found: Head, bias: torch.Tensor) -> None:
+    if not found.has_bias and bias.any():
+        raise ValueError(
+            f"the model's classifier {found.name!r} has no bias and would lose this head's when it is loaded "
+            "again; give the model to `retrain_head`, which then fits none"
+        )
 
 
 def _layers(model: nn.Module, name: str | None) -> Head:
@@ -212,11 +249,13 @@ def _layers(model: nn.Module, name: str | None) -> Head:
 
 
 @torch.no_grad()
-def _is_linear(layer: nn.Linear) -> bool:
+def _is_linear(layer: Layer) -> bool:
     """Return whether a layer computes what its weight and bias say, on some random inputs."""
-    given = torch.randn(4, layer.in_features, generator=torch.Generator().manual_seed(0)).to(layer.weight)
-    expected = nn.functional.linear(given, layer.weight, layer.bias)
-    return torch.allclose(layer(given).float(), expected.float(), rtol=0.02, atol=0.02 * float(expected.abs().max()))
+    weight = layer.weight.flatten(1)
+    given = torch.randn(4, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    expected = nn.functional.linear(given, weight, layer.bias)
+    found = layer(given.view(*given.shape, *layer.weight.shape[2:])).flatten(1)
+    return torch.allclose(found.float(), expected.float(), rtol=0.02, atol=0.02 * float(expected.abs().max()))
 
 
 def _float32(values: Any) -> torch.Tensor:  # noqa: ANN401

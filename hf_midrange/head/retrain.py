@@ -85,7 +85,7 @@ def retrain_head(
     weight, bias = (share * torch.as_tensor(part) for part in found)
     if given is not None:
         weight, bias = weight + factor * given.weight.double().cpu(), bias + factor * given.bias.double().cpu()
-    return LinearHead(weight.float(), bias.float(), names, has_bias=intercept)
+    return LinearHead(weight.float(), bias.float(), names, intercept, given.of_label if given is not None else None)
 
 
 def _of_model(model: torch.nn.Module, curated: Dataset, layer: str | None) -> LinearHead:
@@ -101,6 +101,8 @@ def _of_model(model: torch.nn.Module, curated: Dataset, layer: str | None) -> Li
             f"{name!r}, is not the same (its weights differ); extract with the model to be repaired"
         )
     names = columns.class_label(curated.features).names
+    if "of_label" in made_by:
+        return given.for_label(made_by["of_label"], names)
     order = class_order(names, model)
     return given if order is None else given.in_order(names, order)
 

@@ -46,10 +46,6 @@ def resnet() -> ResNetForImageClassification:
     )
 
 
-
-
-
-
 def small_processor() -> ViTImageProcessor:
     return ViTImageProcessor(size={"height": 16, "width": 16})
 
@@ -199,8 +195,6 @@ def test_every_kind_of_dataset_comes_back_as_its_kind(on_disk, tmp_path):
     if on_disk:
         assert sorted(path.name for path in (tmp_path / "dict").iterdir()) == ["a", "b"]
         assert one.cache_files
-
-
 
 
 def test_selected_rows_and_earlier_columns_are_handled(tmp_path):

@@ -57,7 +57,6 @@ state.destroy_process_group()
 """
 
 
-
 def finished(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("shard-*.json"))
 

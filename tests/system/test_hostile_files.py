@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from datasets import Dataset, Value
+from datasets import Dataset, Features, Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.associations import simulated
@@ -21,8 +21,7 @@ from hf_midrange import columns
 from hf_midrange.association import load_findings, save_findings
 from hf_midrange.commands.app import app
 from hf_midrange.curation.report import curation_report
-from hf_midrange.extraction.manifest import claim
-from hf_midrange.extraction.shards import read_shards, shard_paths
+from hf_midrange.extraction.shards import ShardFolder, read_shards, shard_paths
 from hf_midrange.io.datasets import read_dataset, write_dataset
 from hf_midrange.io.files import DamagedFileError
 from hf_midrange.training.holdout import Holdout
@@ -208,7 +207,7 @@ def test_two_files_of_different_heads_are_not_one_head(made, tmp_path):
 def test_manifests_and_records(data, bytewise, tmp_path_factory):
     at = tmp_path_factory.mktemp("shards")
     key = {"rows": 2, "columns": ["text"], "model": "m"}
-    claim(at, key, {}, is_main=True)
+    ShardFolder(at, Features()).claim(key, {}, is_main=True)
     table, record = shard_paths(at, 0)
     table.write_bytes(b"not read")
     facts = {"first": 0, "rows": 2, "unreadable": {"1": "cut"}, "not_finite": [0], "sha256": "0" * 64}
@@ -217,7 +216,7 @@ def test_manifests_and_records(data, bytewise, tmp_path_factory):
         content = path.read_bytes()
         value = json.loads(content)
         path.write_bytes(bent(content, data) if bytewise else json.dumps(twisted(value, data)).encode())
-        outcome(lambda: claim(at, key, {}, is_main=True), "manifest.json", "another run")
+        outcome(lambda: ShardFolder(at, Features()).claim(key, {}, is_main=True), "manifest.json", "another run")
         assert outcome(lambda: read_shards(at), record.name, table.name, "manifest.json", str(at)) is None
         path.write_bytes(content)
 
