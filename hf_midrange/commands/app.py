@@ -10,6 +10,7 @@ import typer
 
 from hf_midrange import __version__
 from hf_midrange.commands.check import check
+from hf_midrange.commands.env import env
 from hf_midrange.commands.extraction import extract, run
 from hf_midrange.commands.outputs import Command
 from hf_midrange.commands.pages import demo, explore, report
@@ -24,12 +25,11 @@ INTERRUPTED = 130
 app = typer.Typer(
     help="Find the shortcuts a classifier learnt in the middle of its logits, and repair its head.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 STEPS = (extract, bands, annotate, associate, curate, retrain, evaluate)
-for step in (*STEPS, run, demo, publish, report, explore, check):
+for step in (*STEPS, run, demo, publish, report, explore, check, env):
     app.command(cls=Command)(step)
 
 

@@ -74,7 +74,7 @@ def test_types_and_version_are_shipped():
 
 
 LAYERS = [
-    "columns", "verdicts", "input_columns", "scoring", "io", "processes", "classifier", "extraction",
+    "logging", "columns", "verdicts", "input_columns", "scoring", "io", "processes", "classifier", "extraction",
     "bands", "concepts", "head", "association", "curation", "ties", "pipeline", "publishing", "reporting", "training",
     "checking", "explorer", "demo", "commands",
 ]  # fmt: skip
