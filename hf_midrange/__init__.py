@@ -50,49 +50,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public name -> module that holds it. Modules are imported on first use: torch and transformers take seconds.
-_HOMES = {
-    "extract": "extraction",
-    "merge_shards": "extraction",
-    "one_label": "extraction",
-    "LogitBands": "bands",
-    "annotate": "concepts",
-    "load_source": "concepts",
-    "Annotations": "concepts",
-    "Captions": "concepts",
-    "EarlyFeatures": "concepts",
-    "ImageProperties": "concepts",
-    "Kinds": "concepts",
-    "LatentConcepts": "concepts",
-    "NGrams": "concepts",
-    "Predictions": "concepts",
-    "TextStyle": "concepts",
-    "TextTopics": "concepts",
-    "Thumbnail": "concepts",
-    "ZeroShot": "concepts",
-    "associate": "association",
-    "findings_schema": "association",
-    "check": "checking",
-    "curate": "curation",
-    "curation_report": "curation",
-    "explore": "explorer",
-    "LinearHead": "head",
-    "retrain_head": "head",
-    "apply_head": "publishing",
-    "dataset_card": "publishing",
-    "model_card": "publishing",
-    "publish_dataset": "publishing",
-    "publish_head": "publishing",
-    "publish_model": "publishing",
-    "Report": "reporting",
-    "report": "reporting",
-    "group_metrics": "scoring",
-    "shortcuts": "ties",
-    "DebiasReport": "training",
-    "MidRangeArguments": "training",
-    "MidRangeTrainer": "training",
-    "debias": "training",
-}
+# Module -> the public names that it holds. Modules are imported on first use: torch and transformers take seconds.
+_NAMES = {
+    "association": ("associate", "findings_schema"),
+    "bands": ("LogitBands",),
+    "checking": ("check",),
+    "concepts": (
+        "Annotations", "Captions", "EarlyFeatures", "ImageProperties", "Kinds", "LatentConcepts", "NGrams",
+        "Predictions", "TextStyle", "TextTopics", "Thumbnail", "ZeroShot", "annotate", "load_source",
+    ),
+    "curation": ("curate", "curation_report"),
+    "explorer": ("explore",),
+    "extraction": ("extract", "merge_shards", "one_label"),
+    "head": ("LinearHead", "retrain_head"),
+    "publishing": ("apply_head", "dataset_card", "model_card", "publish_dataset", "publish_head", "publish_model"),
+    "reporting": ("Report", "report"),
+    "scoring": ("group_metrics",),
+    "ties": ("shortcuts",),
+    "training": ("DebiasReport", "MidRangeArguments", "MidRangeTrainer", "debias"),
+}  # fmt: skip
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one list above
 

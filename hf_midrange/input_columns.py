@@ -18,7 +18,9 @@ SHOWN = 8
 """Names that a message lists."""
 
 
-def usual_columns(ds: Dataset, class_names: Sequence[str] | None = None, *, label: str | None = None) -> Dataset:
+def usual_columns(
+    ds: Dataset, class_names: Sequence[str] | None = None, *, label: str | None = None, labelled: bool = True
+) -> Dataset:
     """Return a dataset whose input, label and group have the names and types that every step knows.
 
     Args:
@@ -27,6 +29,7 @@ def usual_columns(ds: Dataset, class_names: Sequence[str] | None = None, *, labe
         class_names: names of the model's classes in order. Labels that are text are encoded by them, ids take them
             where their column has no names.
         label: column of the classes, where it is none of these.
+        labelled: whether rows without a column of classes are refused.
 
     Raises:
         KeyError: if there is no column of classes, or it cannot be told which.
@@ -34,13 +37,14 @@ def usual_columns(ds: Dataset, class_names: Sequence[str] | None = None, *, labe
         TypeError: if labels are neither names nor ids.
     """
     ds = ds.with_format(None)
-    names = {} if LABEL in ds.column_names and label in (None, LABEL) else {_label_column(ds, label): LABEL}
-    if LABEL in ds.column_names and names:
+    own = _label_column(ds, label, labelled)
+    if LABEL in ds.column_names and own != LABEL:
         ds = ds.remove_columns(LABEL)  # another one was asked for
+    names = {own: LABEL} if own else {}
     for old, new in {**names, **_input_columns(ds.features)}.items():
         if old != new:
             ds = ds.rename_column(old, new)
-    return encoded_groups(encoded_labels(ds, class_names))
+    return encoded_groups(encoded_labels(ds, class_names) if LABEL in ds.column_names else ds)
 
 
 def encoded_groups(ds: Dataset) -> Dataset:
@@ -83,18 +87,19 @@ def encoded_labels(ds: Dataset, class_names: Sequence[str] | None, column: str =
     return ds.cast_column(column, ClassLabel(names=known) if named else ClassLabel(num_classes=len(known)))
 
 
-def _label_column(ds: Dataset, asked: str | None) -> str:
+def _label_column(ds: Dataset, asked: str | None, needed: bool) -> str | None:
     if asked is not None:
         if asked not in ds.column_names:
             raise KeyError(f"there is no column {asked!r}; the columns are {ds.column_names}")
         return asked
-    classes = [
-        name
-        for name, feature in ds.features.items()
-        if isinstance(feature, ClassLabel) and name not in (GROUP, PSEUDO_GROUP)
-    ]
-    found = [name for name in LABELS if name in ds.column_names] or classes
-    if len(found) != 1 and not {*found} & {*LABELS}:
+    usual = next((name for name in LABELS if name in ds.column_names), None)
+    if usual is not None:
+        return usual
+    classes = [name for name, feature in ds.features.items() if isinstance(feature, ClassLabel)]
+    found = [name for name in classes if name not in (GROUP, PSEUDO_GROUP)]
+    if len(found) != 1 and not needed:
+        return None
+    if len(found) != 1:
         why = f"{len(found)} columns of classes, {found}" if found else "no column of classes"
         raise KeyError(f"there is {why} among {ds.column_names}; name it `label`, or say which it is")
     return found[0]

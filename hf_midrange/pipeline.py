@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,18 @@ from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.folders import written_once
 
 
+STAGES = 6
+"""Of the whole way: extract, annotate, associate, curate, retrain the head, report."""
+
+logger = logging.getLogger("hf_midrange.steps")
+
 _NOT_CHANGED = (columns.IMAGE, columns.TEXT, columns.TEXT_PAIR, columns.EMBEDDING, columns.LOGITS)
 """Columns that no step after `extract` changes, and that may be large: they are not written again."""
+
+
+def told(line: str) -> None:
+    """Tell whoever listens to the logger `hf_midrange.steps` what is being done; the main process does."""
+    logger.log(logging.INFO if PartialState().is_main_process else logging.DEBUG, line)
 
 
 class Repair(NamedTuple):
@@ -96,16 +107,20 @@ def curated_from(
         steps: where the datasets called `annotated`, `findings` and `curated` are kept, and what `annotate` measures.
             Of several processes the main one makes them; without, each makes its own.
     """
+
+    def made(name: str, make: Callable[[], Dataset], rows: Dataset | None = None) -> Dataset:
+        return make() if steps is None else steps.dataset(name, make, rows)
+
     bands = LogitBands().fit(extracted)
-    if steps is None:
-        annotated = _annotated(bands.transform(extracted), sources, None)
-        findings = associate(annotated, seed=seed)
-        return Repair(bands, findings, curate(annotated, findings, seed=seed, act_on=act_on))
     # What models measure is kept by a process that works alone: others would have to take part.
-    work = steps.folder / "concepts" if PartialState().num_processes == 1 else None
-    annotated = steps.dataset("annotated", lambda: _annotated(bands.transform(extracted), sources, work), extracted)
-    findings = steps.dataset("findings", lambda: associate(annotated, seed=seed))
-    curated = steps.dataset("curated", lambda: curate(annotated, findings, seed=seed, act_on=act_on), extracted)
+    work = steps.folder / "concepts" if steps is not None and PartialState().num_processes == 1 else None
+    named = ", ".join(str(getattr(source, "name", type(source).__name__)).replace("_", " ") for source in sources)
+    told(f"[2/{STAGES}] annotate: {named}")
+    annotated = made("annotated", lambda: _annotated(bands.transform(extracted), sources, work), extracted)
+    told(f"[3/{STAGES}] associate: which concepts stand in the middle of each class")
+    findings = made("findings", lambda: associate(annotated, seed=seed))
+    told(f"[4/{STAGES}] curate: {len(findings)} findings")
+    curated = made("curated", lambda: curate(annotated, findings, seed=seed, act_on=act_on), extracted)
     return Repair(bands, findings, curated)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import warnings
 from typing import Annotated, TextIO
@@ -11,11 +13,10 @@ import typer
 from hf_midrange import __version__
 from hf_midrange.commands.check import check
 from hf_midrange.commands.env import env
-from hf_midrange.commands.extraction import extract, run
 from hf_midrange.commands.outputs import Command
-from hf_midrange.commands.pages import demo, explore, report
-from hf_midrange.commands.publish import publish
-from hf_midrange.commands.steps import annotate, associate, bands, curate, evaluate, retrain
+from hf_midrange.commands.pages import demo, explore, publish, report
+from hf_midrange.commands.run import evaluate, run
+from hf_midrange.commands.steps import annotate, associate, bands, curate, extract, retrain
 from hf_midrange.io.folders import AlreadyFinishedError
 
 
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     (`OSError`: a missing file, a full disk) is one line on standard error and exit 1. Ctrl-C exits 130. The very same
     command, once it has finished, does nothing. Any other exception is a bug and keeps its traceback.
     """
+    _speak()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # the context puts the old one back
@@ -61,6 +63,19 @@ def main(argv: list[str] | None = None) -> None:
             raise
         typer.echo("\ninterrupted: what is finished is kept, and the same command goes on from there", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _speak() -> None:
+    """Print what a long command is doing, a line a step; bars are for terminals, and none is for copying files."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    steps = logging.getLogger("hf_midrange.steps")
+    steps.setLevel(logging.INFO)
+    if not steps.handlers:
+        steps.addHandler(logging.StreamHandler())
 
 
 def _told(error: Exception) -> object:

@@ -65,7 +65,9 @@ Source = Annotated[
 Output = Annotated[Path, typer.Option(help="the folder to write")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="write into a folder that is not empty")]
 Split = Annotated[str | None, typer.Option(help="the split to use")]
-Model = Annotated[str, typer.Option(help="the classifier: a local folder, a Hub id, or a timm name")]
+Label = Annotated[str | None, typer.Option(help="the column of the classes, where it is not found by its name")]
+Findings = Annotated[Path | None, typer.Option(help="what `associate` wrote")]
+FitSplit = Annotated[str | None, typer.Option(help="the split to fit on, where there are several")]
 Seed = Annotated[int, typer.Option(help="seed of every random choice")]
 Sources = Annotated[
     list[str],
@@ -76,9 +78,32 @@ Sources = Annotated[
         "text), or the FILE.json of a fitted source; once per source"
     ),
 ]
-Precision = Literal["float32", "bfloat16", "float16"]
-OnError = Literal["raise", "skip"]
+ActOn = Annotated[
+    Literal["shown", "suspected"], typer.Option(help="repair what is shown, or also what is only suspected")
+]
+Strategy = Annotated[
+    Literal["auto", "view", "concepts", "mid-minority", "confounder-head", "class-balanced", "group"],
+    typer.Option(help="how rows are chosen and weighted"),
+]
+Rule = Annotated[
+    Literal["class-relative", "quantile", "range", "std", "edges"],
+    typer.Option(help="what low, mid and high mean: see LogitBands"),
+]
+
+# How a model takes rows.
+Model = Annotated[str, typer.Option(help="the classifier: a local folder, a Hub id, or a timm name")]
+Processor = Annotated[str | None, typer.Option(help="its preprocessing, where not stored with the model")]
 BatchSize = Annotated[int, typer.Option(min=1, help="rows in one forward pass")]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="of the backbone; by default the model's own"),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default what there is")]
+Workers = Annotated[int, typer.Option(min=0, help="processes that decode images")]
+ShardSize = Annotated[int, typer.Option(min=1, help="rows written at once; the same call resumes there")]
+Head = Annotated[str | None, typer.Option(help="name of the classifier's last linear layer")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="most tokens of a text")]
+OnError = Annotated[Literal["raise", "skip"], typer.Option(help="what an unreadable row does")]
 Config = Annotated[
     Path | None,
     typer.Option(

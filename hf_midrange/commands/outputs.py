@@ -96,26 +96,12 @@ def _revision(name: str) -> list[str]:
     return [ref.read_text() for folder in folders if (ref := folder / "refs" / "main").is_file()]
 
 
-def _content(place: Path, deep: bool = True) -> Any:  # noqa: ANN401 - JSON
-    """Return a hash of a file or folder; of large files and of many, size and time count for what is in them.
-
-    A JSON file is known together with what it names, as a source's names its model.
-    """
+def _content(place: Path) -> str:
+    """Return a hash of a file or folder; of large files and of many, size and time count for what is in them."""
     paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     few, digest = len(paths) <= _MANY, hashlib.sha256()
     for path in paths:
         facts = path.stat()
         told = sha256_of(path) if few and facts.st_size <= _LARGE else f"{facts.st_size} {facts.st_mtime_ns}"
         digest.update(f"{path.relative_to(place)} {told} ".encode())
-    return [digest.hexdigest(), [_content(named, deep=False) for named in _named_in(place)] if deep else []]
-
-
-def _named_in(place: Path) -> list[Path]:
-    if place.suffix != ".json" or not place.is_file() or place.stat().st_size > _LARGE:
-        return []
-    try:
-        values = json.loads(place.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):  # whoever reads it says what is wrong with it
-        return []
-    names = [value for value in values.values() if isinstance(value, str)] if isinstance(values, dict) else []
-    return [Path(name) for name in names if 0 < len(name) < _LONGEST and Path(name).exists()]
+    return digest.hexdigest()

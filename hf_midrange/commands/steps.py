@@ -5,34 +5,98 @@ Only light modules are imported here, so that `--help` answers at once; each com
 
 from __future__ import annotations
 
-import json
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import hf_midrange as hm
-from hf_midrange import columns
+from hf_midrange.columns import over_splits
 from hf_midrange.commands.options import (
+    ActOn,
+    BatchSize,
     Config,
+    Device,
+    Findings,
+    FitSplit,
+    Head,
+    Label,
+    MaxLength,
     Model,
     OnError,
     Output,
     Overwrite,
+    Precision,
+    Processor,
+    Rule,
     Seed,
+    ShardSize,
     Source,
     Sources,
     Split,
+    Strategy,
+    Workers,
 )
 from hf_midrange.commands.outputs import new_output
-from hf_midrange.io.datasets import one_split, pick_split, read_dataset, write_dataset
+from hf_midrange.io.datasets import one_split, pick_split, write_dataset
 from hf_midrange.processes import is_main, is_one_of_several
+
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def extract(
+    dataset: Source,
+    model: Model,
+    output: Output,
+    processor: Processor = None,
+    split: Split = None,
+    label: Label = None,
+    batch_size: BatchSize = 64,
+    dtype: Precision = None,
+    device: Device = None,
+    num_workers: Workers = 0,
+    shard_size: ShardSize = 4096,
+    head: Head = None,
+    max_length: MaxLength = None,
+    on_error: OnError = "raise",
+    overwrite: Overwrite = False,
+    config: Config = None,
+) -> None:
+    """Add embedding, logits and prediction of a model to every row."""
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.training.debiasing import Debiasing
+
+    shards = output.with_name(f"{output.name}.shards")
+    with new_output(output, dataset, overwrite) as new:
+        ds, classifier = new.read(dataset, split, encode=False), load_classifier(model)
+        extracted = hm.extract(
+            over_splits(ds, lambda rows: Debiasing(classifier).table(rows, label, labelled=False)),
+            classifier,
+            processor or model,
+            batch_size=batch_size,
+            output_dir=shards,
+            dtype=dtype,
+            device=device,
+            num_workers=num_workers,
+            shard_size=shard_size,
+            head=head,
+            max_length=max_length,
+            on_error=on_error,
+            overwrite=overwrite,
+        )
+        if is_main():
+            write_dataset(extracted, new.folder)
+    if is_main():
+        typer.echo(f"wrote {output}; {shards} is only needed to resume and can be deleted")
 
 
 def bands(
     dataset: Source,
     output: Output,
-    rule: Annotated[str, typer.Option(help="what low, mid and high mean: see LogitBands")] = "class-relative",
+    rule: Rule = "class-relative",
     edges: Annotated[tuple[float, float] | None, typer.Option(help="lower and upper edge of the middle")] = None,
     n_bands: Annotated[
         int | None, typer.Option(help="so many bands instead of edges, such as 10 for profiles")
@@ -40,7 +104,7 @@ def bands(
     units: Annotated[str, typer.Option(help="the vector column to divide: logits, embedding or another")] = "logits",
     seed: Seed = 0,
     bands: Annotated[Path | None, typer.Option(help="apply the bands saved here instead of fitting")] = None,
-    fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
+    fit_split: FitSplit = None,
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
@@ -61,8 +125,8 @@ def annotate(
     dataset: Source,
     output: Output,
     source: Sources,
-    fit_split: Annotated[str | None, typer.Option(help="the split to fit on, where there are several")] = None,
-    on_error: Annotated[OnError, typer.Option(help="what an unreadable row does")] = "raise",
+    fit_split: FitSplit = None,
+    on_error: OnError = "raise",
     overwrite: Overwrite = False,
     config: Config = None,
 ) -> None:
@@ -110,9 +174,9 @@ def curate(
     dataset: Source,
     output: Output,
     split: Split = None,
-    strategy: Annotated[str, typer.Option(help="how rows are chosen and weighted")] = "auto",
-    findings: Annotated[Path | None, typer.Option(help="what `associate` wrote")] = None,
-    act_on: Annotated[str, typer.Option(help="repair what is 'shown', or also what is only 'suspected'")] = "shown",
+    strategy: Strategy = "auto",
+    findings: Findings = None,
+    act_on: ActOn = "shown",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     config: Config = None,
@@ -141,38 +205,37 @@ def retrain(
     config: Config = None,
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
-    from hf_midrange.commands.models import named_classifier, save_repaired
+    from hf_midrange.classifier import load_classifier
+    from hf_midrange.head.proof import prove_repaired
 
     with new_output(output, curated, overwrite) as new:
         if not is_main():
             return
-        classifier = named_classifier(model)
+        classifier = load_classifier(model)
         head = hm.retrain_head(new.rows(curated, split), classifier, seed=seed)
         head.save_pretrained(new.folder / "head")
         if merge:
-            save_repaired(head, classifier, model, new.folder / "model")
+            merged: Any = head.merge_into(classifier)
+            prove_repaired(merged)
+            merged.save_pretrained(new.folder / "model")
+            found = saved_processor(classifier, model)
+            if found is not None:
+                found.save_pretrained(new.folder / "model")
     typer.echo(f"wrote {output}")
 
 
-def evaluate(
-    dataset: Source,
-    split: Split = None,
-    head: Annotated[Path | None, typer.Option(help="score this head on the embeddings, not `prediction`")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
-    config: Config = None,
-) -> None:
-    """Print mean and worst-group accuracy; without a `group` column the classes are the groups."""
-    from hf_midrange.commands.models import predictions_of
-    from hf_midrange.reporting.tables import print_facts
+def saved_processor(classifier: nn.Module, model: str | Path) -> Any:  # noqa: ANN401 - of several classes
+    """Return the tokenizer or image processor that is stored with a model, or warn that there is none and return None.
 
-    ds = one_split(read_dataset(dataset, split), dataset)
-    by = columns.GROUP if columns.GROUP in ds.column_names else columns.LABEL
-    loaded = None if head is None else hm.LinearHead.from_pretrained(head)
-    names = columns.class_label(ds.features, by).names
-    metrics = hm.group_metrics(
-        predictions_of(ds, loaded), columns.labels(ds), columns.labels(ds, by), group_names=names
-    )
-    if as_json:
-        typer.echo(json.dumps(metrics, indent=2))
-    else:
-        print_facts(f"accuracy by {by}", metrics)
+    Such as with a timm wrapper built from a config. Code that comes with a model is not run.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    from hf_midrange.classifier import modality
+
+    auto = AutoTokenizer if modality(classifier) == "text" else AutoImageProcessor
+    try:
+        return auto.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{model} has no preprocessing beside the model: {error}", stacklevel=2)
+        return None

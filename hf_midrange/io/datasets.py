@@ -34,7 +34,9 @@ _WRITE_AGAIN = "write the dataset again with the command that wrote it"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def read_dataset(path: str, split: str | None = None, *, links: Path | None = None) -> Dataset | DatasetDict:
+def read_dataset(
+    path: str, split: str | None = None, *, links: Path | None = None, encode: bool = True
+) -> Dataset | DatasetDict:
     """Return the dataset that `path` names.
 
     `path` is, in this order: a folder written by `save_to_disk`, any other folder (read as an image folder, one
@@ -48,6 +50,7 @@ def read_dataset(path: str, split: str | None = None, *, links: Path | None = No
         split: one of its splits; None: all.
         links: folder in which a saved dataset is linked to and then read, so that what `datasets` caches of it lands
             there; its own folder may then be read-only and stays as it is.
+        encode: make a `ClassLabel` of the `label` and `group` of a file of rows; else they are what the file says.
 
     Raises:
         FileNotFoundError: if nothing of the kind is found, or a file of a saved dataset is missing.
@@ -59,7 +62,7 @@ def read_dataset(path: str, split: str | None = None, *, links: Path | None = No
     if place.is_dir():
         ds = _read_folder(place, links)
     elif place.is_file():
-        ds = _read_file(place)
+        ds = _encoded(_read_file(place)) if encode else _read_file(place)
     else:
         ds = _read_hub(path)
     return ds if split is None else pick_split(ds, split, path)
@@ -154,7 +157,7 @@ def _raise_full_disk(error: BaseException | None) -> None:
 def _read_file(file: Path) -> Dataset:
     if file.suffix not in READERS:
         raise ValueError(f"{file} ends in {file.suffix!r}; files of {', '.join(READERS)} can be read")
-    return _encoded(_loaded(READERS[file.suffix], file, data_files=str(file), split="train"))
+    return _loaded(READERS[file.suffix], file, data_files=str(file), split="train")
 
 
 def _read_hub(path: str) -> Dataset | DatasetDict:

@@ -119,13 +119,13 @@ class NewFolder:
     work: Path
     inputs: Path
 
-    def read(self, path: str, split: str | None = None) -> Dataset | DatasetDict:
+    def read(self, path: str, split: str | None = None, encode: bool = True) -> Dataset | DatasetDict:
         """Return the dataset that `path` names; what `datasets` caches of it goes here, not beside it."""
-        return read_dataset(path, split, links=self.inputs / str(len([*self.inputs.glob("*")])))
+        return read_dataset(path, split, links=self.inputs / str(len([*self.inputs.glob("*")])), encode=encode)
 
-    def rows(self, path: str, split: str | None = None) -> Dataset:
+    def rows(self, path: str, split: str | None = None, encode: bool = True) -> Dataset:
         """Return the only split of what `path` names, or the one that is asked for."""
-        return one_split(self.read(path, split), path)
+        return one_split(self.read(path, split, encode), path)
 
 
 def written_once(place: Path, write: Callable[[Path], None]) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from datasets.fingerprint import Hasher
 from torch import nn
 
 import hf_midrange
-from hf_midrange import columns
+from hf_midrange import columns, verdicts
 from hf_midrange.classifier import fingerprint, label_names, load_classifier, number_of_labels
 from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
@@ -23,7 +23,8 @@ from hf_midrange.extraction.inputs import Collated, Processor
 from hf_midrange.head import LinearHead, retrain_head
 from hf_midrange.head.proof import prove_repaired
 from hf_midrange.input_columns import usual_columns
-from hf_midrange.pipeline import Steps, curated_from
+from hf_midrange.pipeline import STAGES, Steps, curated_from, told
+from hf_midrange.reporting.groups import shuffled_within
 from hf_midrange.training.group_scores import group_figures, scored_by
 from hf_midrange.training.report import DebiasReport
 from hf_midrange.training.row_inputs import one_of
@@ -40,6 +41,8 @@ ADDED = (
 """Columns that the steps add."""
 SHARD_ROWS = 4096
 """Rows that are extracted again at most when a process dies."""
+CHANGES_OUTPUTS = ("dtype", "max_length")
+"""Options of `extract` that give other embeddings."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Debiasing:
         precision: a trainer's autocast.
         head: name of the classifier's last linear layer, where it has several.
         on_error: what an unreadable row does, as `extract` takes it.
+        act_on: `"shown"` or `"suspected"`, as `curate` takes it.
+        reading: further options of `extract`, such as `dtype`.
     """
 
     model: nn.Module
@@ -67,6 +72,42 @@ class Debiasing:
     precision: Callable[[], AbstractContextManager] = nullcontext
     head: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
+    act_on: str = verdicts.SHOWN
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def whole(
+        self, dataset: Dataset, evaluation: Dataset | None, sources: Sequence[Any] | None, label: str | None = None
+    ) -> DebiasReport:
+        """Return what was found, and a repaired copy of the model, scored on the rows for evaluation.
+
+        Args:
+            dataset: rows that the model was not trained on.
+            evaluation: rows to score on: the head before, after, and, as a control, one fitted with the same weights
+                given to random rows of the same class.
+            sources: concept sources; None: `usual_sources`.
+            label: column of the classes, where it is not found.
+
+        Raises:
+            KeyError, TypeError, ValueError: as `debias` does.
+        """
+        rows = self.table(dataset, label)
+        test = None if evaluation is None else self.table(evaluation, label)
+        outcome = self.run(rows, None, sources)
+        if test is not None:
+            told(f"      {len(test)} rows for evaluation through the model")
+            scored = self.extracted(test.remove_columns(_made_by_steps(test)))
+            outcome = replace(
+                outcome,
+                evaluation=scored,
+                before=self.scored(scored),
+                after=self.scored(scored, outcome.head),
+                control=self.scored(scored, self._control(outcome.curated)) if outcome.is_changed else None,
+            )
+        if not outcome.is_changed:
+            return replace(outcome, model=self.model)
+        repaired = outcome.head.merge_into(self.model, self.head)
+        self.prove(repaired, rows)
+        return replace(outcome, model=repaired)
 
     def run(self, table: Dataset, inputs: Collated | None, sources: Sequence[Any] | None) -> DebiasReport:
         """Return what was found and the new head; there are no findings where the rows were curated before.
@@ -83,11 +124,13 @@ class Debiasing:
         chosen = usual_sources(table, self.model, self.processor) if sources is None else list(sources)
         steps = self._steps(table, [_told_apart(source) for source in chosen])
         kept = {} if steps is None else {"output_dir": steps.folder / "shards", "run_id": steps.folder.name}
+        told(f"[1/{STAGES}] extract: {len(table)} rows through the model")
         extracted = self.extracted(table, inputs, **kept)
-        repair = curated_from(extracted, chosen, self.seed, steps=steps)
+        repair = curated_from(extracted, chosen, self.seed, steps=steps, act_on=self.act_on)
+        told(f"[5/{STAGES}] retrain the head")
         return DebiasReport.of(repair.findings, repair.curated, self._new_head(steps, repair.curated), repair.bands)
 
-    def table(self, rows: Dataset, label: str | None = None) -> Dataset:
+    def table(self, rows: Dataset, label: str | None = None, labelled: bool = True) -> Dataset:
         """Return rows in plain format, with their columns named and typed as every step wants them.
 
         Raises:
@@ -95,7 +138,7 @@ class Debiasing:
         """
         count = number_of_labels(self.model)
         names = label_names(self.model) or (None if count is None else [str(k) for k in range(count)])
-        return usual_columns(rows, names, label=label)
+        return usual_columns(rows, names, label=label, labelled=labelled)
 
     def extracted(self, table: Dataset, inputs: Collated | None = None, **where: Any) -> Dataset:  # noqa: ANN401 - as `extract` takes
         """Return rows with embedding, logits and prediction."""
@@ -106,10 +149,9 @@ class Debiasing:
                 inputs or self.processor,
                 batch_size=self.batch_size,
                 num_workers=self.workers,
-                shard_size=SHARD_ROWS,
                 head=self.head,
                 on_error=self.on_error,
-                **where,
+                **{"shard_size": SHARD_ROWS, **self.reading, **where},
             )
 
     def scored(self, extracted: Dataset, head: LinearHead | None = None) -> dict[str, float]:
@@ -134,6 +176,13 @@ class Debiasing:
         if {columns.IMAGE, columns.TEXT} & {*table.column_names}:
             prove_repaired(repaired, table, self.processor, self.head)
 
+    def _control(self, curated: Dataset) -> LinearHead:
+        """Return the head for the curated weights given to random rows of the same class: is it these rows, or any?"""
+        weights = columns.numbers(curated, columns.WEIGHT)
+        shuffled = shuffled_within(columns.labels(curated), weights, self.seed)
+        rows = columns.with_columns(curated, {columns.WEIGHT: (shuffled, Value("float32"))})
+        return retrain_head(rows, self.model, seed=self.seed, head=self.head)
+
     def _new_head(self, steps: Steps | None, curated: Dataset) -> LinearHead:
         def made() -> LinearHead:
             return retrain_head(curated, self.model, seed=self.seed, head=self.head)
@@ -151,6 +200,8 @@ class Debiasing:
             "seed": self.seed,
             "head": self.head,
             "on_error": self.on_error,
+            "act_on": self.act_on,
+            "reading": {name: str(value) for name, value in self.reading.items() if name in CHANGES_OUTPUTS},
             "model": fingerprint(self.model),
             "version": hf_midrange.__version__,
         }
@@ -177,6 +228,7 @@ def debias(
     processor: Processor | str | None = None,
     label: str | None = None,
     head: str | None = None,
+    act_on: str = verdicts.SHOWN,
     batch_size: int = 64,
     seed: int = 0,
 ) -> DebiasReport:
@@ -195,6 +247,7 @@ def debias(
         processor: the model's tokenizer or image processor; None takes the one stored with it.
         label: column of the classes, where it is not found.
         head: name of the classifier's last linear layer, where it has several.
+        act_on: `"shown"` repairs ties that are shown; `"suspected"` those too that are only suspected.
         batch_size: rows a forward pass.
         seed: of the steps that choose at random.
 
@@ -215,17 +268,9 @@ def debias(
     """
     classifier = load_classifier(model) if isinstance(model, str) else model
     folder = None if output_dir is None else Path(output_dir)
-    work = Debiasing(classifier, processor, seed, folder and folder / STEPS, batch_size, head=head)
-    rows = work.table(one_of(dataset, "dataset"), label)
-    test = None if evaluation is None else work.table(one_of(evaluation, "evaluation"), label)
-    outcome = work.run(rows, None, sources)
-    if test is not None:
-        scored = work.extracted(test.remove_columns(_made_by_steps(test)))
-        outcome = replace(outcome, before=work.scored(scored), after=work.scored(scored, outcome.head))
-    repaired = outcome.head.merge_into(classifier, head) if outcome.is_changed else classifier
-    if outcome.is_changed:
-        work.prove(repaired, rows)
-    outcome = replace(outcome, model=repaired)
+    work = Debiasing(classifier, processor, seed, folder and folder / STEPS, batch_size, head=head, act_on=act_on)
+    test = None if evaluation is None else one_of(evaluation, "evaluation")
+    outcome = work.whole(one_of(dataset, "dataset"), test, sources, label)
     if PartialState().is_main_process:
         if folder is not None:
             outcome.write(folder, processor)

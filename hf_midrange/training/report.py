@@ -18,6 +18,7 @@ from hf_midrange.io.datasets import write_dataset
 from hf_midrange.io.files import to_json, write_atomically
 from hf_midrange.io.folders import written_once
 from hf_midrange.publishing.model import Background
+from hf_midrange.ties import shortcuts
 
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 
 BEFORE = "before debiasing"
-SHOWN = ("accuracy", "worst_group_accuracy", "worst_pseudo_group_accuracy", "loss")
+CI = ("_ci_low", "_ci_high")
+SCORED = {"group": "group", "pseudo_group": "pseudo-group", "class": "class"}
+"""What rows are scored by, in the names of metrics, and what it is called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,8 @@ class DebiasReport:
         head: the head that the model now has.
         before: metrics on the evaluation set with the old head; None without such a set.
         after: the same with the new head.
+        control: the same with a head for which the weights were given to random rows; None where it was not fitted.
+        evaluation: the evaluation set as `extract` gave it; None without one, and of a trainer's.
         bands: the fitted bands; None where an already curated set was used.
         model: the model with the new head; None where it is a trainer's own.
     """
@@ -54,6 +59,8 @@ class DebiasReport:
     head: LinearHead
     before: Mapping[str, float] | None = None
     after: Mapping[str, float] | None = None
+    control: Mapping[str, float] | None = None
+    evaluation: Dataset | None = None
     bands: LogitBands | None = None
     model: Any = None
 
@@ -95,12 +102,19 @@ class DebiasReport:
         """The verdict and why, in one sentence."""
         said = f"{self.verdict}: {self.curation.get('explanation', 'no report came with the curated rows')}"
         worst = self._worst()
-        return said if worst is None else f"{said}; {worst[0]} {worst[1]:.3f} before, {worst[2]:.3f} after"
+        if worst is None:
+            return said
+        said = said.partition("; worst pseudo-group")[0]  # what was measured says more than what was expected
+        return f"{said}; worst {worst[0]} {worst[1]:.3f} before, {worst[2]:.3f} after"
 
-    @property
-    def shortcuts(self) -> list[str]:
-        """Concepts that were confirmed to confound a class, most certain first."""
-        return [] if self.findings is None else _confounders(self.findings)
+    @cached_property
+    def shortcuts(self) -> Dataset:
+        """What `hm.shortcuts` says of the rows: one for each tie, most harmful first.
+
+        Raises:
+            ValueError: where an already curated set was used, which has no findings.
+        """
+        return shortcuts(self.curated, self._findings)
 
     @cached_property
     def report(self) -> Report:
@@ -111,38 +125,65 @@ class DebiasReport:
         """
         from hf_midrange.reporting import report
 
+        return report(self.curated, self._findings, head=self.head, evaluation=self.evaluation)
+
+    @property
+    def _findings(self) -> Dataset:
         if self.findings is None:
             raise ValueError("an already curated set has no findings to report; debias the rows it was made of")
-        return report(self.curated, self.findings, head=self.head)
+        return self.findings
 
     def __str__(self) -> str:
-        lines = [self.sentence]
-        if self.findings is not None:
-            lines.append(f"{len(self.findings)} findings on {len(self.curated)} rows{_named(self.findings)}")
-        lines += [f"{name}: {before} before, {after} after" for name, before, after in self._compared()]
-        return "\n".join(lines)
+        header, rows = self.compared()
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)
+        ]
+        return "\n".join([self.sentence, *self.told_shortcuts(), *(line.rstrip() for line in (lines if rows else ()))])
 
     def _repr_html_(self) -> str:
         from hf_midrange.reporting.rendering import table
 
-        rows = self._compared()
-        told = str(self).splitlines()
-        return table(("", "before", "after"), rows, told[: len(told) - len(rows)])
+        return table(*self.compared(), [self.sentence, *self.told_shortcuts()])
+
+    def compared(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return a table of accuracies before and after: its header, and a row for each group, the worst and all.
+
+        They are those of the evaluation set; without one, cross-validated ones of the pseudo-groups of the curation.
+        """
+        if not self.before or not self.after:
+            cells = self.curation.get("cells", [])
+            rows = [
+                (cell["name"], *(_cell("", cell[when]["accuracy"]) for when in ("before", "after"))) for cell in cells
+            ]
+            return ("pseudo-group", "before", "after, cross-validated"), rows
+        told = {"before": self.before, "random rows": self.control, "after": self.after}
+        heads = {name: metrics for name, metrics in told.items() if metrics}
+        kind = next((kind for kind in SCORED if f"worst_{kind}_accuracy" in self.before), None)
+        if kind is None:  # of several evaluation sets, or scored by the user's own metrics
+            names = {key: key for key in self.before if key.endswith(("accuracy", "loss"))}
+        else:
+            prefix = f"{kind}_accuracy_"
+            each = [key for key in self.before if key.startswith(prefix) and not key.endswith(CI)]
+            names = {key: key.removeprefix(prefix) for key in each}
+            names |= {f"worst_{kind}_accuracy": f"worst {SCORED[kind]}", "accuracy": "all rows"}
+        rows = [(said, *(_cell(key, metrics.get(key)) for metrics in heads.values())) for key, said in names.items()]
+        return (SCORED.get(kind or "", "metric"), *heads), rows
+
+    def told_shortcuts(self, most: int = 3) -> list[str]:
+        """Return a line for each of the most harmful shortcuts, and one for how many more there are."""
+        found = [] if self.findings is None else self.shortcuts["sentence"][:]
+        more = [f"and {len(found) - most} more"] if len(found) > most else []
+        return [f"{number}. {said}" for number, said in enumerate(found[:most], 1)] + more
 
     def _worst(self) -> tuple[str, float, float] | None:
         """Return the worst group or class of the evaluation set: what it is, and its accuracy before and after."""
         before, after = self.before or {}, self.after or {}
-        for kind in ("group", "pseudo_group", "class"):
+        for kind, said in SCORED.items():
             name = f"worst_{kind}_accuracy"
             if name in before and name in after:
-                return f"worst {kind.replace('_', '-')}", before[name], after[name]
+                return said, before[name], after[name]
         return None
-
-    def _compared(self) -> list[tuple[str, str, str]]:
-        """Return the metrics that are told of: name, before, after."""
-        before, after = self.before or {}, self.after or {}
-        told = [name for name in before if name.endswith(SHOWN) and name in after]
-        return [(name, f"{before[name]:.4f}", f"{after[name]:.4f}") for name in told]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; of findings their number, of the head its shape."""
@@ -154,6 +195,7 @@ class DebiasReport:
             "head": {"classes": self.head.num_classes, "width": self.head.width},
             "before": None if self.before is None else dict(self.before),
             "after": None if self.after is None else dict(self.after),
+            "control": None if self.control is None else dict(self.control),
         }
 
     def to_json(self) -> str:
@@ -202,12 +244,7 @@ def score_of(metrics: Mapping[str, float] | None) -> dict[str, Any] | None:
     return score
 
 
-def _named(findings: Dataset) -> str:
-    names = _confounders(findings)
-    more = f", and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"; confounders: {', '.join(names[:5])}{more}" if names else ""
-
-
-def _confounders(findings: Dataset) -> list[str]:
-    rows = findings.select_columns(["concept", "confounder"])
-    return list(dict.fromkeys(str(row["concept"]) for row in rows if row["confounder"]))
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if name.endswith("loss") else f"{100 * value:.1f} %"

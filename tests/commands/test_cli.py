@@ -180,7 +180,7 @@ def test_evaluate_counts_groups(saved, extracted):
     assert metrics["worst_group"] == pytest.approx(min(by_group))
     shown = called("evaluate", saved).stdout
     assert metrics["worst_group_name"] in {"00", "01", "10", "11"}
-    assert f"{min(by_group):.3g}" in shown
+    assert f"{100 * min(by_group):.1f} % (" in shown
 
 
 def test_steps_chain_from_bands_to_curated_rows(saved, tmp_path):

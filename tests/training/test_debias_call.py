@@ -60,7 +60,7 @@ def test_everything_is_written_and_loads(outcome):
 
 def test_one_sentence_is_printed_and_a_second_call_reads_what_is_there(outcome, model, capsys, monkeypatch):
     found, folder, rows, test = outcome
-    monkeypatch.setattr("hf_midrange.training.debiasing.retrain_head", None)  # would fail if it were called
+    monkeypatch.setattr("hf_midrange.pipeline.curate", None)  # would fail if it were called
     again = hm.debias(rows, model, test, [hm.Thumbnail()], folder, processor=processor())
     said = capsys.readouterr().out
     assert said == found.sentence + "\n"
