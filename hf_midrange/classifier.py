@@ -88,7 +88,7 @@ def load_classifier(
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the classifier in `torch.compile`, data parallel wrappers and PEFT: its `forward` says what it takes."""
-    inside = _unparallel(model)
+    inside = unparallel(model)
     base = getattr(inside, "get_base_model", None)
     return unwrapped(base()) if callable(base) else inside
 
@@ -225,7 +225,7 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
     Args:
         model: any classifier, perhaps inside `torch.compile`, a data parallel wrapper or PEFT.
         name: the module's name as in `named_modules()` of the classifier, to choose where several fit; several whose
-            mean the logits are are joined by `+`.
+            mean the logits are are joined by `+`. It stands for the copy that an adapter trains of the layer, too.
 
     Raises:
         ValueError: if none or several fit; the message names the modules to choose from.
@@ -244,7 +244,9 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
         and "original_module" not in key.split(".")  # what PEFT trains a copy of
     }
     if name is not None:
+        copies = {re.sub(r"\.modules_to_save\.\w+$", "", key): key for key in layers}
         given = [each.removeprefix("module.").removeprefix("_orig_mod.") for each in name.split("+")]
+        given = [each if each in layers else copies.get(each, each) for each in given]
         unknown = [each for each in given if each not in layers]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no Linear of {_kind(inner)}; its Linears are {_listed(layers)}")
@@ -253,10 +255,17 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
     if len(candidates) == 1 or (len(candidates) > 1 and _is_mean(inner)):
         return Head(candidates)
     labels = number_of_labels(inner)
-    if not candidates:
+    adapted = [key.partition(".lora_")[0] for key in candidates if ".lora_" in key]
+    if adapted:
         raise ValueError(
-            f"{_kind(inner)} has no Linear classifier with {labels} outputs; "
-            f"its Linears are {_listed(layers)}. If one of them gives the logits, name it (`head=` in `extract`)"
+            f"the classifier {adapted[0]!r} of {_kind(inner)} has an adapter itself; merge it first "
+            "(`model.merge_and_unload()`), or train the classifier whole, by `modules_to_save`"
+        )
+    if not candidates:
+        last, kind = [(key, _kind(module)) for key, module in inner.named_modules() if module._parameters][-1]
+        raise ValueError(
+            f"{_kind(inner)} has no Linear classifier with {labels} outputs: its last layer, {last!r}, is a {kind}, "
+            f"and its Linears are {_listed(layers)}. If one of them gives the logits, name it (`head=` in `extract`)"
         )
     raise ValueError(
         f"{_kind(inner)} has {len(candidates)} Linears that could give its {labels} logits: "
@@ -287,7 +296,7 @@ def fingerprint(model: nn.Module) -> str:
 
     Equal for equal models in any process. It reads all weights: compute it once a run.
     """
-    model = _unparallel(model)  # PEFT's adapters are weights like any other
+    model = unparallel(model)  # PEFT's adapters are weights like any other
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", f"{type(model).__qualname__} {model}").encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -314,7 +323,8 @@ def _refuse_random_weights(name: str, missing: list[str]) -> None:
         )
 
 
-def _unparallel(model: Any) -> nn.Module:  # noqa: ANN401 - torch types what wrappers hold as tensors or modules
+def unparallel(model: Any) -> nn.Module:  # noqa: ANN401 - torch types what wrappers hold as tensors or modules
+    """Return the model inside `torch.compile` and data parallel wrappers, with an adapter that is around it."""
     while isinstance(model, _PARALLEL) or hasattr(model, "_orig_mod"):
         model = model.module if isinstance(model, _PARALLEL) else model._orig_mod
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
 
 from hf_midrange.io.files import DamagedFileError, from_json, read_json, to_json, write_atomically
 from hf_midrange.io.hub import HubSaved
@@ -142,23 +144,25 @@ class LinearHead(HubSaved):
             model: the classifier.
             head: name of the layer, as `extract` takes it, where several could be the last.
 
+        Of a model with an adapter the adapter is changed, which then saves its own copy of the classifier.
+
         Raises:
-            ValueError: if the classifier's shape differs, it has no bias and this head needs one, or its weight is
-                computed from other tensors.
+            ValueError: if the classifier's shape differs, it has no bias and this head needs one, its weight is
+                computed from other tensors, or its class would load another one than it saves.
         """
-        _layers(model, head)  # what cannot be merged may not even be copied
+        refuse_unloadable(model, head)  # what cannot be merged may not even be copied
         merged = copy.deepcopy(model)
         self.put_into(merged, head)
         return merged
 
     def put_into(self, model: nn.Module, head: str | None = None) -> None:
-        """Write this head into `model` itself; else as `merge_into`."""
+        """Write this head into `model` itself, whether or not its class would load it; else as `merge_into`."""
         from hf_midrange.classifier import class_order, given_names
 
         found = _layers(model, head)
         weight, bias = (part.clone() for part in found.weights())
         if self.of_label is not None:
-            self._put_label(found, given_names(model))
+            self._put_label(model, found, given_names(model))
             return
         order = class_order(self.class_names, model) if self.class_names is not None else None
         if found.width != self.width or (order is None and found.classes != self.num_classes):
@@ -169,9 +173,9 @@ class LinearHead(HubSaved):
         _refuse_lost_bias(found, self.bias)
         rows = list(range(found.classes)) if order is None else order
         weight[rows], bias[rows] = self.weight.to(weight), self.bias.to(bias)
-        found.put(weight, bias)
+        _saved_with_adapter(model, found).put(weight, bias)
 
-    def _put_label(self, found: Head, names: Sequence[str] | None) -> None:
+    def _put_label(self, model: nn.Module, found: Head, names: Sequence[str] | None) -> None:
         """Write the difference of the two classes into the row of the label."""
         row = self.of_label or 0
         if found.width != self.width or found.has_one_output or row >= found.classes:
@@ -187,7 +191,7 @@ class LinearHead(HubSaved):
         weight, bias = (part.clone() for part in found.weights())
         _refuse_lost_bias(found, self.bias)
         weight[row], bias[row] = (self.weight[1] - self.weight[0]).to(weight), (self.bias[1] - self.bias[0]).to(bias)
-        found.put(weight, bias)
+        _saved_with_adapter(model, found).put(weight, bias)
 
     def _write(self, folder: Path) -> None:
         tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}
@@ -226,6 +230,81 @@ def _refuse_lost_bias(found: Head, bias: torch.Tensor) -> None:
             f"the model's classifier {found.name!r} has no bias and would lose this head's when it is loaded "
             "again; give the model to `retrain_head`, which then fits none"
         )
+
+
+def refuse_unloadable(model: nn.Module, head: str | None = None) -> None:
+    """Refuse, before any work, a classifier whose head cannot be replaced, or would be lost by saving and loading.
+
+    A class of transformers builds from its configuration what `from_pretrained` then fills: a head that somebody put
+    in its place (an MLP, several dropouts, weight norm) is not among it. A bias that a class adds anew is zero.
+
+    Args:
+        model: the classifier.
+        head: name of its last linear layer, as `extract` takes it, where several could be it.
+
+    Raises:
+        ValueError: with the names of the tensors that would be lost or new.
+    """
+    from hf_midrange.classifier import unwrapped
+
+    found, base = _layers(model, head), unwrapped(model)
+    if not isinstance(base, PreTrainedModel) or hasattr(base, "hf_quantizer"):
+        return
+    with torch.device("meta"):
+        built = {name: tensor.shape for name, tensor in type(base)(copy.deepcopy(base.config)).state_dict().items()}
+    own = {_without_adapter(name): tensor.shape for name, tensor in base.state_dict().items()}
+    layers = {f"{_without_adapter(name)}.": layer for name, layer in found.layers.items()}
+    added = {f"{name}bias" for name, layer in layers.items() if layer.bias is None}
+    lost = [name for name in own if name not in built and name.startswith(tuple(layers))]
+    odd = [name for name in built if built[name] != own.get(name) and name not in added]
+    if lost or odd:
+        raise ValueError(
+            f"the classifier {found.name!r} is not what {type(base).__name__} makes: `from_pretrained` would lose "
+            f"{_some(lost)} and look for {_some(odd)}, so that nobody else would get the repaired model. To change it "
+            "in memory only, use `put_into`, and save and load its state dict yourself"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{sorted(names)[:3]}{' and more' if len(names) > 3 else ''}" if names else "nothing"
+
+
+def _without_adapter(name: str) -> str:
+    """Return the name that a tensor has without an adapter around its module."""
+    return re.sub(r"\.(base_layer|modules_to_save\.\w+)(?=\.)", "", name)
+
+
+def _saved_with_adapter(model: nn.Module, head: Head) -> Head:
+    """Return the layers of a head, of a model with an adapter as copies that the adapter saves.
+
+    Raises:
+        ValueError: if the adapter's configuration cannot say which layer is meant.
+    """
+    from hf_midrange.classifier import Head, unparallel
+
+    whole: Any = unparallel(model)
+    if not hasattr(whole, "peft_config") or all("modules_to_save" in name.split(".") for name in head.layers):
+        return head
+    from peft.utils import ModulesToSaveWrapper
+
+    base, adapter = whole.get_base_model(), whole.active_adapter
+    config = whole.peft_config[adapter]
+    made: dict[str, Any] = {}
+    for name, layer in head.layers.items():
+        alike = [key for key, _ in base.named_modules() if key.endswith(name)]
+        if alike != [name]:
+            raise ValueError(
+                f"peft would save {alike} for the classifier {name!r}; name it in `modules_to_save` yourself"
+            )
+        parent, _, leaf = name.rpartition(".")
+        trained = layer.weight.requires_grad
+        wrapper = ModulesToSaveWrapper(layer, adapter)
+        wrapper.set_adapter(adapter)
+        wrapper.requires_grad_(trained)
+        setattr(base.get_submodule(parent), leaf, wrapper)
+        config.modules_to_save = [*(config.modules_to_save or ()), name]
+        made[f"{name}.modules_to_save.{adapter}"] = wrapper.modules_to_save[adapter]
+    return Head(made)
 
 
 def _layers(model: nn.Module, name: str | None) -> Head:

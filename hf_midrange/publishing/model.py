@@ -120,9 +120,9 @@ def publish_model(
         head, curated, findings, metrics, controls, base_model, dataset, split, curated_id, license,
         has_processor=processor is not None, layer=layer,
     )  # fmt: skip
-    if head is not None:
-        model = head.merge_into(model, layer)
-    _refuse_unrepaired(model, layer)
+    if head is not None or _is_adapter(model):  # an adapter saves its own copy of the head
+        model = (head or _head_of(model, layer)).merge_into(model, layer)
+    _refuse_unrepaired(model, background, processor)
     facts = model_facts(model, repo_id, background)
     model_card(facts)  # what a card cannot say is refused before the Hub is asked
     repository = open_repository(repo_id, "model", **commit)
@@ -320,14 +320,25 @@ def _refuse_unsaved(model: Any, processor: Any) -> None:  # noqa: ANN401 - whate
         raise TypeError(f"`processor` is {type(processor).__name__}, which has no `save_pretrained`; leave it out")
 
 
-def _refuse_unrepaired(model: PreTrainedModel, layer: str | None) -> None:
-    """Refuse a model whose head is another one once it is saved and loaded."""
+def _refuse_unrepaired(model: PreTrainedModel, background: Background, processor: Any) -> None:  # noqa: ANN401 - see publish_model
+    """Refuse a model that is another one once it is saved and loaded; with rows and a processor, by its logits too."""
+    from transformers import PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
+
     from hf_midrange.head.proof import NotRepairedError, prove_repaired
 
+    reads = isinstance(processor, PreTrainedTokenizerBase | BaseImageProcessor)
+    rows = _one(background.curated) if reads and background.curated is not None else None
     try:
-        prove_repaired(model, head=layer)
+        prove_repaired(model, rows, processor, background.layer)
     except NotRepairedError as error:
         raise PublishError(f"nobody would get the repaired model: {error}") from error
+
+
+def _head_of(model: nn.Module, layer: str | None) -> LinearHead:
+    from hf_midrange.head import LinearHead
+
+    return LinearHead.from_model(model, layer)
 
 
 def _base(name: str, revision: str, token: str | None) -> PreTrainedModel:

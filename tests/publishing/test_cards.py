@@ -85,9 +85,7 @@ def dataset_facts(**changes):
             ConfigFacts("long", "long", (SplitFacts("train", 20, 99),), features),
         ),
         columns=({"name": "label", "kind": "one of 2 names", "how": "given"},),
-        curation=(
-            CurationFacts("shown", "why", "auto", 0, 10, 5, "train", (CELL,)),
-        ),
+        curation=(CurationFacts("shown", "why", "auto", 0, 10, 5, "train", (CELL,)),),
         versions={"hf_midrange": "0.1.0"},
         findings=(finding("3", "sea"),),
         discovered=1,
@@ -155,9 +153,7 @@ def test_front_matter_comes_back_whatever_the_names(names, key):
 @given(text, text, text)
 def test_no_name_changes_the_structure_of_a_card(unit, concept, group):
     found = finding(unit, concept)
-    curation = CurationFacts(
-        "shown", f"worst in {group}", "auto", 0, 10, 5, "train", ({**CELL, "name": group},)
-    )
+    curation = CurationFacts("shown", f"worst in {group}", "auto", 0, 10, 5, "train", ({**CELL, "name": group},))
     plain = (model_facts(), dataset_facts())
     model = replace(
         plain[0], classes=(unit, concept), findings=(found,), curation=curation, controls=(Score(group, 0.7, 0.5),)
@@ -221,9 +217,7 @@ def test_what_is_unknown_is_left_out():
     assert set(metadata) == {"library_name", "pipeline_tag", "tags"}
     for absent in ("None", "How it does", "confounding", "Undefined"):
         assert absent not in card
-    rows = dataset_facts(
-        findings=(), discovered=None, bands=None, sources=(), source_note=None, licence=None
-    )
+    rows = dataset_facts(findings=(), discovered=None, bands=None, sources=(), source_note=None, licence=None)
     card = dataset_card(rows)
     for absent in ("None", "Group balance", "## Bands", "Where the rows come from", "Concepts tied"):
         assert absent not in card
