@@ -45,6 +45,12 @@ _OTHER_TASKS = {
 }
 """Endings of the names of models that are not read, and what they give."""
 
+_COMBINED = {
+    "EfficientViM": "a learned mean of four heads'",
+    "VOLO": "its head's with half of the largest of another head's added",
+}
+"""Models whose logits no linear layer gives, and what their logits are."""
+
 Layer = nn.Linear | nn.Conv2d
 """A layer that gives logits: linear, or a convolution of one pixel, which is the same on pooled features."""
 
@@ -251,6 +257,9 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no Linear of {_kind(inner)}; its Linears are {_listed(layers)}")
         return Head({each: layers[each] for each in given})
+    combined = _COMBINED.get(_kind(unwrap_timm(inner)))
+    if combined is not None:
+        raise ValueError(f"the logits of {_kind(unwrap_timm(inner))} are {combined}: no linear layer gives them")
     candidates = _candidates(inner, layers)
     if len(candidates) == 1 or (len(candidates) > 1 and _is_mean(inner)):
         return Head(candidates)
@@ -345,9 +354,8 @@ def _names(mapping: Mapping[str, Any]) -> set[str]:
 
 def _is_mean(model: nn.Module) -> bool:
     """Whether the logits are the mean of several heads: one distilled from a teacher (DeiT, LeViT), or CrossViT's."""
-    inner = unwrap_timm(model)
-    distilled = hasattr(inner, "head_dist") or hasattr(inner, "dist_head")
-    return "WithTeacher" in _kind(model) or distilled or _kind(inner) == "CrossVit"
+    parts = {part for name, _ in unwrap_timm(model).named_modules() for part in name.split(".")}
+    return bool(parts & {"head_dist", "dist_head"}) or "WithTeacher" in _kind(model) or _kind(model) == "CrossVit"
 
 
 def _candidates(model: nn.Module, layers: dict[str, Layer]) -> dict[str, Layer]:

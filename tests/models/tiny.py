@@ -15,8 +15,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 
-MOST = 40_000_000
-"""Parameters above which a model is not tiny."""
+MOST, MOST_OF_TIMM = 40_000_000, 140_000_000
+"""Parameters above which a model is not tried."""
 
 SCALARS = {
     "hidden_size": 32, "d_model": 32, "n_embd": 32, "dim": 32, "emb_dim": 32, "embed_dim": 32, "embedding_size": 32,
@@ -33,6 +33,19 @@ SCALARS = {
 WIDTHS = tuple(key for key in SCALARS if not key.endswith("token_id") and "layer" not in key and key != "vocab_size")
 """Settings of width, which some configurations keep in lists."""
 
+
+LINEAR: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "shared_expert_intermediate_size": 32,
+}  # fmt: skip
+"""For models whose layers have linear attention."""
+
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+    "v_head_dim": 8, "head_dim": 8, "n_routed_experts": 2, "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
+    "first_k_dense_replace": 1, "num_experts_per_tok": 1,
+}  # fmt: skip
+"""For models whose attention is over latent keys and values."""
 
 EXTRA: dict[str, dict[str, Any]] = {
     "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320, "image_size": 64},
@@ -54,6 +67,14 @@ EXTRA: dict[str, dict[str, Any]] = {
     "levit": {"image_size": 64, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1],
               "key_dim": [8, 8, 8], "drop_path_rate": 0},
     "mobilevitv2": {"image_size": 64},
+    "t5": {"decoder_start_token_id": 0},
+    "gptj": {"rotary_dim": 4},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "mamba_d_state": 4,
+              "mamba_dt_rank": 4, "use_mamba_kernels": False},
+    "qwen3_5_text": LINEAR, "qwen3_next": LINEAR,
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "minicpm3", "mistral4"), LATENT),
+    "zamba": {"num_hidden_layers": 4, "layer_types": ["mamba", "hybrid"] * 2, "mamba_d_state": 4, "mamba_dt_rank": 4,
+              "use_mamba_kernels": False},
     "esmc": {"vocab_size": 64, "d_model": 32, "hidden_size": 32, "n_heads": 4, "n_layers": 2, "num_hidden_layers": 2,
              "num_attention_heads": 4, "pad_token_id": 0},
 }  # fmt: skip
@@ -118,33 +139,25 @@ def _attempts(kind: str, config_class: Any) -> Iterator[dict[str, Any]]:
     yield {key: value for key, value in own.items() if key.endswith("token_id")}
 
 
-def families() -> dict[str, str]:
-    """Return a small architecture of every module of timm, by the module's name."""
+VIT = {"embed_dim": 64, "depth": 2, "num_heads": 4}
+SMALLER: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("beit", "deepseek_vit", "gemma4_vit", "naflexvit", "qwen3_vit", "vision_transformer_sam"), VIT
+)
+"""Settings of timm's families that have no small model, by module."""
+
+
+def families() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return a small architecture of every module of timm with its settings, by the module's name."""
     found = {}
     for module in sorted(timm.list_modules()):
         names = [name for name in timm.list_models(module=module) if not name.startswith("test_")]
         if names:
-            found[module] = min(names, key=_size)
+            found[module] = min(names, key=_size), SMALLER.get(module, {})
     return found
 
 
 def _size(name: str) -> tuple[int, int, str]:
     """Return what names of small models are smaller in."""
-    words = (
-        "atto",
-        "femto",
-        "pico",
-        "zepto",
-        "nano",
-        "tiny",
-        "xx",
-        "_xs",
-        "micro",
-        "small",
-        "_s",
-        "mini",
-        "lite",
-        "b0",
-    )
+    words = "atto femto pico zepto nano tiny xx _xs micro small _s mini lite b0".split()
     place = next((number for number, word in enumerate(words) if word in name), len(words))
     return place, sum(int(part) for part in re.findall(r"\d+", name)), name

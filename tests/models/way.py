@@ -106,8 +106,10 @@ def refused(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def travel(key: str, name: str, task: str, model: nn.Module, folder: Path) -> Trial:
-    """Take a model as far as it comes; what is to be reloaded lies in `folder`."""
+def travel(
+    key: str, name: str, task: str, model: nn.Module, folder: Path, settings: dict[str, Any] | None = None
+) -> Trial:
+    """Take a model as far as it comes; what is to be reloaded lies in `folder`. `settings` are those of timm."""
     processor, ds = processor_of(task, model), rows_of(task)
     inputs = inputs_by_hand(task, model, processor)
     expected = logits_by_hand(model, inputs)
@@ -141,7 +143,7 @@ def travel(key: str, name: str, task: str, model: nn.Module, folder: Path) -> Tr
     else:
         torch.save(merged.state_dict(), folder / "weights.pt")
     torch.save({"task": task, "timm": None if hasattr(merged, "save_pretrained") else name, "inputs": inputs,
-                "logits": torch.from_numpy(wanted)}, folder / "asked.pt")  # fmt: skip
+                "settings": settings or {}, "logits": torch.from_numpy(wanted)}, folder / "asked.pt")  # fmt: skip
     return Trial(key, name, note=note)
 
 
@@ -157,7 +159,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     try:
         asked = torch.load(folder / "asked.pt", weights_only=True)
         if asked["timm"]:
-            model = timm.create_model(asked["timm"], num_classes=3)
+            model = timm.create_model(asked["timm"], num_classes=3, **asked["settings"])
             model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
         else:
             auto = {"image": transformers.AutoModelForImageClassification,
