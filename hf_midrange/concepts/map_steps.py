@@ -105,7 +105,7 @@ def resumed(ds: Dataset, step: Step, batch_size: int, folder: Path, name: str) -
             rows = ds.select(range(first, min(first + SHARD_ROWS, len(ds))))
             done = mapped(rows, step, batch_size, first).select_columns(list(step.added))
             shards.folder.mkdir(parents=True, exist_ok=True)
-            shards.write(Measured(number, first, done))  # type: ignore[arg-type] # all that is asked of a shard
+            shards.write(Measured(number, first, done))
     state.wait_for_everyone()
     try:
         done = shards.columns(shards.records(len(firsts)))
@@ -124,9 +124,9 @@ class Measured(NamedTuple):
     first: int
     rows: Dataset
 
-    def record(self, sha256: str = "") -> Record:
+    def record(self) -> Record:
         """Return what is to be remembered of the rows."""
-        return Record(self.first, len(self.rows), {}, [], sha256)
+        return Record(self.first, len(self.rows), {}, [])
 
     def table(self, features: Features) -> pa.Table:
         """Return the measured columns."""

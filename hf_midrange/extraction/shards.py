@@ -13,11 +13,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +79,20 @@ class Record:
         return range(self.first, self.first + self.rows)
 
 
+class Rows(Protocol):
+    """What can be written as a shard."""
+
+    @property
+    def number(self) -> int:
+        """Number of the shard."""
+
+    def record(self) -> Record:
+        """Return what is to be remembered of the rows."""
+
+    def table(self, features: Features) -> pa.Table:
+        """Return the columns."""
+
+
 class Shard(NamedTuple):
     """Consecutive rows with their outputs; unreadable rows hold NaN until they are dropped from the result."""
 
@@ -88,12 +102,12 @@ class Shard(NamedTuple):
     logits: np.ndarray
     unreadable: dict[int, str]
 
-    def record(self, sha256: str = "", position: dict[str, Any] | None = None) -> Record:
+    def record(self) -> Record:
         """Return what is to be remembered of the rows."""
         finite = np.isfinite(self.logits).all(axis=1)
         rows = (self.first + np.flatnonzero(~finite)).tolist()
         not_finite = [row for row in rows if row not in self.unreadable]
-        return Record(self.first, len(finite), dict(sorted(self.unreadable.items())), not_finite, sha256, position)
+        return Record(self.first, len(finite), dict(sorted(self.unreadable.items())), not_finite)
 
     def table(self, features: Features) -> pa.Table:
         """Return the columns `embedding`, `logits` and `prediction`."""
@@ -139,7 +153,7 @@ class ShardFolder:
     folder: Path
     features: Features
 
-    def write(self, shard: Shard, position: dict[str, Any] | None = None) -> None:
+    def write(self, shard: Rows, position: dict[str, Any] | None = None) -> None:
         """Write the table, then the record: a process killed in between leaves an unfinished shard, no false one."""
         table, record = shard_paths(self.folder, shard.number)
         sink = pa.BufferOutputStream()
@@ -147,7 +161,8 @@ class ShardFolder:
         with pa.ipc.new_stream(sink, rows.schema) as writer:
             writer.write_table(rows)
         sha256 = write_atomically(table, sink.getvalue().to_pybytes())
-        write_atomically(record, to_json(asdict(shard.record(sha256, position)), indent=1))
+        facts = replace(shard.record(), sha256=sha256, position=position)
+        write_atomically(record, to_json(asdict(facts), indent=1))
 
     def is_finished(self, number: int) -> bool:
         """Whether the shard is there and its table is what was written."""
