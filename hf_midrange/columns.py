@@ -48,6 +48,9 @@ ROWS_OF_LISTS = 65_536
 Splits = TypeVar("Splits", Dataset, DatasetDict)
 Made = TypeVar("Made", Dataset, IterableDataset)
 
+LONGEST_NAME = 80
+"""Characters of the name of a class, concept or group that is shown."""
+
 
 def vector(length: int, dtype: str = "float32") -> List:
     """Return the feature of a fixed-length vector, such as an embedding of shape `(length,)`."""
@@ -165,6 +168,16 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def shortened(text: str, most: int = LONGEST_NAME) -> str:
+    """Return `text`, or its beginning and end where it is longer than `most` characters.
+
+    >>> shortened("abcdefghijklmnopqrstuvwxyz", 12)
+    'abcdefgh…xyz'
+    """
+    end = most // 4
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
 
 
 def require_every_class(ids: np.ndarray, names: Sequence[str], minimum: int = 1) -> None:

@@ -81,8 +81,7 @@ def encoded_labels(ds: Dataset, class_names: Sequence[str] | None, column: str =
     wrong = ids[~((ids >= 0) & (ids < len(known)))]
     if len(wrong):
         raise ValueError(
-            f"column {column!r} has the id {wrong[0]:g}, but the model {len(known)} classes: "
-            f"{_listed(known)}"
+            f"column {column!r} has the id {wrong[0]:g}, but the model {len(known)} classes: {_listed(known)}"
         )
     return ds.cast_column(column, ClassLabel(names=known) if named else ClassLabel(num_classes=len(known)))
 

@@ -84,7 +84,7 @@ def explore(
 def _write_space(
     dataset: str, split: str | None, findings: Dataset | None, space: str, output: Path, overwrite: bool
 ) -> None:
-    from hf_midrange.explorer.space import write_space
+    from hf_midrange.explorer.opening import write_space
 
     with new_output(output, dataset, overwrite) as new:
         write_space(new.rows(dataset, split), findings, space, new.folder)

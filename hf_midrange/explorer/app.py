@@ -16,7 +16,7 @@ from hf_midrange.reporting.rendering import render
 
 
 ANY = -1
-ALL, SUSPECTED, MARKED = "all", "suspected", "marked"
+ALL, BREAKING, SUSPECTED, MARKED = "all", "breaking", "suspected", "marked"
 HAVING = [
     ("with it or without", "either"),
     ("with it", "with"),
@@ -49,7 +49,7 @@ class Slot(NamedTuple):
 def build(index: Index, cards: Cards, exports: Exports) -> gr.Blocks:
     """Return the app; nothing of the rows is read before a page of them is shown."""
     jumps = index.jumps()
-    start = jumps[0].choice if jumps else Choice(level=index.middle_of(0))
+    start = jumps[0] if jumps else Jump("", Choice(level=index.middle_of(0)))
     with gr.Blocks(title="hf_midrange explorer", analytics_enabled=False, fill_width=True) as app:
         marks, page, shown = gr.State(first_marks(exports)), gr.State(0), gr.State([])
         gr.HTML(cards.title(), elem_classes="hm")
@@ -60,7 +60,7 @@ def build(index: Index, cards: Cards, exports: Exports) -> gr.Blocks:
                 marked = gr.HTML(elem_classes="hm")
                 _export_panel(exports, marks)
             with gr.Column(scale=3, min_width=320):
-                unit, level, bands = _place(index, start)
+                unit, level, bands = _place(index, start.choice)
                 along = gr.HTML(elem_classes="hm", elem_id="range")
                 with gr.Row():
                     sides = [_side() for _ in range(2)]
@@ -111,23 +111,30 @@ def _findings(jumps: list[Jump]) -> gr.Radio:
     return gr.Radio(
         [(jump.title, number) for number, jump in enumerate(jumps)],
         value=0 if jumps else None,
-        label="Findings: choose one to go where it shows" if jumps else "No findings were given",
+        label="Shortcuts, then findings: choose one to go there" if jumps else "Nothing was found",
         elem_classes="list",
         elem_id="findings",
     )
 
 
-def _filters(index: Index, start: Choice) -> list[Any]:
+def _filters(index: Index, start: Jump) -> list[Any]:
+    breaking = (f"that break a shortcut ({len(index.breaking)})", BREAKING)
     suspected = (f"that may be mislabelled ({len(index.suspects)})", SUSPECTED)
-    among = [("all", ALL), suspected, ("marked by you", MARKED)]
+    among = [("all", ALL), breaking, suspected, ("marked by you", MARKED)]
     labels = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.classes))]
     concepts = [("any", ANY), *((visible(name), k) for k, name in enumerate(index.concepts))]
-    chosen = ANY if start.concept is None else start.concept
+    chosen = _number(start.choice.concept)
     return [
         gr.Dropdown(labels, value=ANY, label="Label", elem_id="label"),
         gr.Dropdown(concepts, value=chosen, label="Concept", elem_id="concept"),
-        gr.Radio(HAVING, value=start.having, label="Rows by concept", elem_id="having", elem_classes="list"),
-        gr.Radio(among, value=ALL, label="Of these, rows", elem_id="among", elem_classes="list"),
+        gr.Radio(HAVING, value=start.choice.having, label="Rows by concept", elem_id="having", elem_classes="list"),
+        gr.Radio(
+            among,
+            value=BREAKING if start.breaking else ALL,
+            label="Of these, rows",
+            elem_id="among",
+            elem_classes="list",
+        ),
     ]
 
 
@@ -175,8 +182,9 @@ def _to_unit(index: Index, unit: int) -> gr.Slider:
 
 
 def _jump(index: Index, jumps: list[Jump], number: int) -> list[Any]:
-    choice = jumps[number].choice
-    return [choice.unit, _slider(index, choice.unit, choice.level), ANY, choice.concept, choice.having, ALL, 0]
+    choice, among = jumps[number].choice, BREAKING if jumps[number].breaking else ALL
+    slider = _slider(index, choice.unit, choice.level)
+    return [choice.unit, slider, ANY, _number(choice.concept), choice.having, among, 0]
 
 
 def _look(
@@ -193,7 +201,7 @@ def _look(
 ) -> list[Any]:
     """Return what every output shows, given the values of the controls."""
     choice = Choice(unit, float(level), _chosen(label), _chosen(concept), having, page)
-    some = {ALL: None, SUSPECTED: index.suspects, MARKED: marks}[among]
+    some = {ALL: None, BREAKING: index.breaking, SUSPECTED: index.suspects, MARKED: marks}[among]
     heads, parts, rows = [], [], []
     for members in (True, False):
         found = index.side(choice, members, some)
@@ -207,6 +215,10 @@ def _look(
 
 def _chosen(number: int) -> int | None:
     return None if number == ANY else number
+
+
+def _number(chosen: int | None) -> int:
+    return ANY if chosen is None else chosen
 
 
 def _mark(

@@ -15,15 +15,15 @@ from scipy import sparse
 from hf_midrange import columns
 from hf_midrange.association.schema import RANGE
 from hf_midrange.publishing.escaping import short_names, shortened, visible
-from hf_midrange.reporting.facts import Distribution
+from hf_midrange.reporting.drawing import Distribution
 from hf_midrange.reporting.inputs import read, suspects_of
-from hf_midrange.reporting.rendering import figure
+from hf_midrange.reporting.rendering import counted, figure
 
 
 PAGE = 6
 """Rows of each side shown at once."""
-MOST_FINDINGS = 200
-"""Findings listed; the surest come first."""
+MOST_FINDINGS = 50
+"""Findings listed below the shortcuts; the surest come first."""
 
 Having = Literal["either", "with", "without", "tie"]
 _LIGHT = (columns.LABEL, columns.LOGITS, columns.QUANTILE, columns.POSITION, columns.BAND)
@@ -54,10 +54,12 @@ class Choice:
 
 
 class Jump(NamedTuple):
-    """A finding in one line, and what to look at for it."""
+    """A shortcut or a finding in one line, and what to look at for it."""
 
     title: str
     choice: Choice
+    breaking: bool = False
+    """Whether of all rows only those that break a shortcut are to be looked at."""
 
 
 class Rows(NamedTuple):
@@ -100,6 +102,7 @@ class Index:
         if isinstance(ds, DatasetDict):
             raise TypeError(f"one split is explored, such as ds[{next(iter(ds), 'train')!r}], not a DatasetDict")
         found = columns.concept_columns(ds.features)
+        found += columns.view_columns(ds.features)
         light = ds.select_columns([*(name for name in (*_LIGHT, *_CURATED) if name in ds.features), *found])
         self._rows = read(light, findings, need_concepts=False)
         inputs = self._rows.inputs
@@ -112,12 +115,14 @@ class Index:
         suspects = [] if findings is None else suspects_of(self._rows, findings)[0]
         self.suspects = {row["row"]: self.classes[row["suggested"]] for row in suspects}
         """The class that each row with a suspected label looks like, most suspect first; none without findings."""
+        self.breaking = {row for one in self._rows.shortcuts for row in one["rows"]}
+        """The rows that break a shortcut."""
         self._unit = lru_cache(maxsize=4)(self._read_unit)
 
     def jumps(self) -> list[Jump]:
-        """Return the findings, shortcuts first, then what else was confirmed, then the rest."""
+        """Return the shortcuts, most harmful first, then the findings: those of cues, what was confirmed, the rest."""
         rows = sorted(self._rows.findings, key=lambda row: (not row["confounder"], not row["confirmed"]))
-        return [self._jump(row) for row in rows[:MOST_FINDINGS]]
+        return [*map(self._to_shortcut, self._rows.shortcuts), *map(self._to_finding, rows[:MOST_FINDINGS])]
 
     def is_class(self, unit: int) -> bool:
         """Return whether the unit stands for a class, and so has members."""
@@ -188,17 +193,25 @@ class Index:
         none = np.zeros(self.size, dtype=bool)
         return self._rows.values(unit), np.asarray(self._rows.bands(unit)), none if member is None else member
 
-    def _jump(self, row: dict[str, Any]) -> Jump:
+    def _to_shortcut(self, one: dict[str, Any]) -> Jump:
+        told = f"{shortened(one['name'])} for {self.units[one['unit']]}: {counted(len(one['rows']), 'row')} against it"
+        values = self._unit(one["unit"])[0][one["rows"]]
+        level = round(float(np.median(values)), self.scale(one["unit"]).digits)
+        named = one["concept"] is not None
+        concept = self._concepts.index(f"{one['source']}: {one['concept']}") if named else None
+        having: Having = "tie" if named else "either"
+        return Jump(
+            visible(f"Shortcut ({one['reading']}): {told}"),
+            Choice(one["unit"], level, None, concept, having),
+            not named,
+        )
+
+    def _to_finding(self, row: dict[str, Any]) -> Jump:
         kind = "cue" if row["confounder"] else "confirmed" if row["confirmed"] else "not confirmed"
         where = "whole range" if row["band"] == RANGE else f"{row['band']} band"
         odds = f"odds ratio {figure(row['odds_ratio'])} ({figure(row['ci_low'])} to {figure(row['ci_high'])})"
-        band = None if row["band"] == RANGE else self.bands.index(row["band"])
-        return Jump(
-            visible(f"{shortened(row['concept'])} — {self.units[row['unit']]}, {where}: {kind}, {odds}"),
-            Choice(
-                unit=row["unit"],
-                level=self.middle_of(row["unit"], band),
-                concept=self._concepts.index(f"{row['source']}: {row['concept']}"),
-                having="tie" if row["confounder"] else "either",
-            ),
-        )
+        title = f"{shortened(row['concept'])} — {self.units[row['unit']]}, {where}: {kind}, {odds}"
+        level = self.middle_of(row["unit"], None if row["band"] == RANGE else self.bands.index(row["band"]))
+        concept = self._concepts.index(f"{row['source']}: {row['concept']}")
+        having: Having = "tie" if row["confounder"] else "either"
+        return Jump(visible(title), Choice(row["unit"], level, None, concept, having))

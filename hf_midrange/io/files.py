@@ -90,9 +90,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def to_json(
-    facts: Mapping[str, Any], *, number: int = 1, indent: int | None = None, allow_nan: bool = True
-) -> str:
+def to_json(facts: Mapping[str, Any], *, number: int = 1, indent: int | None = None, allow_nan: bool = True) -> str:
     """Return JSON text of `facts` with the number of their format, which `read_json` looks at."""
     return json.dumps({FORMAT: number, **facts}, indent=indent, allow_nan=allow_nan)
 

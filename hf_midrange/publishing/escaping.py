@@ -9,13 +9,15 @@ from typing import Any
 
 import yaml
 
+from hf_midrange.columns import shortened
+
 
 _AS_IT_IS = re.compile(r"[A-Za-z0-9 ,.;/()%=+'-]|: |(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])")
 _JOINERS = "\u200c\u200d"  # part of how words and emoji are spelt; they move nothing around
 _PLAIN_YAML = re.compile(r"[A-Za-z][A-Za-z0-9_./ -]*")
 
-LONGEST_NAME, LONGEST_TEXT = 80, 2000
-"""Characters of the name of a class, concept or group, and of any other text, that a page or card shows."""
+LONGEST_TEXT = 2000
+"""Characters of any text but names that a page or card shows."""
 
 
 class Markup(str):
@@ -31,16 +33,6 @@ def visible(text: str) -> str:
     'a\\nb'
     """
     return "".join(_spelt(c) if _is_invisible(c) else c for c in text)
-
-
-def shortened(text: str, most: int = LONGEST_NAME) -> str:
-    """Return `text`, or its beginning and end where it is longer than `most` characters.
-
-    >>> shortened("abcdefghijklmnopqrstuvwxyz", 12)
-    'abcdefgh…xyz'
-    """
-    end = most // 4
-    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:

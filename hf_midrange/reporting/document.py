@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +14,21 @@ from datasets import Dataset, DatasetDict
 
 from hf_midrange import columns
 from hf_midrange.io.files import write_atomically
-from hf_midrange.publishing.escaping import LONGEST_TEXT, short_names, shortened
 from hf_midrange.publishing.facts import shareable, versions
 from hf_midrange.reporting import rendering
-from hf_midrange.reporting.cards import cards_of
-from hf_midrange.reporting.examples import examples, thumbnails
-from hf_midrange.reporting.facts import Card, Curated, Distribution, Example, Facts, Reason, Suspect, plain
+from hf_midrange.reporting.drawing import Distribution
+from hf_midrange.reporting.examples import examples, means, thumbnails
 from hf_midrange.reporting.groups import groups_of
 from hf_midrange.reporting.inputs import Material, read, suspects_of
-from hf_midrange.reporting.verdict import verdict_of
+from hf_midrange.reporting.telling import cards_of, listed, reasons_of, verdict_of
 
 
 if TYPE_CHECKING:
     from hf_midrange.head import LinearHead
 
 PAGE, FACTS = "report.html", "report.json"
-SUSPECTS, REASONS, DRAWN = 24, 40, 12
-"""Most suspected rows shown, pseudo-groups with a reason, and units drawn; those with findings come first."""
+SUSPECTS, DRAWN = 24, 12
+"""Most suspected rows shown, and units drawn; those with findings come first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,30 +97,30 @@ def report(
     _check_split(evaluation, "evaluation")
     _check_head(evaluation if evaluation is not None else ds, head)
     material = read(ds, findings)
-    cards, left_out = cards_of(material)
+    cards, groups = cards_of(material), groups_of(material, head, evaluation, seed)
     found, note = suspects_of(material, findings)
-    suspects, suspected = _suspects(material, found[:SUSPECTS]), len(found)
-    facts = Facts(
-        verdict=verdict_of(material, cards, suspected, head is not None),
-        rows=len(ds),
-        classes=material.classes,
-        findings=len(findings),
-        confirmed=sum(row["confirmed"] for row in material.findings),
-        confounders=sum(card.confounder for card in cards),
-        cards=cards,
-        cards_left_out=left_out,
-        distributions=_distributions(material),
-        groups=groups_of(material, head, evaluation, seed),
-        curation=_curated(material),
-        suspects=suspects,
-        suspected=suspected,
-        suspects_note=note,
-        provenance=shareable(material.provenance),
-        versions=versions(),
-    )
-    shown = [example.row for example in _all_examples(cards, suspects)]
-    html = rendering.page(facts, thumbnails(material.ds, shown))
-    return Report(plain(facts), html, rendering.summary(facts))
+    facts: dict[str, Any] = {
+        "format": 2,
+        "verdict": verdict_of(material, cards, groups, len(found), head is not None),
+        "rows": len(ds),
+        "classes": material.classes,
+        "shortcuts": cards,
+        "groups": groups,
+        "findings": len(findings),
+        "confirmed": sum(row["confirmed"] for row in material.findings),
+        "listed": listed(material),
+        "distributions": _distributions(material),
+        "curation": _curated(material),
+        "suspects": _suspects(material, found[:SUSPECTS]),
+        "suspected": len(found),
+        "suspects_note": note,
+        "provenance": shareable(material.provenance),
+        "versions": versions(),
+    }
+    cells = [cell for card in cards for cell in card["cells"]]
+    shown = [one["row"] for cell in cells for one in cell["examples"]] + [one["row"] for one in facts["suspects"]]
+    images = thumbnails(material.ds, shown) | means(material.ds, cells)
+    return Report(_plain(facts), rendering.page(facts, images), rendering.summary(facts))
 
 
 def _check_split(ds: Dataset | DatasetDict | None, name: str) -> None:
@@ -142,49 +141,38 @@ def _check_head(ds: Dataset, head: LinearHead | None) -> None:
         )
 
 
-def _distributions(material: Material) -> tuple[Distribution, ...]:
+def _distributions(material: Material) -> list[Distribution]:
     """Return the distributions of the first units that have bands."""
     told = list(dict.fromkeys(row["unit"] for row in material.findings))
     units = list(dict.fromkeys([*told, *range(len(material.inputs.unit_names))]))
     banded = [unit for unit in units if (material.bands(unit) >= 0).any()]
-    return tuple(material.distribution(unit) for unit in sorted(banded[:DRAWN]))
+    return [material.distribution(unit) for unit in sorted(banded[:DRAWN])]
 
 
-def _suspects(material: Material, found: list[dict[str, Any]]) -> tuple[Suspect, ...]:
-    nothing = np.zeros(len(material.ids), dtype=bool)
-    suspects = []
-    for row in found:
-        shown = examples(material, np.array([row["row"]]), material.values(row["label"]), "", nothing)[0]
-        names = [material.classes[row[key]] for key in ("label", "suggested")]
-        suspects.append(Suspect(names[0], names[1], row["score"], shown))
-    return tuple(suspects)
+def _suspects(material: Material, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows whose label may be wrong, with what they look like."""
+    shown = examples(material, np.array([row["row"] for row in found], dtype=np.int64))
+    return [
+        {**one, "suggested": material.classes[row["suggested"]], "score": row["score"]}
+        for one, row in zip(shown, found, strict=True)
+    ]
 
 
-def _curated(material: Material) -> Curated | None:
+def _curated(material: Material) -> dict[str, Any] | None:
     if material.curation is None:
         return None
     kept = int(columns.numbers(material.ds, columns.KEEP).sum())
-    return Curated(material.curation, kept, len(material.ds), _reasons(material.ds))
+    return {"report": material.curation, "kept": kept, "rows": len(material.ds), "reasons": reasons_of(material)}
 
 
-def _reasons(curated: Dataset) -> tuple[Reason, ...]:
-    columns.require(curated, columns.PSEUDO_GROUP, columns.WEIGHT, columns.REASON)
-    cells, weights = columns.labels(curated, columns.PSEUDO_GROUP), columns.numbers(curated, columns.WEIGHT)
-    names = short_names(columns.class_label(curated.features, columns.PSEUDO_GROUP).names)
-    reasons = curated[columns.REASON]
-    found = []
-    for cell in np.unique(cells)[:REASONS]:
-        rows = np.flatnonzero(cells == cell)
-        said = shortened(str(reasons[int(rows[0])]), LONGEST_TEXT)
-        found.append(Reason(names[cell], len(rows), float(weights[rows].mean()), said))
-    return tuple(found)
-
-
-def _all_examples(cards: tuple[Card, ...], suspects: tuple[Suspect, ...]) -> Iterator[Example]:
-    """Yield the examples in the order in which they may have images: what tells most comes first."""
-    for card in cards:
-        yield from card.exceptions
-        for spot in card.spots:
-            yield from spot.examples
-        if card.number == 1:
-            yield from (suspect.example for suspect in suspects)
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any fact
+    """Return facts as JSON holds them: tuples are lists, and what is not finite is None or a word."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return None if isinstance(value, float) and math.isnan(value) else value

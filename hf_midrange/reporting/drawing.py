@@ -6,32 +6,89 @@ Members are filled and solid, strangers outlined and dashed, so that nothing han
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
-from hf_midrange.publishing.escaping import visible
-from hf_midrange.reporting.facts import Card, Distribution, Groups, Side
+from hf_midrange.publishing.escaping import shortened, visible
+
+
+BINS = 32
+"""Of a histogram."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of a unit on the rows of the report."""
+
+    name: str
+    low: float
+    high: float
+    members: int
+    strangers: int
+    is_middle: bool
+    """Neither the lowest nor the highest of the bands that there are, with rows or without."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How one unit's values are distributed."""
+
+    unit: str
+    is_class: bool
+    """Whether the unit stands for a class, and so has members."""
+    edges: list[float]
+    """Of the bins, one more than there are."""
+    members: list[int]
+    strangers: list[int]
+    bands: list[Band]
+
+    @classmethod
+    def of(
+        cls, unit: str, values: np.ndarray, bands: np.ndarray, member: np.ndarray | None, band_names: Sequence[str]
+    ) -> Distribution:
+        """Return the distribution over equal bins of a unit's whole range.
+
+        Args:
+            unit: its name.
+            values: of the unit, of shape `(n,)`.
+            bands: the row's band, of shape `(n,)`; -1 for none.
+            member: which rows are members, of shape `(n,)`; None for a unit without a class.
+            band_names: from the bottom up.
+        """
+        own = np.zeros(len(values), dtype=bool) if member is None else member
+        edges = np.histogram_bin_edges(values, BINS)
+        parts = []
+        for band, name in enumerate(band_names):
+            rows = bands == band
+            if rows.any():
+                low, high = float(values[rows].min()), float(values[rows].max())
+                inside, outside = int((rows & own).sum()), int((rows & ~own).sum())
+                parts.append(Band(name, low, high, inside, outside, 0 < band < len(band_names) - 1))
+        members, strangers = (np.histogram(values[side], edges)[0].tolist() for side in (own, ~own))
+        return cls(unit, member is not None, edges.tolist(), members, strangers, parts)
 
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 34.0
 MARKS = ("hollow", "filled", "square", "diamond", "cross")
-_SOLID, _DASHED = "members", "strangers"
 
 
-def profile(card: Card) -> Markup:
-    """Return how often the concept occurs along the range, on either side, with intervals."""
-    top = _ceiling(max((high for side in card.sides for high in side.highs), default=1.0))
+def profile(found: Mapping[str, Any], number: int) -> Markup:
+    """Return how often a concept occurs along the range, on either side, with intervals."""
+    sides = found["sides"]
+    top = _ceiling(max((high for side in sides for high in side["profile_high"]), default=1.0))
     frame = _Frame(0.5, 5.5, 0.0, top)
     drawn = [_shares_axis(frame, top)]
     drawn += [_text(frame.x(k + 1), HEIGHT - 18, name, "middle") for k, name in enumerate("12345")]
     drawn += [_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 3, "fifth of the range, lowest to highest", "middle")]
-    for shift, side in zip((-0.07, 0.07), card.sides, strict=False):
-        drawn.append(_line(frame, side, shift))
-    said = " ".join(f"{side.side.capitalize()}: {_listed(side.shares)}, {side.shape}." for side in card.sides)
-    title = f"How often “{card.concept}” occurs along the range of “{card.unit}”"
-    return _picture(f"profile-{card.number}", title, said, drawn)
+    drawn += [_line(frame, side, shift) for shift, side in zip((-0.07, 0.07), sides, strict=False)]
+    said = " ".join(f"{side['side'].capitalize()}: {_listed(side['profile'])}, {side['shape']}." for side in sides)
+    title = f"How often “{found['concept']}” occurs along the range of “{found['unit']}”"
+    return _picture(f"profile-{number}", title, said, drawn)
 
 
 def distribution(found: Distribution, number: int, level: float | None = None) -> Markup:
@@ -54,27 +111,26 @@ def distribution(found: Distribution, number: int, level: float | None = None) -
     return _picture(f"range-{number}", f"Rows along the range of “{found.unit}”", "; ".join(parts) + ".", drawn)
 
 
-def scores(groups: Groups) -> Markup:
+def scores(groups: Mapping[str, Any]) -> Markup:
     """Return every group's accuracy under every head, with intervals."""
-    step = 15.0 * len(groups.scores) + 26.0
-    height = step * len(groups.names) + 30.0
+    step = 15.0 * len(groups["scores"]) + 26.0
+    height = step * len(groups["names"]) + 30.0
 
     def x(share: float) -> float:
         return 14.0 + share * (WIDTH - 34.0)
 
     drawn = [_tick(x(share), height - 22, f"{100 * share:.0f} %") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    for row, name in enumerate(groups.names):
+    for row, name in enumerate(groups["names"]):
         y = 28.0 + row * step
-        drawn.append(_text(2.0, y - 13, _short(name), "start"))
-        for k, score in enumerate(groups.scores):
-            told = score.metrics["groups"][name]
-            at = y + 15.0 * k
+        drawn.append(_text(2.0, y - 13, shortened(name, 50), "start"))
+        for k, score in enumerate(groups["scores"]):
+            told, at = score["metrics"]["groups"][name], y + 15.0 * k
             whisker = _stroke(x(told["ci_low"]), at, x(told["ci_high"]), at, "whisker")
             drawn += [whisker, mark(MARKS[k % len(MARKS)], x(told["accuracy"]), at)]
     worst = [
-        f"{score.name}: worst group {visible(score.metrics['worst_group_name'])} at "
-        f"{100 * score.metrics['worst_group']:.0f} %"
-        for score in groups.scores
+        f"{score['name']}: worst group {visible(score['metrics']['worst_group_name'])} at "
+        f"{100 * score['metrics']['worst_group']:.0f} %"
+        for score in groups["scores"]
     ]
     return _picture("scores", "Accuracy by group", "; ".join(worst) + ".", drawn, WIDTH, height)
 
@@ -129,16 +185,17 @@ def _shares_axis(frame: _Frame, top: float) -> Markup:
     return Markup("").join(drawn)
 
 
-def _line(frame: _Frame, side: Side, shift: float) -> Markup:
-    kind = _SOLID if side.side == "members" else _DASHED
-    points = [(frame.x(k + 1 + shift), frame.y(share)) for k, share in enumerate(side.shares) if math.isfinite(share)]
+def _line(frame: _Frame, side: Mapping[str, Any], shift: float) -> Markup:
+    kind = side["side"]
+    shares, lows, highs = (side[name] for name in ("profile", "profile_low", "profile_high"))
+    points = [(frame.x(k + 1 + shift), frame.y(share)) for k, share in enumerate(shares) if math.isfinite(share)]
     drawn = [
         _stroke(frame.x(k + 1 + shift), frame.y(low), frame.x(k + 1 + shift), frame.y(high), f"whisker {kind}")
-        for k, (low, high) in enumerate(zip(side.lows, side.highs, strict=True))
+        for k, (low, high) in enumerate(zip(lows, highs, strict=True))
     ]
     path = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
     drawn.append(Markup('<polyline class="{} line" points="{}"/>').format(kind, path))
-    shape = "filled" if kind == _SOLID else "square"
+    shape = "filled" if kind == "members" else "square"
     drawn += [Markup('<g class="{}">{}</g>').format(kind, mark(shape, x, y)) for x, y in points]
     return Markup("").join(drawn)
 
@@ -182,10 +239,6 @@ def _stroke(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 def _text(x: float, y: float, words: str, anchor: str) -> Markup:
     return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(_n(x), _n(y), anchor, visible(words))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 50 else f"{name[:49]}…"
 
 
 def _listed(shares: Sequence[float]) -> str:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from PIL import Image as PILImage
 
 from hf_midrange import columns
-from hf_midrange.reporting.facts import Example, Spot
 from hf_midrange.reporting.inputs import TEXTS, Material
 
-
-SHOWN = 2
-"""Example rows of each side in each band."""
 
 LONGEST = 220
 """Characters of a text that are shown."""
@@ -30,37 +27,17 @@ BUDGET = 3_400_000
 STEPS = ((112, 75), (80, 65), (56, 55), (40, 45))
 """Longest side in pixels and quality: the first that keeps within the budget."""
 
+MEAN = 64
+"""Pixels along the sides of a mean picture."""
+
 _WORD = re.compile(r"(?u)\b\w+(?:['’]\w+)*\b")
 """A word as the n-grams read it."""
 
 
-def spots_of(material: Material, unit: int, concept: str, has: np.ndarray) -> tuple[Spot, ...]:
-    """Return the places of a unit's range, members before strangers, bottom first, with rows of each."""
-    bands, values, spots = material.bands(unit), material.values(unit), []
-    for side, mask in _masks(material, unit):
-        for band in range(material.inputs.problem.number):
-            rows = np.flatnonzero(mask & (bands == band))
-            shown = examples(material, evenly(rows[np.argsort(values[rows], kind="stable")]), values, concept, has)
-            name = material.inputs.band_names[band]
-            spots.append(Spot(name, side, len(rows), int(has[rows].sum()), shown))
-    return tuple(spots)
-
-
-def exceptions_of(material: Material, unit: int, concept: str, has: np.ndarray) -> tuple[Example, ...]:
-    """Return rows of the middle that break the tie: members without the concept, then strangers with it."""
-    member, bands, values = material.member(unit), material.bands(unit), material.values(unit)
-    if member is None:
-        return ()
-    middle = (bands > 0) & (bands < material.inputs.problem.number - 1)
-    kinds = (np.flatnonzero(middle & member & ~has), np.flatnonzero(middle & ~member & has))
-    chosen = np.concatenate([evenly(rows[np.argsort(values[rows], kind="stable")]) for rows in kinds])
-    return examples(material, chosen, values, concept, has)
-
-
-def evenly(rows: np.ndarray, shown: int = SHOWN) -> np.ndarray:
+def evenly(rows: np.ndarray, shown: int) -> np.ndarray:
     """Return `shown` of the rows, at the middles of equal parts of them.
 
-    >>> evenly(np.arange(8)).tolist()
+    >>> evenly(np.arange(8), 2).tolist()
     [2, 6]
     """
     if len(rows) <= shown:
@@ -68,31 +45,20 @@ def evenly(rows: np.ndarray, shown: int = SHOWN) -> np.ndarray:
     return rows[((np.arange(shown) + 0.5) * len(rows) / shown).astype(np.int64)]
 
 
-def examples(
-    material: Material, rows: np.ndarray, values: np.ndarray, concept: str, has: np.ndarray
-) -> tuple[Example, ...]:
-    """Return what is said of each of the rows."""
+def examples(material: Material, rows: np.ndarray, concept: str = "") -> list[dict[str, Any]]:
+    """Return of each of the rows its number, label, file, and text in parts with whether each is the concept."""
     if not len(rows):
-        return ()
+        return []
     files, texts = _told(material, rows)
-    return tuple(
-        Example(
-            row=int(row),
-            label=material.classes[material.ids[row]],
-            value=float(values[row]),
-            has=bool(has[row]),
-            file=files[i],
-            text=_parts(texts[i], concept if has[row] else ""),
-        )
+    return [
+        {
+            "row": int(row),
+            "label": material.classes[material.ids[row]],
+            "file": files[i],
+            "text": _parts(texts[i], concept),
+        }
         for i, row in enumerate(rows)
-    )
-
-
-def _masks(material: Material, unit: int) -> tuple[tuple[str, np.ndarray], ...]:
-    member = material.member(unit)
-    if member is None:
-        return (("all rows", np.ones(len(material.ids), dtype=bool)),)
-    return ("members", member), ("strangers", ~member)
+    ]
 
 
 def _told(material: Material, rows: np.ndarray) -> tuple[list[str | None], list[tuple[str, ...]]]:
@@ -183,6 +149,21 @@ def _within(uris: dict[int, str], rows: Iterable[int]) -> dict[int, str]:
         elif row not in full:
             kept[row] = uris[row]
     return {row: uri for row, uri in kept.items() if row not in full}
+
+
+def means(ds: Dataset, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return data URIs of the mean pictures of some cells' rows, by the name of each mean; none without images."""
+    if columns.IMAGE not in ds.column_names:
+        return {}
+    images, made = ds.select_columns([columns.IMAGE]), {}
+    for cell in cells:
+        total = np.zeros((MEAN, MEAN, 3))
+        for row in cell["mean_of"]:
+            total += np.asarray(images[row][columns.IMAGE].convert("RGB").resize((MEAN, MEAN)), dtype=np.float64)
+        if cell["mean_of"]:
+            mean = PILImage.fromarray((total / len(cell["mean_of"])).round().astype(np.uint8))
+            made[cell["mean"]] = data_uri(mean, MEAN, 80)
+    return made
 
 
 def _sized(ds: Dataset, rows: Sequence[int]) -> dict[int, Any]:

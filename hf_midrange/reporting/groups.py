@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
@@ -11,7 +11,6 @@ from hf_midrange import columns
 from hf_midrange.curation.cross_validation import cross_validated
 from hf_midrange.io.blocks import blocks, finite_vectors
 from hf_midrange.publishing.escaping import short_names
-from hf_midrange.reporting.facts import Groups, Scored
 from hf_midrange.reporting.inputs import Material
 from hf_midrange.scoring import group_metrics
 from hf_midrange.verdicts import unchanged
@@ -24,7 +23,7 @@ BEFORE, CROSSED, RANDOM, AFTER = "before", "after, cross-validated", "control: r
 OWN_ROWS = "after, own rows"
 
 
-def groups_of(material: Material, head: LinearHead | None, evaluation: Dataset | None, seed: int) -> Groups:
+def groups_of(material: Material, head: LinearHead | None, evaluation: Dataset | None, seed: int) -> dict[str, Any]:
     """Return accuracy by `group`, or without such a column by pseudo-group, or by label.
 
     On rows of its own (`evaluation`) the head is scored as it is. On the curated rows themselves, to which the head
@@ -44,12 +43,13 @@ def groups_of(material: Material, head: LinearHead | None, evaluation: Dataset |
         embedding = finite_vectors(rows, columns.EMBEDDING)
         predicted = np.concatenate([head(block).argmax(dim=1).numpy() for _, block in blocks(embedding)])
         told[OWN_ROWS if same else AFTER] = (note, predicted)
-    scores = [
-        Scored(name, note, group_metrics(predicted, columns.labels(rows), ids, group_names=names))
+    truth = columns.labels(rows)
+    scores: list[dict[str, Any]] = [
+        {"name": name, "note": note, "metrics": group_metrics(predicted, truth, ids, group_names=names)}
         for name, (note, predicted) in told.items()
     ]
-    seen = tuple(name for name in names if name in scores[0].metrics["groups"])
-    return Groups(by, seen, tuple(scores))
+    found = scores[0]["metrics"]["groups"]
+    return {"by": by, "names": sorted(found, key=lambda name: found[name]["accuracy"]), "scores": scores}
 
 
 def shuffled_within(labels: np.ndarray, weights: np.ndarray, seed: int) -> np.ndarray:

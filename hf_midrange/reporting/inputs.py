@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, Image
-from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.association.findings import provenance
@@ -15,7 +14,8 @@ from hf_midrange.association.mislabels import suspected_mislabels
 from hf_midrange.association.schema import RANGE
 from hf_midrange.curation.report import curation_report
 from hf_midrange.publishing.escaping import short_names, shortened
-from hf_midrange.reporting.facts import Distribution
+from hf_midrange.reporting.drawing import Distribution
+from hf_midrange.ties import shortcuts
 from hf_midrange.verdicts import unchanged
 
 
@@ -36,6 +36,8 @@ class Material(NamedTuple):
     """Their names, shortened."""
     findings: list[dict[str, Any]]
     provenance: dict[str, Any]
+    shortcuts: list[dict[str, Any]]
+    """Most harmful first; none where rows have no logits of their classes."""
     curation: dict[str, Any] | None
     """The report inside rows that were curated."""
 
@@ -52,19 +54,10 @@ class Material(NamedTuple):
         """Return the band of each row, of shape `(n,)`; -1 where it has none."""
         return self.inputs.problem.unit_bands(unit)
 
-    def having(self, source: str, concept: str) -> np.ndarray:
-        """Return which rows have a concept, boolean of shape `(n,)`."""
-        table, names = self._table(source)
-        return table[:, [names.index(concept)]].toarray()[:, 0]
-
     def distribution(self, unit: int) -> Distribution:
         """Return the histograms of a unit's members and strangers, and its bands."""
         name, names = shortened(self.inputs.unit_names[unit]), self.inputs.band_names
         return Distribution.of(name, self.values(unit), self.bands(unit), self.member(unit), names)
-
-    def _table(self, source: str) -> tuple[sparse.csc_matrix, list[str]]:
-        wanted = np.flatnonzero(np.asarray(self.inputs.sources) == source)
-        return self.inputs.problem.present.tocsc()[:, wanted], [self.inputs.names[j] for j in wanted]
 
 
 def read(ds: Dataset, findings: Dataset | None, *, need_concepts: bool = True) -> Material:
@@ -84,12 +77,14 @@ def read(ds: Dataset, findings: Dataset | None, *, need_concepts: bool = True) -
     rows = [] if findings is None else findings.to_list()
     _check(rows, inputs)
     was_curated = columns.REASON in ds.column_names and columns.facts(ds.features, columns.REASON)
+    told = findings is not None and columns.LOGITS in ds.column_names
     return Material(
         ds=inputs.ds,
         shown=_shown(inputs.ds),
         inputs=inputs,
         ids=inputs.problem.ids,
         classes=tuple(short_names(columns.class_label(ds.features).names)),
+        shortcuts=shortcuts(ds, findings).to_list() if told else [],
         findings=rows,
         provenance={} if findings is None else provenance(findings),
         curation=curation_report(ds) if was_curated else None,
@@ -99,7 +94,7 @@ def read(ds: Dataset, findings: Dataset | None, *, need_concepts: bool = True) -
 def suspects_of(material: Material, findings: Dataset) -> tuple[list[dict[str, Any]], str | None]:
     """Return the rows whose label may be wrong, most suspect first, and why nobody looked where nobody did.
 
-    A row that a confirmed cue or the curation explains is not among them: who "corrects" its label deletes the
+    A row that a shortcut or the curation explains is not among them: who "corrects" its label deletes the
     very rows that break the tie.
     """
     one = material.ds.select(range(1))
@@ -107,25 +102,14 @@ def suspects_of(material: Material, findings: Dataset) -> tuple[list[dict[str, A
     if not judged or columns.matrix(one, columns.POSITION).shape[1] != len(material.classes):
         return [], "labels are judged by the position in the range of each class's logit, which these rows do not have"
     found = suspected_mislabels(material.ds, findings).to_list()
-    contrary, tied = _contrary(material), _tied(material)
-    never = np.zeros(len(material.ids), dtype=bool)
+    contrary = _contrary(material)
+    breaking = [(one["unit"], {*one["rows"]}) for one in material.shortcuts]
 
-    def explained(row: int, label: int, suggested: int) -> bool:
-        lacks = label in tied and not tied[label][row]
-        return bool(contrary[row] or lacks or tied.get(suggested, never)[row])
+    def explained(row: dict[str, Any]) -> bool:
+        ways = (row["label"], row["suggested"])
+        return bool(contrary[row["row"]]) or any(own in ways and row["row"] in rows for own, rows in breaking)
 
-    return [row for row in found if not explained(row["row"], row["label"], row["suggested"])], None
-
-
-def _tied(material: Material) -> dict[int, np.ndarray]:
-    """Return, by class with confirmed cues, which rows have one of their concepts, boolean of shape `(n,)`."""
-    tied: dict[int, np.ndarray] = {}
-    for row in material.findings:
-        own = material.inputs.problem.members[row["unit"]]
-        if row["confounder"] and own is not None:
-            has = material.having(row["source"], row["concept"])
-            tied[own] = has | tied.get(own, False)
-    return tied
+    return [row for row in found if not explained(row)], None
 
 
 def _contrary(material: Material) -> np.ndarray:

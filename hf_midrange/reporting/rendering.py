@@ -13,20 +13,19 @@ from markupsafe import Markup
 
 from hf_midrange.publishing.escaping import LONGEST_TEXT, shortened, visible
 from hf_midrange.reporting import drawing
-from hf_midrange.reporting.facts import Facts
 
 
 MOST_GROUPS = 100
 """Rows of a table of groups; `report.json` has all."""
 
 
-def page(facts: Facts, images: Mapping[int, str]) -> str:
-    """Return the whole report; `images` are data URIs by row."""
+def page(facts: Mapping[str, Any], images: Mapping[int | str, str]) -> str:
+    """Return the whole report; `images` are data URIs by row, or by the name of a mean."""
     safe = {row: Markup(uri) for row, uri in images.items()}  # base64 of our own making
     return render("report", facts=facts, images=safe, draw=drawing, most=MOST_GROUPS)
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: Mapping[str, Any]) -> str:
     """Return the report in a few lines, as a notebook shows it."""
     return render("summary", facts=facts)
 
@@ -97,10 +96,10 @@ def as_json(value: Any) -> str:  # noqa: ANN401 - anything JSON holds
     return json.dumps(value)
 
 
-def counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str, things: str = "") -> str:
     """Return a number of things.
 
-    >>> counted(1, "row"), counted(2, "row")
-    ('1 row', '2 rows')
+    >>> counted(1, "row"), counted(2, "row"), counted(2, "class", "classes")
+    ('1 row', '2 rows', '2 classes')
     """
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f"{number} {thing if number == 1 else things or thing + 's'}"

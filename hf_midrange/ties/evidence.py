@@ -17,9 +17,9 @@ from hf_midrange.io.blocks import blocks, finite_vectors
 from hf_midrange.verdicts import NONE, SHOWN, SUSPECTED
 
 
-TIED = 20.0
-"""Least odds ratio of class and concept in the data: of two equal classes, fewer than one row in five breaks the tie.
-Most parts of a class are tied to it less."""
+TIED = 9.0
+"""Least odds ratio of class and concept in the data: of two equal classes, at most a quarter of the rows break the
+tie. Most parts of a class are tied to it less."""
 SURE = 1.64
 """Least z-score of the score's difference, among members of the class and among strangers: one-sided 5 % each."""
 SAME = 0.4
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
         """Return labels, and which rows the model gets wrong."""
         ids = columns.labels(ds)
         predicted = [block.argmax(axis=1) for _, block in blocks(finite_vectors(ds, columns.LOGITS))]
-        return cls(ds, ids, columns.class_label(ds.features).names, np.concatenate(predicted) != ids)
+        return cls(ds, ids, columns.class_label(ds.features).names, np.concatenate([ids[:0], *predicted]) != ids)
 
     def score(self, own: int) -> np.ndarray:
         """Return the score of a class, `(n,)`: its logit, and of two classes half the difference of the logits."""
@@ -85,7 +85,8 @@ class Tie(NamedTuple):
 
 def ties_of(rows: Rows, findings: Dataset) -> list[Tie]:
     """Return what the curation and the findings say is tied to a class; nothing where the curation saw nothing."""
-    told = curation_report(rows.ds) if columns.REASON in rows.ds.column_names else None
+    curated = columns.REASON in rows.ds.column_names and columns.facts(rows.ds.features, columns.REASON)
+    told = curation_report(rows.ds) if curated else None
     if told and told["verdict"] in _NOTHING_SEEN:
         return []
     return [*(_of_groups(rows, told) if told else ()), *_of_findings(rows, findings)]
@@ -97,7 +98,8 @@ def _of_findings(rows: Rows, findings: Dataset) -> Iterator[Tie]:
     flagged = set()
     for k, row in enumerate(findings.to_list()):
         key = row["unit"], row["source"], row["concept"]
-        if row["confirmed"] and not row["derived"] and row["odds_ratio"] > 1 and (row["tie"] or 0) >= TIED:
+        holds = row["confirmed"] and not row["derived"] and row["odds_ratio"] > 1 and (row["tie"] or 0) >= TIED
+        if holds and row["unit_name"] in rows.classes:
             told.setdefault(key, []).append(k)
             flagged |= {key} if row["confounder"] else set()
     for key in [*told][:MOST]:
@@ -121,7 +123,7 @@ def _of_groups(rows: Rows, report: dict[str, Any]) -> Iterator[Tie]:
     for own, name in enumerate(rows.classes[: 1 if len(rows.classes) == 2 else None]):
         like = np.array([len(rows.classes) == 2 or cell.endswith(f", like {name}") for cell in names])
         broken = contrary & ((rows.ids == own) | like[cells])
-        if broken.any():
+        if (contrary & like[cells]).any():
             yield Tie(own, (rows.ids == own) != broken, source or "all views together", None, reading)
 
 

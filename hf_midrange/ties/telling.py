@@ -175,15 +175,16 @@ def _sentence(rows: Rows, tie: Tie, named: bool, strength: float) -> str:
     two = len(rows.classes) == 2
     own = 1 - tie.own if two else tie.own
     members = rows.ids == own
-    broken, name = members & tie.contrary(rows.ids), f"“{tie.concept}”"
+    broken, name = members & tie.contrary(rows.ids), f"“{columns.shortened(str(tie.concept))}”"
     if not named:
-        said = f"that looks like “{rows.classes[tie.own]}”" if two else "without what is usual for it"
+        said = (
+            f"that looks like “{columns.shortened(rows.classes[tie.own])}”" if two else "without what is usual for it"
+        )
         said += f" (in {tie.source})"
     elif tie.source == "ngrams":
         said = f"that {'says' if two else 'does not say'} {name}"
     else:
         said = f"{'with' if two else 'without'} {name}"
     verb = "breaks" if broken.sum() == 1 else "break"
-    return (
-        f"“{rows.classes[own]}” {said} scores {strength:.1f} lower; {broken.sum()} of {members.sum()} {verb} the tie"
-    )
+    class_name = columns.shortened(rows.classes[own])
+    return f"“{class_name}” {said} scores {strength:.1f} lower; {broken.sum()} of {members.sum()} {verb} the tie"

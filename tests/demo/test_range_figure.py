@@ -7,7 +7,7 @@ from support.report_material import images
 
 from hf_midrange import columns
 from hf_midrange.bands import LogitBands
-from hf_midrange.demo.range_figure import range_figure
+from hf_midrange.demo.domino_trial import range_figure
 
 
 @pytest.fixture(scope="module")

@@ -111,18 +111,27 @@ def test_the_middle_of_a_band_lies_in_it(pictures, index):
         assert scale.high >= logits[:, unit].max()
 
 
-def test_a_finding_leads_to_its_unit_band_and_concept(pictures, index):
-    row = next(row for row in pictures[1].to_list() if row["confounder"])
-    first = Index(*pictures).jumps()[0]
-    assert "cue" in first.title
-    assert index.units[first.choice.unit] == row["unit_name"]
-    assert index.concepts[first.choice.concept] == f"{row['source']}: {row['concept']}"
-    assert index.band_at(first.choice.unit, first.choice.level) == row["band"]
+def test_it_opens_at_a_shortcut_and_shows_the_rows_that_break_it(pictures, index):
+    one = hm.shortcuts(*pictures)[0]
+    found = Index(*pictures)
+    first = found.jumps()[0]
+    assert first.title.startswith(f"Shortcut ({one['reading']}): {one['name']} for {one['class']}: ")
+    assert found.units[first.choice.unit] == one["class"]
     assert first.choice.having == "tie"
     for members in (True, False):
-        has = index.side(first.choice, members).has
-        assert len(has)
-        assert set(has.tolist()) == {not members}
+        shown = found.side(first.choice, members)
+        assert len(shown.rows)
+        assert set(shown.has.tolist()) == {not members}
+        assert {*shown.rows.tolist()} <= {*one["rows"]} == found.breaking
+
+
+def test_a_finding_leads_to_its_unit_band_and_concept(pictures, index):
+    row = next(row for row in pictures[1].to_list() if row["confounder"])
+    jump = next(jump for jump in Index(*pictures).jumps() if not jump.title.startswith("Shortcut"))
+    assert "cue" in jump.title
+    assert index.units[jump.choice.unit] == row["unit_name"]
+    assert index.concepts[jump.choice.concept] == f"{row['source']}: {row['concept']}"
+    assert index.band_at(jump.choice.unit, jump.choice.level) == row["band"]
 
 
 def test_findings_of_other_rows_are_refused(pictures):

@@ -2,7 +2,7 @@
 
 import pytest
 from support import browsing
-from support.report_material import TIED, head_of, hostile, images, texts
+from support.report_material import head_of, hostile, images, texts
 
 import hf_midrange as hm
 from hf_midrange import columns
@@ -85,15 +85,22 @@ def test_the_policy_stops_what_would_slip_through(browser, pages, tmp_path):
         assert any("Content Security Policy" in line for line in seen.console)
 
 
-def test_a_reader_gets_from_the_table_to_the_card_and_to_the_figures(browser, pages):
+def test_a_reader_gets_from_a_word_to_its_meaning_and_to_the_figures(browser, pages):
     with browsing.opened(browser, pages["texts"], 360) as seen:
         page = seen.page
-        page.locator("#findings table a", has_text=TIED).first.click()
-        assert page.locator("details.card[open] mark").first.inner_text() == "Film"
-        page.locator("details.card > summary").first.click()
-        assert not page.locator("details.card mark").first.is_visible()
-        page.locator("#range summary").first.click()
-        assert page.locator("#range table").first.is_visible()
+        assert page.locator("#shortcut-1 mark").first.inner_text() == "Film"
+        assert not page.locator("#words").is_visible()
+        page.locator("#shortcut-1 a.badge").first.click()
+        assert page.locator("#words").is_visible()
+        page.locator("#shortcut-1 summary").first.click()
+        assert page.locator("#shortcut-1 svg[role=img]").is_visible()
+
+
+@pytest.mark.parametrize("name", ["pictures", "texts", "hostile"])
+def test_the_page_is_four_screens_on_a_desktop_and_eight_on_a_phone(browser, pages, name):
+    for width, screens in ((1280, 4), (390, 8)):
+        with browsing.opened(browser, pages[name], width) as seen:
+            assert seen.page.evaluate("document.documentElement.scrollHeight") <= screens * 844
 
 
 def test_print_opens_what_is_folded(browser, pages, tmp_path):
@@ -103,7 +110,6 @@ def test_print_opens_what_is_folded(browser, pages, tmp_path):
         assert not hidden.is_visible()
         page.emulate_media(media="print")
         assert hidden.is_visible()
-        assert not page.locator("nav").is_visible()
         page.pdf(path=tmp_path / "page.pdf", format="A4")
         assert (tmp_path / "page.pdf").stat().st_size > 10_000
 
