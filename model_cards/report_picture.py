@@ -19,15 +19,12 @@ WIDTH, GAP = 900, 24
 
 
 def picture(page_file: Path) -> Image.Image:
-    """Return the head of a report and its first card, one below the other."""
+    """Return the first screen of a report: its verdict, its first shortcut, and what the repair does."""
     sys.path.insert(0, str(HERE.parent / "tests"))
     from support import browsing
 
     with browsing.browser() as started, browsing.opened(started, page_file, WIDTH) as seen:
-        shots = [
-            seen.page.locator(place).first.screenshot(style="nav{display:none}")
-            for place in ("header", "details.card[open]")
-        ]
+        shots = [seen.page.locator(place).first.screenshot() for place in ("header", "#shortcut-1", "#groups")]
     parts = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
     whole = Image.new("RGB", (WIDTH, sum(part.height + GAP for part in parts)), "white")
     top = 0
