@@ -205,20 +205,22 @@ def retrain(
     config: Config = None,
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
+    from hf_midrange import columns
     from hf_midrange.classifier import load_classifier
     from hf_midrange.head.proof import prove_repaired
 
     with new_output(output, curated, overwrite) as new:
         if not is_main():
             return
-        classifier = load_classifier(model)
-        head = hm.retrain_head(new.rows(curated, split), classifier, seed=seed)
+        classifier, rows = load_classifier(model), new.rows(curated, split)
+        head = hm.retrain_head(rows, classifier, seed=seed)
         head.save_pretrained(new.folder / "head")
         if merge:
-            merged: Any = head.merge_into(classifier)
-            prove_repaired(merged)
-            merged.save_pretrained(new.folder / "model")
+            layer = columns.facts(rows.features, columns.LOGITS).get("head")
+            merged: Any = head.merge_into(classifier, layer)
             found = saved_processor(classifier, model)
+            prove_repaired(merged, None if found is None else rows, found, layer)
+            merged.save_pretrained(new.folder / "model")
             if found is not None:
                 found.save_pretrained(new.folder / "model")
     typer.echo(f"wrote {output}")

@@ -21,6 +21,7 @@ from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.extraction import extract
 from hf_midrange.extraction.inputs import Collated, Processor
 from hf_midrange.head import LinearHead, retrain_head
+from hf_midrange.head.linear_head import refuse_unloadable
 from hf_midrange.head.proof import prove_repaired
 from hf_midrange.input_columns import usual_columns
 from hf_midrange.pipeline import STAGES, Steps, curated_from, told
@@ -106,7 +107,7 @@ class Debiasing:
         if not outcome.is_changed:
             return replace(outcome, model=self.model)
         repaired = outcome.head.merge_into(self.model, self.head)
-        self.prove(repaired, rows)
+        prove_repaired(repaired, rows, self.processor, self.head)
         return replace(outcome, model=repaired)
 
     def run(self, table: Dataset, inputs: Collated | None, sources: Sequence[Any] | None) -> DebiasReport:
@@ -117,7 +118,7 @@ class Debiasing:
             inputs: their model inputs, or None where the processor is to make them of an image or text.
             sources: concept sources; None: `usual_sources`.
         """
-        LinearHead.from_model(self.model, self.head)  # a head that cannot be replaced is refused before any work
+        refuse_unloadable(self.model, self.head)  # before any work
         if self._is_curated(table):
             return DebiasReport.of(None, table, self._new_head(self._steps(table, "curated"), table))
         table = table.remove_columns(_made_by_steps(table))
@@ -166,15 +167,6 @@ class Debiasing:
         truth = columns.labels(extracted)
         groups = columns.labels(extracted, by[0]) if by[0] in extracted.column_names else truth
         return group_figures(by, predicted, truth, groups)
-
-    def prove(self, repaired: nn.Module, table: Dataset) -> None:
-        """Check on some rows that the repaired model is still that once it is saved and loaded.
-
-        Raises:
-            NotRepairedError: if it is another one.
-        """
-        if {columns.IMAGE, columns.TEXT} & {*table.column_names}:
-            prove_repaired(repaired, table, self.processor, self.head)
 
     def _control(self, curated: Dataset) -> LinearHead:
         """Return the head for the curated weights given to random rows of the same class: is it these rows, or any?"""

@@ -11,7 +11,7 @@ from datasets import ClassLabel
 from torch import nn
 
 from hf_midrange.classifier import label_names, number_of_labels
-from hf_midrange.columns import GROUP, PSEUDO_GROUP
+from hf_midrange.columns import GROUP, LABEL, PSEUDO_GROUP
 from hf_midrange.scoring import group_metrics
 
 
@@ -58,13 +58,15 @@ def scored_column(features: Any) -> str | None:  # noqa: ANN401 - Features, or N
 def scored_by(model: nn.Module, dataset: Any) -> tuple[str, list[str]] | None:  # noqa: ANN401 - any dataset
     """Return what to score rows by, `group`, `pseudo_group` or `class`, and its names; None if not by one label."""
     kind = getattr(getattr(model, "config", None), "problem_type", None)
-    count = number_of_labels(model)
-    if count == 1 or kind not in (None, "single_label_classification"):
+    features, count = getattr(dataset, "features", None) or {}, number_of_labels(model)
+    label: Any = features.get(LABEL)
+    pair = count == 1 and isinstance(label, ClassLabel) and label.num_classes == 2  # one logit, for and against
+    if kind == "regression" or (not pair and (count == 1 or kind == "multi_label_classification")):
         return None
-    column = scored_column(getattr(dataset, "features", None))
+    column = scored_column(features)
     if column is not None:
-        return column, list(dataset.features[column].names)
-    names = label_names(model) or [str(k) for k in range(count or 0)]
+        return column, list(features[column].names)
+    names = list(label.names) if pair else label_names(model) or [str(k) for k in range(count or 0)]
     return (CLASS, names) if names else None
 
 

@@ -17,9 +17,11 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import find_labels
 
-from hf_midrange import columns
+from hf_midrange import columns, verdicts
 from hf_midrange.classifier import label_names
 from hf_midrange.concepts.usual import source_named
+from hf_midrange.head import LinearHead
+from hf_midrange.head.proof import NotRepairedError, prove_repaired
 from hf_midrange.publishing.cards import write_model_card
 from hf_midrange.publishing.model import Background, model_facts
 from hf_midrange.training.debiasing import STEPS, Debiasing, untimed
@@ -43,6 +45,7 @@ from hf_midrange.training.row_inputs import (
 logger = logging.getLogger(__name__)
 
 CURATED_ROWS = ("weight", "keep")
+ACT_ON = (verdicts.SHOWN, verdicts.SUSPECTED)
 
 
 @dataclass
@@ -58,12 +61,13 @@ class MidRangeArguments(TrainingArguments):
         concept_sources: concepts that `debias()` may look for, such as `["thumbnail", "image-properties"]`, in the
             words of `hf-midrange annotate --source`; None takes those that the columns allow.
         head: name of the classifier's last linear layer, where it has several, as `extract` takes it.
+        act_on: what `debias()` repairs: `"shown"`, or with `"suspected"` also ties that are only suspected.
         curated_rows: what a training set made by `curate` is trained by. `"weight"`: all rows of positive weight, each
             weighted in the loss. `"keep"`: only the rows marked `keep`, unweighted. The two are alternatives, since
             `keep` marks a subset that is already balanced.
 
     Raises:
-        ValueError: for a fraction outside [0, 1) or another word in `curated_rows`.
+        ValueError: for a fraction outside [0, 1) or another word in `act_on` or `curated_rows`.
     """
 
     curation_fraction: float = field(
@@ -79,6 +83,10 @@ class MidRangeArguments(TrainingArguments):
     head: str | None = field(
         default=None, metadata={"help": "Name of the last linear layer, where the classifier has several."}
     )
+    act_on: str = field(
+        default=verdicts.SHOWN,
+        metadata={"help": "Repair what is shown, or also what is only suspected.", "choices": list(ACT_ON)},
+    )
     curated_rows: str = field(
         default="weight",
         metadata={"help": "Train a curated set by its `weight` or by its `keep`.", "choices": list(CURATED_ROWS)},
@@ -88,8 +96,9 @@ class MidRangeArguments(TrainingArguments):
         """Check the values before any work starts."""
         if not 0 <= self.curation_fraction < 1:
             raise ValueError(f"`curation_fraction` must be at least 0 and below 1, but is {self.curation_fraction}")
-        if self.curated_rows not in CURATED_ROWS:
-            raise ValueError(f"`curated_rows` must be 'weight' or 'keep', but is {self.curated_rows!r}")
+        for name, known in (("curated_rows", CURATED_ROWS), ("act_on", ACT_ON)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be {' or '.join(map(repr, known))}, but is {getattr(self, name)!r}")
         # Without it, accelerate takes each of several CPU processes for the only one.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
@@ -228,7 +237,8 @@ class MidRangeTrainer(Trainer):
         loss, logits, labels = super().prediction_step(model, cast(Any, inputs), alone, ignore_keys)
         truth = labels[0] if isinstance(labels, tuple) else labels
         if self._seen is not None and logits is not None and truth is not None and truth.ndim == 1:
-            predicted = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+            first = logits[0] if isinstance(logits, tuple) else logits
+            predicted = first.argmax(-1) if first.shape[-1] > 1 else (first.squeeze(-1) > 0).to(truth.dtype)
             extra = [inputs[name] for name in (columns.GROUP, columns.PSEUDO_GROUP) if name in inputs]
             groups = extra[0].to(truth.device) if extra else truth
             each = self.gather_function(torch.stack([predicted, truth, groups], dim=1))
@@ -249,7 +259,13 @@ class MidRangeTrainer(Trainer):
             logger.log(logging.WARNING if self.is_world_process_zero() else logging.DEBUG, report)
         return output
 
-    def debias(self, curation_dataset: Dataset | None = None, *, sources: Sequence[Any] | None = None) -> DebiasReport:
+    def debias(
+        self,
+        curation_dataset: Dataset | None = None,
+        *,
+        sources: Sequence[Any] | None = None,
+        act_on: str | None = None,
+    ) -> DebiasReport:
         """Find the shortcuts of the model, repair its head in place, and return what was found and done.
 
         Finished steps are kept in `<output_dir>/_debias`, by the weights of the model and the rows: the same call
@@ -261,9 +277,11 @@ class MidRangeTrainer(Trainer):
                 that `curate` made. Rows with `embedding` and `weight` of this model are retrained on as they are.
             sources: concept sources, such as `[hm.Thumbnail()]`; None takes `concept_sources` of the arguments, else
                 what `hf-midrange run` would take.
+            act_on: `"shown"` or `"suspected"`; None takes `act_on` of the arguments.
 
         Raises:
-            ValueError: if there are no rows, or the model is spread over processes (FSDP, DeepSpeed).
+            ValueError: if there are no rows, the model is spread over processes (FSDP, DeepSpeed), or its head cannot
+                be replaced, or would be another one once the model is saved and loaded; the model is then as it was.
             TypeError: if the rows are no `datasets.Dataset`.
         """
         self._refuse_sharded()
@@ -280,13 +298,20 @@ class MidRangeTrainer(Trainer):
             self.args.dataloader_num_workers,
             self.accelerator.autocast,
             self._option("head"),
+            act_on=act_on or self._option("act_on"),
         )
         table = work.table(rows)  # what cannot be used is refused before any pass of the model
         before = self._evaluated("debias/before")
-        outcome = work.run(table, self._collator.inputs(rows), chosen)
-        outcome.head.put_into(model, self._option("head"))
+        inputs = self._collator.inputs(rows)
+        outcome = work.run(table, inputs, chosen)
         if outcome.is_changed:
-            work.prove(model, table)
+            given = LinearHead.from_model(model, work.head)
+            outcome.head.put_into(model, work.head)
+            try:
+                prove_repaired(model, table, inputs or work.processor, work.head)
+            except NotRepairedError:
+                given.put_into(model, work.head)
+                raise
         self.debias_report = replace(outcome, before=before, after=self._evaluated("debias/after"))
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")

@@ -314,6 +314,36 @@ def test_nothing_to_repair_leaves_the_model_as_it_is(trained, tmp_path):
     assert_same(weights_of(trainer.model), before)
 
 
+def test_what_is_only_suspected_is_repaired_if_that_is_asked_for(trained, tmp_path, monkeypatch):
+    from hf_midrange import pipeline
+
+    asked, curate = [], pipeline.curate
+    monkeypatch.setattr(pipeline, "curate", lambda *args, **options: asked.append(options) or curate(*args, **options))
+    trainer = trainer_of(trained, tmp_path, trained[1], act_on="suspected")
+    trainer.debias(sources=[hm.Thumbnail()])
+    trainer.debias(sources=[hm.Thumbnail()], act_on="shown")
+    assert [options["act_on"] for options in asked] == ["suspected", "shown"]
+
+
+def test_a_head_that_nobody_could_load_is_refused_before_any_work(trained, tmp_path, counted):
+    trainer = trainer_of(trained, tmp_path, trained[1])
+    trainer.model.classifier[1] = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r"'classifier.1.2' is not what ResNetForImageClassification makes"):
+        trainer.debias()
+    assert counted == {}
+
+
+def test_a_repair_that_is_lost_leaves_the_model_as_it_was(trained, tmp_path, monkeypatch):
+    from hf_midrange.head import proof
+
+    trainer = trainer_of(trained, tmp_path, trained[1])
+    before = weights_of(trainer.model)
+    monkeypatch.setattr(proof, "reloaded", lambda model, head: resnet_with(trained[0]))
+    with pytest.raises(ValueError, match="'classifier.1.weight', 'classifier.1.bias'. differ"):
+        trainer.debias(sources=[hm.Thumbnail()])
+    assert_same(weights_of(trainer.model), before)
+
+
 # Precision, refusals
 
 

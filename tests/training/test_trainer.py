@@ -421,7 +421,11 @@ def test_held_out_rows_take_the_transform_of_evaluation(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"curation_fraction": 1.0}, "below 1"), ({"curated_rows": "all"}, "'weight' or 'keep'")],
+    [
+        ({"curation_fraction": 1.0}, "below 1"),
+        ({"curated_rows": "all"}, "'weight' or 'keep'"),
+        ({"act_on": "all"}, "'shown' or 'suspected'"),
+    ],
 )
 def test_wrong_arguments_are_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
@@ -484,3 +488,17 @@ def test_importing_the_package_does_not_import_the_trainer():
     code = "import sys, hf_midrange; print('hf_midrange.training' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_one_logit_for_two_classes_is_scored_by_its_sign(tmp_path):
+    test = pictures(37, tie=0.5, seed=1)
+    model = vit()
+    model.config.id2label = {0: "beam"}
+    model.classifier = torch.nn.Linear(16, 1)
+    options = {"eval_dataset": test, "processing_class": processor()}
+    loss = lambda outputs, labels, **_: (outputs.logits[:, 0] - labels.float()).square().mean()  # noqa: E731
+    metrics = hm.MidRangeTrainer(model, arguments(tmp_path), compute_loss_func=loss, **options).evaluate()
+    with torch.no_grad():
+        pixels = processor()(images=test["image"][:], return_tensors="pt")["pixel_values"]
+        predicted = (model.eval()(pixels).logits[:, 0] > 0).numpy()
+    assert metrics["eval_accuracy"] == pytest.approx((predicted == np.array(test["label"][:])).mean())
