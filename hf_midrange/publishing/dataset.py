@@ -206,7 +206,7 @@ def _dataset_facts(content: Content, repo_id: str, configs: tuple[ConfigFacts, .
         columns=told.column_facts(features),
         curation=tuple(told.curation_facts(split, name) for name, split in content.splits.items()),
         versions=told.versions(),
-        **told.finding_facts(content.findings),
+        **told.finding_facts(content.findings, first),
         bands=told.band_facts(content.bands),
         sources=(content.source,) if content.source else (),
         source_note=" ".join((first.info.description or "").split()) or None,

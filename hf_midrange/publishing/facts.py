@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_midrange import __version__, columns
 from hf_midrange.curation.report import curation_report
+from hf_midrange.ties import shortcuts
 from hf_midrange.verdicts import unchanged
 
 
@@ -41,6 +42,8 @@ HOW = {
 _LOCAL = re.compile(r"(?:(?<=\s)|^)(?:~|\.{1,2}|[A-Za-z]:)?[\\/][^\s,]*")
 SHOWN = 12
 """Findings in a card; a data set holds all of them in a configuration of its own."""
+MOST_SHORTCUTS = 5
+"""Shortcuts in a card."""
 _OF_FINDING = ("unit_name", "band", "source", "concept", "odds_ratio", "ci_low", "ci_high", "q_value", "q_confirm")
 _LIBRARIES = ("datasets", "transformers", "torch", "timm", "huggingface_hub", "numpy")
 Task = Literal["image-classification", "text-classification"]
@@ -126,6 +129,8 @@ class FindingFacts:
     """How many the first half gave; None: nobody looked."""
     confirmed: int = 0
     """How many of these the second half confirmed."""
+    shortcuts: tuple[str, ...] = ()
+    """A sentence for each tie, the most harmful first."""
 
 
 @dataclass(frozen=True)
@@ -217,17 +222,25 @@ def kind_of(feature: Any) -> str:  # noqa: ANN401 - any feature
     return feature.dtype if isinstance(feature, Value) else type(feature).__name__.lower()
 
 
-def finding_facts(findings: Dataset | None) -> dict[str, Any]:
-    """Return the fields `findings`, `discovered` and `confirmed` of a card's facts.
+def finding_facts(findings: Dataset | None, rows: Dataset | None = None) -> dict[str, Any]:
+    """Return the fields of `FindingFacts`.
 
     Of the confirmed findings the first twelve are kept: confounders first, in the order of `associate` otherwise.
+
+    Args:
+        findings: what `associate` returned; None: nobody looked.
+        rows: those that they are of, for the shortcuts; rows without their concepts, or None, tell of none.
     """
     if findings is None:
         return {}
     confirmed = [row for row in findings.to_list() if row["confirmed"]]
     first = sorted(confirmed, key=lambda row: not row["confounder"])[:SHOWN]
     kept = tuple({name: row[name] for name in _OF_FINDING} for row in first)
-    return {"findings": kept, "discovered": len(findings), "confirmed": len(confirmed)}
+    told: tuple[str, ...] = ()
+    needed = {columns.LOGITS, *(f"{columns.CONCEPTS_PREFIX}{source}" for source in findings.unique("source"))}
+    if rows is not None and needed <= {*rows.column_names} and "tie" in findings.column_names:
+        told = tuple(shortcuts(rows, findings)["sentence"][:MOST_SHORTCUTS])
+    return {"findings": kept, "discovered": len(findings), "confirmed": len(confirmed), "shortcuts": told}
 
 
 def curation_facts(curated: Dataset, split: str) -> CurationFacts:

@@ -262,7 +262,7 @@ def model_facts(model: PreTrainedModel, repo_id: str, background: Background) ->
         changed=tuple(_head(model, background.layer)) if background.head is not None and corrected else (),
         score=Score.of(OURS, background.metrics) if background.metrics is not None else None,
         controls=tuple(Score.of(name, metrics) for name, metrics in (background.controls or {}).items()),
-        **finding_facts(background.findings),
+        **finding_facts(background.findings, None if background.curated is None else _one(background.curated)),
         curation=curation,
         dataset=background.dataset,
         split=background.split,

@@ -67,6 +67,7 @@ def model_facts(**changes):
         score=Score("ours", 0.9, 0.8, (0.88, 0.92), (0.7, 0.87), worst_group_name="3 under 1"),
         controls=(Score("ERM", 0.7, 0.5),),
         findings=(finding("3", "sea"),),
+        shortcuts=("Rows with sea score higher for 3.",),
         discovered=3,
         curation=CurationFacts("shown", "worst 0.5 before, 0.8 after", "auto", 0, 10, 5),
         dataset="me/x",
@@ -156,7 +157,12 @@ def test_no_name_changes_the_structure_of_a_card(unit, concept, group):
     curation = CurationFacts("shown", f"worst in {group}", "auto", 0, 10, 5, "train", ({**CELL, "name": group},))
     plain = (model_facts(), dataset_facts())
     model = replace(
-        plain[0], classes=(unit, concept), findings=(found,), curation=curation, controls=(Score(group, 0.7, 0.5),)
+        plain[0],
+        classes=(unit, concept),
+        findings=(found,),
+        curation=curation,
+        controls=(Score(group, 0.7, 0.5),),
+        shortcuts=(f"Rows with {concept} score higher for {unit}.",),
     )
     rows = replace(
         plain[1],
