@@ -7,33 +7,18 @@ them would be too large.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse, special
+from scipy import special
 
-from hf_midrange.association.clusters import as_normal, clustered_log_error
 from hf_midrange.association.doubts import Doubts
 from hf_midrange.association.profile import fifths, profile
-from hf_midrange.association.ranks import RankedRows, areas, column_of, generalised_odds, label_ranks
-from hf_midrange.association.screening import (
-    Level,
-    Pooled,
-    Problem,
-    Scores,
-    margins_of,
-    p_values,
-    power_at,
-    unit_scores,
-)
-from hf_midrange.association.tables import (
-    OddsRatios,
-    Tables,
-    cell_tables,
-    orient,
-    pooled_odds_ratio,
-    signs,
-)
+from hf_midrange.association.ranks import areas, column_of, generalised_odds, label_ranks
+from hf_midrange.association.screening import Level, Problem, UnitRows, centred, power_at
+from hf_midrange.association.sources import clustered_log_error
+from hf_midrange.association.tables import OddsRatios, Tables, orient, pooled_odds_ratio, signs
 
 
 PROFILE = ("auc", "profile", "profile_low", "profile_high", "shape")
@@ -63,72 +48,6 @@ class Halves(NamedTuple):
     discovery: Problem
     confirmation: Problem
     whole: Problem
-
-
-class UnitRows(NamedTuple):
-    """The rows of one half in which a unit has a band, with the concepts of its findings."""
-
-    problem: Problem
-    bands: np.ndarray
-    present: sparse.csc_matrix
-    scores: Scores
-    member: int | None
-
-    @classmethod
-    def of(cls, half: Problem, unit: int, concepts: np.ndarray) -> UnitRows:
-        """Return the rows of a half."""
-        bands = half.unit_bands(unit)
-        rows = half.of_concepts(concepts).rows(bands >= 0)
-        bands = bands[bands >= 0]
-        scores = unit_scores(bands, margins_of(rows), rows.number, half.members[unit])
-        return cls(rows, bands, rows.present.tocsc(), scores, half.members[unit])
-
-    @property
-    def ids(self) -> np.ndarray:
-        """The label of each row."""
-        return self.problem.ids
-
-    def tables(self, tests: np.ndarray) -> Tables:
-        """Return the tables of some tests, pairs (band, concept), of shape `(C, t)`."""
-        return cell_tables(self.bands, self.ids, self.problem.classes, self.present, tests)
-
-    def strata(self, members: np.ndarray, strangers: np.ndarray) -> np.ndarray:
-        """Return which labels take part in each test, `(C, t)`, given which sides do, `(t,)` each."""
-        chosen = np.repeat(strangers[None], self.problem.classes, axis=0)
-        if self.member is not None:
-            chosen[self.member] = members
-        return chosen
-
-    def odds_ratios(self, tables: Tables, absence: np.ndarray, tests: np.ndarray) -> OddsRatios:
-        """Return pooled odds ratios with intervals, by source where rows share them.
-
-        Args:
-            tables: the tables of `tests`, turned, strata that take no part emptied.
-            absence: where the concept's absence is counted, boolean of shape `(C, t)`.
-            tests: pairs (band, concept).
-        """
-        plain = pooled_odds_ratio(tables)
-        if self.problem.sources is None:
-            return plain
-        errors, quantiles = np.empty((2, len(tests)))
-        for j, (band, concept) in enumerate(tests):
-            has = column_of(self.present, concept) ^ absence[self.ids, j]
-            one = tables.pick(np.array([j]))
-            errors[j], number = clustered_log_error(
-                one, plain.ratio[j], self.bands == band, has, self.ids, self.problem.sources
-            )
-            quantiles[j] = special.stdtrit(max(number - 1, 1), 0.975)
-        finite = np.isfinite(errors)
-        with np.errstate(over="ignore", invalid="ignore"):
-            low, high = (plain.ratio * np.exp(sign * quantiles * errors) for sign in (-1, 1))
-        return OddsRatios(plain.ratio, np.where(finite, low, plain.low), np.where(finite, high, plain.high))
-
-    def row_scores(self, band: int, concept: int, strata: np.ndarray) -> np.ndarray:
-        """Return what each row adds to the oriented excess of one test over some labels, `(C,)` bool; `(n,)`."""
-        own = np.arange(self.problem.classes) == (-1 if self.member is None else self.member)
-        turned = np.where(own, *signs(np.array(band), self.problem.number - 1)) * strata
-        parts = (_centred(values, self.ids) for values in (self.bands == band, column_of(self.present, concept)))
-        return turned[self.ids] * np.prod(list(parts), axis=0)
 
 
 def without_doubts(
@@ -196,34 +115,31 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
         level: as given to `associate`.
     """
     kept, column = np.unique(tests[:, 1], return_inverse=True)
-    narrow = np.column_stack([tests[:, 0], column.reshape(-1)])
-    at, top = tuple(narrow.T), halves.whole.number - 1
+    narrow, top = np.column_stack([tests[:, 0], column.reshape(-1)]), halves.whole.number - 1
     first, again = (UnitRows.of(half, unit, kept) for half in halves[:2])
-    tested = first.scores.members.tested, first.scores.strangers.tested
-    strata = first.strata(*(side[at] for side in tested))
-    members, strangers = signs(narrow[:, 0], top)
-    absence = again.strata(members < 0, strangers < 0)
-    found, seen = (orient(rows.tables(narrow).kept(strata), rows.member, narrow[:, 0], top) for rows in (first, again))
-    pooled = again.scores.pooled(*tested)
-    columns: dict[str, Any] = dict(zip(_EFFECT, again.odds_ratios(seen, absence, narrow), strict=True))
-    columns |= {
+    tables = first.tables(narrow), again.tables(narrow)
+    tested, own = first.tested_sides(tables[0], narrow), again.tested_sides(tables[1], narrow)
+    strata = first.strata(*tested)
+    found, seen = (orient(some.kept(strata), first.member, narrow[:, 0], top) for some in tables)
+    absence = again.strata(*(side < 0 for side in signs(narrow[:, 0], top)))
+    ratio, pooled = _odds_ratios(again, seen, absence, narrow), again.score_test(seen, narrow, tested)
+    columns: dict[str, Any] = _named("", ratio) | {
         "odds_ratio_discovery": pooled_odds_ratio(found).ratio,
-        "p_confirm": p_values(seen, level) if again.problem.sources is None else pooled.p[at],
-        "power": pooled.power(level.alpha)[at],
-        "effective_rows": _effective_rows(pooled)[at] * len(again.ids),
+        "p_confirm": np.maximum(pooled.p(level), ratio.p_beyond(level.smallest)),
+        "power": pooled.power(level),
+        "effective_rows": pooled.share * len(again.ids),
     }
-    nothing = np.zeros(strata.shape, dtype=bool)
-    own = again.scores.members.tested, again.scores.strangers.tested
-    for name, sides in (("member", (own[0], own[1] & False)), ("stranger", (own[0] & False, own[1]))):
-        kept_tables = again.tables(narrow).kept(again.strata(*(side[at] for side in sides)))
-        ratio = again.odds_ratios(kept_tables, nothing, narrow)
-        columns |= {f"{name}_{key}": value for key, value in zip(_EFFECT, ratio, strict=True)}
-        alone = again.scores.pooled(*sides)
-        columns[f"{name}_p"] = p_values(kept_tables, level) if again.problem.sources is None else alone.p[at]
-    columns["p_beyond_top"] = [
-        _beyond_top(first, again, tested, strata[:, j], (int(band), int(concept)))
+    nobody = np.zeros(len(tests), dtype=bool)
+    for name, sides in (("member_", (own[0], nobody)), ("stranger_", (nobody, own[1]))):
+        alone = tables[1].kept(again.strata(*sides))
+        columns |= _named(name, _odds_ratios(again, alone, strata & False, narrow))
+        columns[f"{name}p"] = again.score_test(alone, narrow, sides).p(level)
+    pairs = [
+        [rows.row_scores(band, concept, strata[:, j]) for rows in (first, again)]
         for j, (band, concept) in enumerate(narrow)
     ]
+    columns["p_beyond_top"] = _beyond_top(first, again, narrow[:, 1], pairs)
+    columns["p_beyond_top"] = np.where(narrow[:, 0] == top, None, columns["p_beyond_top"])
     return columns | _whole_range(halves, values, unit, tests[:, 1])
 
 
@@ -238,124 +154,119 @@ def range_details(halves: Halves, values: np.ndarray, unit: int, concepts: np.nd
         level: as given to `associate`.
     """
     first, again = (UnitRows.of(half, unit, concepts) for half in halves[:2])
-    shifts = [_ranked(rows.problem).shift(values[rows.problem.at]) for rows in (first, again)]
     everyone = np.ones(halves.whole.classes, dtype=bool)
-    columns: dict[str, Any] = dict(zip(_EFFECT, _standing_above(again.problem, values, everyone), strict=True))
-    design = np.ones(len(concepts))
-    if again.problem.sources is not None:
-        plain = _ranked(again.problem._replace(sources=None)).shift(values[again.problem.at])
-        design = (shifts[1].error / plain.error) ** 2
-    columns |= {
+    shifts = [rows.part.ranked().shift(values[rows.part.at]) for rows in (first, again)]
+    independent = again.part._replace(sources=None).ranked().shift(values[again.part.at])
+    ratio = _standing_above(again.part, values, everyone)
+    columns: dict[str, Any] = _named("", ratio) | {
         "odds_ratio_discovery": np.exp(special.logit(shifts[0].auc)),
-        "p_confirm": shifts[1].p,
-        "power": power_at(1 / (4 * shifts[1].error) ** 2, level.alpha),
-        "effective_rows": len(again.ids) / design,
+        "p_confirm": np.maximum(shifts[1].p, ratio.p_beyond(level.smallest)),
+        "power": power_at(1 / (4 * shifts[1].error) ** 2, level.alpha, level.smallest),
+        "effective_rows": len(again.ids) * (independent.error / shifts[1].error) ** 2,
     }
-    for name, strata in _labels_of_sides(halves.whole, unit):
-        ratio = _standing_above(again.problem, values, strata)
-        columns |= {f"{name}_{key}": value for key, value in zip(_EFFECT, ratio, strict=True)}
-        columns[f"{name}_p"] = _ranked(again.problem).shift(values[again.problem.at], strata).p
-    columns["p_beyond_top"] = [
-        _beyond_top(first, again, (first.scores.members.tested, first.scores.strangers.tested), everyone, j, values)
-        for j in range(len(concepts))
-    ]
+    for name, strata in zip(("member_", "stranger_"), again.labels_of_sides(), strict=True):
+        columns |= _named(name, _standing_above(again.part, values, strata))
+        columns[f"{name}p"] = again.part.ranked().shift(values[again.part.at], strata).p
+    pairs = [[_rank_scores(rows, values, j) for rows in (first, again)] for j in range(len(concepts))]
+    columns["p_beyond_top"] = _beyond_top(first, again, np.arange(len(concepts)), pairs)
     return columns | _whole_range(halves, values, unit, concepts)
 
 
+def _named(side: str, ratio: OddsRatios) -> dict[str, np.ndarray]:
+    """Return the columns of an odds ratio with its interval."""
+    return {f"{side}odds_ratio": ratio.ratio, f"{side}ci_low": ratio.low, f"{side}ci_high": ratio.high}
+
+
+def _odds_ratios(rows: UnitRows, tables: Tables, absence: np.ndarray, tests: np.ndarray) -> OddsRatios:
+    """Return pooled odds ratios, with errors by source where rows share sources.
+
+    Args:
+        rows: those of the tables.
+        tables: the tables of `tests`, turned, strata that take no part emptied.
+        absence: where the concept's absence is counted, boolean of shape `(C, t)`.
+        tests: pairs (band, concept).
+    """
+    plain = pooled_odds_ratio(tables)
+    if rows.sources is None:
+        return plain
+    sources, (errors, freedom) = rows.sources.of_rows, np.empty((2, len(tests)))
+    for j, (band, concept) in enumerate(tests):
+        has = column_of(rows.present, concept) ^ absence[rows.ids, j]
+        one = tables.pick(np.array([j]))
+        errors[j], number = clustered_log_error(one, plain.ratio[j], rows.bands == band, has, rows.ids, sources)
+        freedom[j] = max(number - 1, 1)
+    error = np.where(np.isfinite(errors), np.maximum(errors, plain.error), plain.error)
+    return plain._replace(error=error, freedom=freedom)
+
+
 def _standing_above(half: Problem, values: np.ndarray, strata: np.ndarray) -> OddsRatios:
-    """Return the odds of standing above, with intervals, over some labels; NaN where these are too few rows."""
-    shift = _ranked(half).shift(values[half.at], strata)
-    found = areas(values[half.at], half.ids, half.present.tocsc(), strata, _numbered(half.sources))
-    untested = np.isnan(shift.auc)
-    return OddsRatios(*(np.where(untested, np.nan, part) for part in generalised_odds(found, shift.error)))
+    """Return the odds of standing above over some labels; NaN where these are too few rows."""
+    shift = half.ranked().shift(values[half.at], strata)
+    found = areas(
+        values[half.at], half.ids, half.present.tocsc(), strata, None if half.sources is None else half.sources.of_rows
+    )
+    made = generalised_odds(found, shift.error)
+    nothing = {name: np.where(np.isnan(shift.auc), np.nan, getattr(made, name)) for name in ("ratio", "log", "error")}
+    return made._replace(**nothing)
+
+
+FLIPS, BLOCKS = 1999, 1000
+"""How many permutations, and of how many sources, rows or random sets of rows."""
 
 
 def _beyond_top(
-    first: UnitRows,
-    again: UnitRows,
-    tested: tuple[np.ndarray, np.ndarray],
-    strata: np.ndarray,
-    test: tuple[int, int] | int,
-    values: np.ndarray | None = None,
-) -> float | None:
-    """Return the one-sided p-value that the finding is stronger than what the top band alone shows of its concept.
+    first: UnitRows, again: UnitRows, concepts: np.ndarray, scores: Sequence[Sequence[np.ndarray]]
+) -> list[float | None]:
+    """Return one-sided p-values that findings are stronger than what the top band alone shows of their concept.
 
-    Both statistics are standardised sums over the same rows of the confirmation half; their difference is tested by
-    the spread of what each row, or source, adds to it. Which way each of them points is taken from the other half.
-    None for findings of the top band.
+    Both statistics are standardised sums of what each row of the confirmation half adds to them; which way each of
+    them points is taken from the other half. Where neither is stronger, what a row, or a source, adds to the one can
+    change places with what it adds to the other: the difference is compared with those after such permutations of
+    rows (of sources where rows share them) at random, that is with the signs of their differences flipped (Hemerik,
+    Goeman and Finos 2020). None where nothing differs.
 
     Args:
         first: the discovery half.
         again: the confirmation half.
-        tested: which sides the discovery half could test, `(B, m)` each.
-        strata: which labels take part in the finding's test, boolean of shape `(C,)`.
-        test: band and concept, or the concept of a finding over the whole range.
-        values: the unit's values over all rows, for the whole range.
+        concepts: the concept of each finding, of shape `(t,)`.
+        scores: what each row of either half adds to each finding's own statistic.
     """
-    top = again.problem.number - 1
-    band, concept = (None, test) if isinstance(test, int) else test
-    if band == top:
+    top = again.number - 1
+    tests = np.column_stack([np.full(len(concepts), top), concepts])
+    at_top = again.strata(*first.tested_sides(first.tables(tests), tests))
+    sources = None if again.sources is None else again.sources.of_rows
+    found: list[float | None] = []
+    for j, own in enumerate(scores):
+        beside = [rows.row_scores(top, concepts[j], at_top[:, j]) for rows in (first, again)]
+        parts = []
+        for before, now in (own, beside):
+            sums = now if sources is None else np.bincount(sources, now)
+            parts.append(np.sign(before.sum()) * sums / max(np.sqrt((sums**2).sum()), 1e-12))
+        found.append(_flipped_p(parts[0] - parts[1]))
+    return found
+
+
+def _flipped_p(differences: np.ndarray) -> float | None:
+    """Return the one-sided p-value of a sum under random signs, those of random sets together where there are many."""
+    parts = differences[np.abs(differences) > 1e-12]
+    if not len(parts):
         return None
-    at_top = again.strata(*(side[top, [concept]] for side in tested))[:, 0]
-    parts = []
-    for rows in (first, again):
-        at = rows.row_scores(top, concept, at_top)
-        if band is None:
-            assert values is not None
-            own = _rank_scores(rows, values, concept, strata)
-        else:
-            own = rows.row_scores(band, concept, strata)
-        parts.append([own, at])
-    difference = np.zeros(len(again.ids))
-    for sign, before, now in ((1, parts[0][0], parts[1][0]), (-1, parts[0][1], parts[1][1])):
-        spread = np.sqrt((_by_source(now, again.problem.sources) ** 2).sum())
-        difference += sign * np.sign(before.sum()) * now / max(spread, 1e-12)
-    sums = _by_source(difference, again.problem.sources)
-    error = np.sqrt(np.sum((sums - sums.mean()) ** 2))
-    number = np.count_nonzero(np.abs(sums) > 1e-12)
-    if not error > 0:
-        return None
-    return float(special.ndtr(-as_normal(np.array(sums.sum() / error), np.array(number))))
+    if len(parts) > BLOCKS:
+        parts = np.bincount(np.random.default_rng(0).permutation(len(parts)) % BLOCKS, parts)
+    flipped = _random_signs()[:, : len(parts)] @ parts
+    return float((1 + np.count_nonzero(flipped >= parts.sum() - 1e-9)) / (FLIPS + 1))
 
 
-def _rank_scores(rows: UnitRows, values: np.ndarray, concept: int, strata: np.ndarray) -> np.ndarray:
-    """Return what each row adds to van Elteren's statistic of a concept over some labels, `(n,)`."""
-    ranked = label_ranks(values[rows.problem.at], rows.ids, rows.problem.classes)
-    weight = strata / (ranked.sizes + 1)
-    return (weight[rows.ids] * _centred(ranked.ranks, rows.ids)) * _centred(column_of(rows.present, concept), rows.ids)
+@cache
+def _random_signs() -> np.ndarray:
+    return np.random.default_rng(1).choice(np.array([-1.0, 1.0]), (FLIPS, BLOCKS))
 
 
-def _by_source(parts: np.ndarray, sources: np.ndarray | None) -> np.ndarray:
-    return parts if sources is None else np.bincount(_numbered(sources), weights=parts)  # type: ignore[arg-type]
-
-
-def _numbered(sources: np.ndarray | None) -> np.ndarray | None:
-    """Return sources numbered from 0."""
-    return None if sources is None else np.unique(sources, return_inverse=True)[1]
-
-
-def _centred(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return values less their mean within each label."""
-    exact = values.astype(np.float64)
-    return exact - (np.bincount(ids, weights=exact) / np.maximum(np.bincount(ids), 1))[ids]
-
-
-def _effective_rows(pooled: Pooled) -> np.ndarray:
-    """Return how many independent rows say as much as one of these does; NaN where nothing is tested."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(pooled.robust > 0, pooled.variance / pooled.robust, np.nan)
-
-
-def _ranked(part: Problem) -> RankedRows:
-    return RankedRows.of(part.ids, part.classes, part.present, part.sources)
-
-
-def _labels_of_sides(problem: Problem, unit: int) -> tuple[tuple[str, np.ndarray], ...]:
-    """Return each side's labels, boolean of shape `(C,)`."""
-    own, member = np.zeros(problem.classes, dtype=bool), problem.members[unit]
-    if member is not None:
-        own[member] = True
-    return ("member", own), ("stranger", ~own)
+def _rank_scores(rows: UnitRows, values: np.ndarray, concept: int) -> np.ndarray:
+    """Return what each row adds to van Elteren's statistic of a concept, `(n,)`."""
+    ranked = label_ranks(values[rows.part.at], rows.ids, rows.classes)
+    has = column_of(rows.present, concept)
+    return centred(ranked.ranks, rows.ids) / (ranked.sizes + 1)[rows.ids] * centred(has, rows.ids)
 
 
 def _whole_range(halves: Halves, values: np.ndarray, unit: int, concepts: np.ndarray) -> dict[str, Any]:
@@ -365,17 +276,18 @@ def _whole_range(halves: Halves, values: np.ndarray, unit: int, concepts: np.nda
     """
     kept, where = np.unique(concepts, return_inverse=True)
     half = halves.confirmation.of_concepts(kept)
-    ranked, placed, table = _ranked(half), values[half.at], half.present.tocsc()
+    ranked, placed, table = half.ranked(), values[half.at], half.present.tocsc()
     bins = fifths(label_ranks(placed, half.ids, half.classes), half.ids)
     columns: dict[str, Any] = {}
-    for name, strata in _labels_of_sides(halves.whole, unit):
+    own = np.arange(half.classes) == (-1 if half.members[unit] is None else half.members[unit])
+    for name, strata in (("member", own), ("stranger", ~own)):
         columns[f"{name}_z_confirm"] = ranked.shift(placed, strata).z[where]
         columns["strangers_with_it"] = ranked.with_concept[strata].sum(axis=0)[where]  # those of the last side
         made: list[dict[str, Any]] = [dict.fromkeys(PROFILE) for _ in kept]
         side = strata[half.ids]
         if side.any():
             auc = ranked.shift(placed, strata, least=1).auc
-            sources = None if half.sources is None else _numbered(half.sources[side])
+            sources = None if half.sources is None else half.sources.of_rows[side]
             for j in range(len(kept)):
                 found = profile(bins[side], half.ids[side], column_of(table, j)[side], sources)
                 told = (auc[j], found.prevalence, found.low, found.high, found.shape)

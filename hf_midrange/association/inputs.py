@@ -11,6 +11,7 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.association.screening import Problem
+from hf_midrange.association.sources import Sources
 from hf_midrange.bands import LogitBands
 from hf_midrange.bands.logit_bands import band_names
 from hf_midrange.io.blocks import Entries
@@ -76,7 +77,10 @@ def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
     present, names, sources, derived = _concepts(ds, need_concepts)
     names_of_bands = _band_names(int(highest.max(initial=-1)) + 1, columns.facts(ds.features, columns.BAND))
     source_ids = columns.source_ids(ds)
-    shared = None if source_ids is None else _shared(source_ids)
+    shared = None
+    if source_ids is not None:
+        several, numbers = np.unique(source_ids, return_inverse=True)
+        shared = Sources.of(numbers, ids) if len(several) < len(ids) else None
     problem = Problem(
         bands, np.arange(len(ids)), ids, present, label.num_classes, len(names_of_bands), members, shared
     )
@@ -84,12 +88,6 @@ def read_inputs(ds: Dataset, *, need_concepts: bool = True) -> Inputs:
     return Inputs(
         problem, ds, values, names, sources, derived, unit_names, names_of_bands, source_ids, bands_from, cut
     )
-
-
-def _shared(source_ids: np.ndarray) -> np.ndarray | None:
-    """Return the sources numbered from 0; None where each row is the only one of its source."""
-    names, numbers = np.unique(source_ids, return_inverse=True)
-    return numbers if len(names) < len(numbers) else None
 
 
 def _with_bands(ds: Dataset) -> tuple[Dataset, dict[str, Any]]:

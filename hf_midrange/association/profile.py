@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from hf_midrange.association.clusters import as_normal
 from hf_midrange.association.ranks import LabelRanks
+from hf_midrange.association.sources import as_normal
 from hf_midrange.scoring import wilson_interval
 
 

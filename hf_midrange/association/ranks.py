@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse, special
 
-from hf_midrange.association.clusters import Clusters, as_normal, clusters
+from hf_midrange.association.sources import Sources, as_normal
 from hf_midrange.association.tables import MINIMUM_ROWS, OddsRatios
 
 
@@ -77,7 +77,7 @@ def stratified_shift(
     strata: np.ndarray,
     least: int = 1,
     with_concept: np.ndarray | None = None,
-    shared: Clusters | None = None,
+    shared: Sources | None = None,
 ) -> Shift:
     """Return the Wilcoxon rank sum test of each concept, pooled over labels as van Elteren (1960) does.
 
@@ -102,14 +102,18 @@ def stratified_shift(
     residual = weight[ids] * (ranked.ranks - (n[ids] + 1) / 2)
     excess = present.T @ residual
     live = pairs > 0
-    if shared is None:
-        tied = ranked.ties / np.maximum(n * (n - 1), 1)
-        variance = (weight**2 / 12 * (n + 1 - tied)) @ pairs
-        number = np.minimum((n1 * live).sum(0), ((n[:, None] - n1) * live).sum(0))
-    else:
-        variance = shared.squares(residual[:, None])[0]
-        number = np.minimum((shared.having * live).sum(0), (shared.lacking * live).sum(0))
+    tied = ranked.ties / np.maximum(n * (n - 1), 1)
+    variance = (weight**2 / 12 * (n + 1 - tied)) @ pairs
+    number = np.minimum((n1 * live).sum(0), ((n[:, None] - n1) * live).sum(0))
     untestable = (number < least) | (variance <= 0)
+    if shared is not None:
+        everyone = np.arange(len(excess))
+        picked = shared.picked(present, everyone)
+        number = np.min(shared.having(picked, strata, len(excess)), axis=0)
+        sums, share = np.bincount(shared.pair, residual, len(shared.size))[:, None], n1 / np.maximum(n, 1)[:, None]
+        squares = shared.squares(picked, residual[picked.rows], sums, np.zeros_like(everyone), share)
+        variance = np.maximum(variance, squares)
+        untestable |= number < least
     with np.errstate(divide="ignore", invalid="ignore"):
         auc, error = (np.where(untestable, np.nan, v / (weight @ pairs)) for v in (excess, np.sqrt(variance)))
     return Shift(0.5 + auc, error, None if shared is None else number)
@@ -124,22 +128,19 @@ class RankedRows(NamedTuple):
     """Which row has which concept, of shape `(n, m)`."""
     with_concept: np.ndarray
     """Rows of each label with each concept, of shape `(C, m)`."""
-    clusters: Clusters | None
+    sources: Sources | None
 
     @classmethod
-    def of(
-        cls, ids: np.ndarray, classes: int, present: sparse.spmatrix, sources: np.ndarray | None = None
-    ) -> RankedRows:
+    def of(cls, ids: np.ndarray, classes: int, present: sparse.spmatrix, sources: Sources | None = None) -> RankedRows:
         """Return the rows with labels `ids`, concepts `present` and, where rows share them, `sources`."""
         table = sparse.csc_matrix(present, dtype=np.float64)
-        shared = None if sources is None else clusters(present, ids, classes, sources)
-        return cls(ids, classes, table, rows_with(table, ids, classes), shared)
+        return cls(ids, classes, table, rows_with(table, ids, classes), sources)
 
     def shift(self, values: np.ndarray, strata: np.ndarray | None = None, least: int = MINIMUM_ROWS) -> Shift:
         """Return how far each concept raises the unit of these values in some labels; None: in all."""
         pooled = np.ones(self.classes, dtype=bool) if strata is None else strata
         ranked = label_ranks(values, self.ids, self.classes)
-        return stratified_shift(ranked, self.ids, self.present, pooled, least, self.with_concept, self.clusters)
+        return stratified_shift(ranked, self.ids, self.present, pooled, least, self.with_concept, self.sources)
 
 
 SMOOTHED = 0.05
@@ -244,7 +245,7 @@ def _placements(label: np.ndarray, value: np.ndarray, has: np.ndarray, n1: np.nd
         return np.where(has, without / n0[label], 1 - with_it / n1[label])
 
 
-def generalised_odds(found: Areas, null_error: np.ndarray, confidence: float = 0.95) -> OddsRatios:
+def generalised_odds(found: Areas, null_error: np.ndarray) -> OddsRatios:
     """Return the odds that a row with the concept stands above one of the same label without it.
 
     Agresti's (1980) generalised odds ratio `auc / (1 - auc)`; its interval is that of the area on the logit scale,
@@ -254,14 +255,10 @@ def generalised_odds(found: Areas, null_error: np.ndarray, confidence: float = 0
     Args:
         found: areas with their errors.
         null_error: their errors where there is no effect.
-        confidence: of the intervals.
     """
-    quantile = special.stdtrit(np.maximum(found.number - 1, 1), 0.5 + confidence / 2)
     edge = (found.auc <= 0) | (found.auc >= 1) | (found.error == 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = found.auc / (1 - found.auc)
         log = special.logit(np.clip(found.auc, 0.001, 0.999))
         at_edge = np.where(found.auc == 0.5, 4 * null_error, np.abs(log) * null_error / np.abs(found.auc - 0.5))
         error = np.where(edge, at_edge, found.error / (found.auc * (1 - found.auc)))
-        low, high = np.exp(log - quantile * error), np.exp(log + quantile * error)
-    return OddsRatios(ratio, np.where(ratio == 0, 0.0, low), np.where(np.isinf(ratio), np.inf, high))
+        return OddsRatios(found.auc / (1 - found.auc), log, error, np.maximum(found.number - 1, 1))

@@ -59,9 +59,11 @@ COLUMNS: dict[str, Column] = {
     "ci_high": Column("upper 95 % limit of it", "0 to infinity", _CONFIRMATION),
     "p_value": Column("two-sided p-value of no association within labels", "0 to 1", _DISCOVERY),
     "q_value": Column("the same, adjusted over all tests (Benjamini-Hochberg)", "0 to 1", _DISCOVERY),
-    "q_confirm": Column("adjusted over what was discovered", "0 to 1", _CONFIRMATION),
+    "q_confirm": Column(
+        "p-value of an odds ratio from 0.8 to 1.25, adjusted over what was discovered", "0 to 1", _CONFIRMATION
+    ),
     "confirmed": Column(
-        "it holds again, on the same side of 1, and is at least 1.25", "yes or no", _CONFIRMATION, "bool"
+        "it is surely above 1.25, or below 0.8, and on the same side again", "yes or no", _CONFIRMATION, "bool"
     ),
     "confounder": Column("a confirmed cue with an odds ratio above 1", "yes or no", _CONFIRMATION, "bool"),
     "derived": Column("computed from the embedding: p-values are no evidence", "yes or no", _DATA, "bool"),
@@ -73,9 +75,9 @@ COLUMNS: dict[str, Column] = {
     "broken_by": Column("members without the concept and strangers with it", "rows", _ALL, "int64"),
     "group": Column("the most significant of the concepts that say the same", "text", _ALL, "string"),
     "p_at_top": Column("p-value of the same concept in the top band alone", "0 to 1", _DISCOVERY),
-    "p_beyond_top": Column("one-sided p-value that the top band shows less", "0 to 1", _CONFIRMATION),
+    "p_beyond_top": Column("one-sided p-value, by permutation, that the top shows less", "0 to 1", _CONFIRMATION),
     "odds_ratio_discovery": Column("the odds ratio where it was found: too large", "0 to infinity", _DISCOVERY),
-    "power": Column("chance to see an odds ratio of 3 at level alpha", "0 to 1", _CONFIRMATION),
+    "power": Column("chance to confirm an odds ratio of 3 at level alpha", "0 to 1", _CONFIRMATION),
     "effective_rows": Column("independent rows that say as much as these", "rows", _CONFIRMATION),
     "rows_set_aside": Column("rows left out because their label looks wrong", "rows", _CONFIRMATION, "int64"),
     **{f"member_{name}": column for name, column in _side("members of the class").items()},

@@ -17,9 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse, special, stats
 
-from hf_midrange.association.clusters import Clusters, as_normal, clusters
-from hf_midrange.association.exact import mid_p_values
-from hf_midrange.association.ranks import RankedRows
+from hf_midrange.association.ranks import RankedRows, column_of
+from hf_midrange.association.sources import Likeness, Picked, Sources, as_normal
 from hf_midrange.association.tables import (
     FEW_BAND,
     FEW_CONCEPT,
@@ -27,6 +26,7 @@ from hf_midrange.association.tables import (
     Tables,
     cell_tables,
     chi_square_p,
+    mid_p_values,
     moments,
     orient,
     signs,
@@ -50,17 +50,25 @@ class Problem(NamedTuple):
     """How many bands there are."""
     members: tuple[int | None, ...]
     """The class of each unit; None where it has none."""
-    sources: np.ndarray | None = None
-    """The source of each row, of shape `(n,)`; None where each row is one of its own."""
+    sources: Sources | None = None
+    """The sources of the rows; None where each row is one of its own."""
 
     def rows(self, where: np.ndarray) -> Problem:
         """Return some of the rows."""
-        sources = None if self.sources is None else self.sources[where]
+        sources = None if self.sources is None else self.sources.rows(where)
         return self._replace(at=self.at[where], ids=self.ids[where], present=self.present[where], sources=sources)
 
     def of_concepts(self, concepts: np.ndarray) -> Problem:
         """Return the rows with some of their concepts alone."""
         return self._replace(present=self.present[:, concepts])
+
+    def ranked(self) -> RankedRows:
+        """Return the rows for tests over the whole range."""
+        return RankedRows.of(self.ids, self.classes, self.present, self.sources)
+
+    def margins(self) -> Margins:
+        """Return what no band changes."""
+        return margins(self.present, self.ids, self.classes, self.sources)
 
     def unit_bands(self, unit: int) -> np.ndarray:
         """Return the band of one unit on each row, of shape `(n,)`."""
@@ -73,7 +81,7 @@ class Level(NamedTuple):
     alpha: float = 0.05
     """Of the false-discovery rate and of every side test."""
     smallest: float = 1.25
-    """The smallest odds ratio of interest, or one over it: what is smaller is not confirmed, however sure it is."""
+    """The smallest odds ratio of interest: confirmed is what is surely above it, or below one over it."""
     exact: bool = True
     """Whether small p-values of few rows are exact."""
 
@@ -96,10 +104,13 @@ class Tested(NamedTuple):
 
 
 def test_all(problem: Problem, units: list[int], level: Level) -> Tested:
-    """Test every concept in every band of `units`."""
+    """Test every concept in every band of `units`, rows taken for independent.
+
+    Where rows share sources, p-values by source are never smaller: only what is discovered needs them (`p_by_source`).
+    """
     p = np.full((len(problem.members), problem.number, problem.present.shape[1]), np.nan)
     power = p.astype(np.float32)
-    known = margins_of(problem)
+    known = problem.margins()
     missed: Counter[str] = Counter()
     for unit in units:
         bands = problem.unit_bands(unit)
@@ -107,7 +118,7 @@ def test_all(problem: Problem, units: list[int], level: Level) -> Tested:
         some, own = problem, known
         if not defined.all():
             some, bands = problem.rows(defined), bands[defined]
-            own = margins_of(some)
+            own = some.margins()
         p[unit], power[unit] = _test_unit(some, unit, bands, own, level)
         missed += _reasons(bands, own, np.isnan(p[unit]))
     return Tested(p, power, dict(missed))
@@ -118,16 +129,208 @@ def _test_unit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values and power of every band and concept of a unit, each of shape `(B, m)`."""
     top, member = problem.number - 1, problem.members[unit]
-    scores = unit_scores(bands, known, problem.number, member)
-    pooled = scores.pooled(scores.members.tested, scores.strangers.tested)
-    p = pooled.p
-    if known.clusters is None:
-        small = np.argwhere(_inexact(p, pooled.variance, level))
-        if small.size:
-            tables = cell_tables(bands, problem.ids, problem.classes, known.columns, small)
-            kept = tables.kept(testable_sides(tables, member).both())
-            p[tuple(small.T)] = mid_p_values(orient(kept, member, small[:, 0], top), np.arange(len(small)))
-    return p, pooled.power(level.alpha)
+    sides = unit_sides(bands, known, problem.number, member)
+    turned = signs(np.arange(top + 1)[:, None], top)
+    excess = sum(sign * side.tested * side.excess for sign, side in zip(turned, sides, strict=True))
+    variance = sum(side.tested * side.variance for side in sides)
+    p = chi_square_p(excess, variance)
+    small = np.argwhere(_inexact(p, variance, level))
+    if small.size and problem.sources is None:
+        tables = cell_tables(bands, problem.ids, problem.classes, known.columns, small)
+        kept = tables.kept(testable_sides(tables, member).both())
+        p[tuple(small.T)] = mid_p_values(orient(kept, member, small[:, 0], top), np.arange(len(small)))
+    information = variance
+    if known.likeness is not None:
+        share = share_in_band(bands, problem.ids, problem.number, problem.classes)
+        information = variance / known.likeness.design_effects(bands, share)
+    return p, np.where(variance > 0, power_at(information, level.alpha), np.nan)
+
+
+def p_by_source(problem: Problem, unit: int, tests: np.ndarray, whole: np.ndarray, level: Level) -> np.ndarray:
+    """Return p-values by source of some tests of a unit, of shape `(t,)`; NaN where too few sources carry them.
+
+    Args:
+        problem: the rows to test on.
+        unit: which unit.
+        tests: pairs (band, concept), of shape `(t, 2)`; the band after the highest is the whole range.
+        whole: the unit's values over all rows of the data.
+        level: how sure a finding must be.
+    """
+    p, ranged = np.empty(len(tests)), tests[:, 0] == problem.number
+    for some in np.flatnonzero(~ranged), np.flatnonzero(ranged):
+        if not some.size:
+            continue
+        kept, concept = np.unique(tests[some, 1], return_inverse=True)
+        rows = UnitRows.of(problem, unit, kept)
+        if ranged[some[0]]:
+            p[some] = rows.part.ranked().shift(whole[rows.part.at]).p[concept.reshape(-1)]
+            continue
+        narrow = np.column_stack([tests[some, 0], concept.reshape(-1)])
+        tables = rows.tables(narrow)
+        tested = rows.tested_sides(tables, narrow)
+        turned = orient(tables.kept(rows.strata(*tested)), rows.member, narrow[:, 0], problem.number - 1)
+        p[some] = rows.score_test(turned, narrow, tested).p(level)
+    return p
+
+
+class Pooled(NamedTuple):
+    """Sums over the sides that are tested, each of shape `(t,)`."""
+
+    tables: Tables
+    excess: np.ndarray
+    variance: np.ndarray
+    """Of the excess where rows are independent."""
+    robust: np.ndarray
+    """Of the excess by source, where rows share sources; else `variance`."""
+    sources: np.ndarray | None
+    """How many sources carry the test: the fewest of those in the band, outside, with and without the concept."""
+
+    def p(self, level: Level) -> np.ndarray:
+        """Return two-sided p-values; NaN where the variance is 0."""
+        if self.sources is None:
+            return p_values(self.tables, level)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(self.robust > 0, self.excess / np.sqrt(self.robust), np.nan)
+        return special.erfc(np.abs(as_normal(z, self.sources)) / np.sqrt(2))
+
+    @property
+    def share(self) -> np.ndarray:
+        """How many independent rows say as much as one of these does; NaN where nothing is tested."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.robust > 0, self.variance / self.robust, np.nan)
+
+    def power(self, level: Level) -> np.ndarray:
+        """Return the chance to confirm an odds ratio of 3; NaN where nothing is tested."""
+        return power_at(self.variance * self.share, level.alpha, level.smallest)
+
+
+class UnitRows(NamedTuple):
+    """Rows in which a unit has a band."""
+
+    part: Problem
+    bands: np.ndarray
+    present: sparse.csc_matrix
+    """Which row has which concept, of shape `(n, m)`."""
+    member: int | None
+
+    @classmethod
+    def of(cls, part: Problem, unit: int, concepts: np.ndarray) -> UnitRows:
+        """Return the rows of a part of the data with some of their concepts."""
+        bands = part.unit_bands(unit)
+        rows = part.of_concepts(concepts).rows(bands >= 0)
+        return cls(rows, bands[bands >= 0], rows.present.tocsc(), part.members[unit])
+
+    @property
+    def sources(self) -> Sources | None:
+        """The sources of the rows."""
+        return self.part.sources
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The label of each row, of shape `(n,)`."""
+        return self.part.ids
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return self.part.classes
+
+    @property
+    def number(self) -> int:
+        """How many bands there are."""
+        return self.part.number
+
+    def tables(self, tests: np.ndarray) -> Tables:
+        """Return the tables of some tests, pairs (band, concept), of shape `(C, t)`."""
+        return cell_tables(self.bands, self.ids, self.classes, self.present, tests)
+
+    def strata(self, members: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+        """Return what labels have in each test, `(C, t)`, given what members and strangers have, `(t,)` each."""
+        chosen = np.repeat(strangers[None], self.classes, axis=0)
+        if self.member is not None:
+            chosen[self.member] = members
+        return chosen
+
+    def tested_sides(self, tables: Tables, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where members and strangers have rows, and sources, enough to be tested, boolean `(t,)` each."""
+        sides = testable_sides(tables, self.member)
+        found = [np.any(side, axis=0) for side in sides]
+        if self.sources is not None:
+            grouped = self._grouped(tests)
+            for side, labels in zip(found, self.labels_of_sides(), strict=True):
+                np.logical_and(side, self._carried_by(grouped, tests, labels) >= MINIMUM_ROWS, out=side)
+        return found[0], found[1]
+
+    def score_test(self, tables: Tables, tests: np.ndarray, tested: tuple[np.ndarray, np.ndarray]) -> Pooled:
+        """Return the test of each table.
+
+        Args:
+            tables: of `tests`, turned, strata that take no part emptied.
+            tests: pairs (band, concept).
+            tested: whether members and strangers take part.
+        """
+        excess, variance = moments(tables)
+        if self.sources is None:
+            return Pooled(tables, excess, variance, variance, None)
+        grouped, (own, others) = self._grouped(tests), self.labels_of_sides()
+        number = np.zeros(len(tests))
+        for sides, labels in (((True, True), own | others), ((True, False), own), ((False, True), others)):
+            mine = (tested[0] == sides[0]) & (tested[1] == sides[1])
+            number[mine] = self._carried_by(grouped, tests, labels)[mine] if mine.any() else 0
+        members, strangers = signs(tests[:, 0], self.number - 1)
+        squares = self._squares(grouped, tests, self.strata(members * tested[0], strangers * tested[1]))
+        return Pooled(tables, excess, variance, np.maximum(variance, squares), number)
+
+    def row_scores(self, band: int, concept: int, strata: np.ndarray) -> np.ndarray:
+        """Return what each row adds to the oriented excess of one test over some labels, `(C,)` bool; `(n,)`."""
+        own, _ = self.labels_of_sides()
+        turned = np.where(own, *signs(np.array(band), self.number - 1)) * strata
+        inside, has = self.bands == band, column_of(self.present, concept)
+        return turned[self.ids] * centred(inside, self.ids) * centred(has, self.ids)
+
+    def labels_of_sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which labels are the members', and which the strangers', boolean of shape `(C,)` each."""
+        own = np.arange(self.classes) == (-1 if self.member is None else self.member)
+        return own, ~own
+
+    def _grouped(self, tests: np.ndarray) -> tuple[Sources, Picked, np.ndarray]:
+        """Return the sources, the rows that have the concepts of some tests, and how many each pair has in a band."""
+        shared = self.sources
+        assert shared is not None
+        size, cell = len(shared.size), shared.pair * self.number + self.bands
+        inside = np.bincount(cell, minlength=size * self.number).reshape(size, self.number)
+        return shared, shared.picked(self.present, tests[:, 1]), inside
+
+    def _squares(self, grouped: tuple[Sources, Picked, np.ndarray], tests: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Return the variances by source of tests whose labels take part with a sign, or not, `(C, t)`."""
+        (shared, picked, inside), band = grouped, tests[:, 0]
+        share = share_in_band(self.bands, self.ids, self.number, self.classes)
+        row, test = self.ids[picked.rows], picked.test
+        values = ((self.bands[picked.rows] == band[test]) - share[band[test], row]) * turn[row, test]
+        total = np.bincount(self.ids, minlength=self.classes)[:, None]
+        having = np.bincount(row * len(band) + test, minlength=turn.size).reshape(turn.shape)
+        sums = inside - shared.size[:, None] * share[:, shared.label].T
+        return shared.squares(picked, values, sums, band, turn * having / np.maximum(total, 1))
+
+    def _carried_by(
+        self, grouped: tuple[Sources, Picked, np.ndarray], tests: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        """Return how many sources carry each test over some labels, boolean of shape `(C,)`."""
+        (shared, picked, inside), share = grouped, share_in_band(self.bands, self.ids, self.number, self.classes)
+        in_band = shared.in_band(inside, labels & (share > 0) & (share < 1))[tests[:, 0]]
+        return np.min([in_band, *shared.having(picked, labels, len(tests))], axis=0)
+
+
+def share_in_band(bands: np.ndarray, ids: np.ndarray, number: int, classes: int) -> np.ndarray:
+    """Return the share of each label's rows that each band has, of shape `(B, C)`."""
+    in_band = np.bincount(bands.astype(np.int64) * classes + ids, minlength=number * classes).reshape(number, classes)
+    return in_band / np.maximum(in_band.sum(axis=0), 1)
+
+
+def centred(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return values less their mean within each label."""
+    exact = values.astype(np.float64)
+    return exact - (np.bincount(ids, weights=exact) / np.maximum(np.bincount(ids), 1))[ids]
 
 
 def adjusted(p: np.ndarray) -> np.ndarray:
@@ -139,12 +342,12 @@ def adjusted(p: np.ndarray) -> np.ndarray:
     return q
 
 
-def power_at(variance: np.ndarray, alpha: float, odds_ratio: float = 3.0) -> np.ndarray:
-    """Return the chance that rows with this null variance of the count show an odds ratio of 3 at level alpha.
+def power_at(information: np.ndarray, alpha: float, smallest: float = 1.0) -> np.ndarray:
+    """Return the chance that an odds ratio of 3 is seen at level alpha to be above the smallest of interest.
 
-    In the normal approximation, in which the log odds ratio has variance `1 / variance`.
+    In the normal approximation, in which the log odds ratio has variance `1 / information`.
     """
-    return special.ndtr(np.log(odds_ratio) * np.sqrt(variance) - special.ndtri(1 - alpha / 2))
+    return special.ndtr(np.log(3.0 / smallest) * np.sqrt(information) - special.ndtri(1 - alpha / 2))
 
 
 def p_values(tables: Tables, level: Level) -> np.ndarray:
@@ -179,20 +382,21 @@ def _reasons(bands: np.ndarray, known: Margins, untested: np.ndarray) -> Counter
 
 
 def range_p_values(problem: Problem, values: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
-    """Return two-sided p-values of no shift within any label, of shape `(U, m)`; NaN where not tested.
+    """Return two-sided p-values of no shift within any label, of independent rows, of shape `(U, m)`; NaN where none.
 
     Args:
         problem: the rows to test on.
         values: units, each with its values over all rows of the data.
     """
     p = np.full((len(problem.members), problem.present.shape[1]), np.nan)
-    everything = RankedRows.of(problem.ids, problem.classes, problem.present, problem.sources)
+    problem = problem._replace(sources=None)
+    everything = problem.ranked()
     for unit, whole in values:
         defined = problem.unit_bands(unit) >= 0
         some, rows = problem, everything
         if not defined.all():
             some = problem.rows(defined)
-            rows = RankedRows.of(some.ids, some.classes, some.present, some.sources)
+            rows = some.ranked()
         p[unit] = rows.shift(whole[some.at]).p
     return p
 
@@ -218,17 +422,12 @@ class Margins(NamedTuple):
     """Per label its rows, and their part of the presence matrix, of shape `(rows, m)`."""
     columns: sparse.csc_matrix
     """The same by concept."""
-    clusters: Clusters | None
-    """The sources of the rows, where they share any."""
+    likeness: Likeness | None
+    """How much rows of one source are alike, where rows share any."""
 
 
-def margins_of(problem: Problem) -> Margins:
-    """Return the margins of the rows of a problem."""
-    return margins(problem.present, problem.ids, problem.classes, problem.sources)
-
-
-def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int, sources: np.ndarray | None = None) -> Margins:
-    """Return the margins of a boolean matrix of shape `(n, m)` under labels `ids` of shape `(n,)`."""
+def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int, sources: Sources | None = None) -> Margins:
+    """Return the margins of a boolean matrix of shape `(n, m)` under labels `ids`, of shape `(n,)`, and sources."""
     counted = present.astype(np.float32)
     rows = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids, minlength=classes))[:-1])
     by_label = [(some, counted[some]) for some in rows]
@@ -237,38 +436,8 @@ def margins(present: sparse.csr_matrix, ids: np.ndarray, classes: int, sources: 
     n = np.maximum(total, 2)[:, None]
     spread = hits * (total[:, None] - hits) / (n**2 * (n - 1))
     varies = ((hits > 0) & (hits < total[:, None])).astype(np.float64)
-    shared = None if sources is None else clusters(present, ids, classes, sources)
-    return Margins(total, hits, hits / n, spread, varies, counted, ids, by_label, counted.tocsc(), shared)
-
-
-class Pooled(NamedTuple):
-    """Oriented sums over the sides that are tested, each of shape `(B, m)` or of that of some tests."""
-
-    excess: np.ndarray
-    variance: np.ndarray
-    """Of the excess where rows are independent."""
-    robust: np.ndarray
-    """Of the excess by source, where rows share sources; else `variance`."""
-    sources: np.ndarray | None
-    """How many sources carry the test: the fewest of those in the band, outside, with and without the concept."""
-
-    @property
-    def p(self) -> np.ndarray:
-        """Two-sided p-values; NaN where the variance is 0."""
-        if self.sources is None:
-            return chi_square_p(self.excess, self.variance)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.where(self.robust > 0, self.excess / np.sqrt(self.robust), np.nan)
-        return special.erfc(np.abs(as_normal(z, self.sources)) / np.sqrt(2))
-
-    @property
-    def information(self) -> np.ndarray:
-        """One over the variance of the log odds ratio where there is no association; 0 where nothing is tested."""
-        return np.divide(self.variance**2, self.robust, out=np.zeros_like(self.variance), where=self.robust > 0)
-
-    def power(self, alpha: float) -> np.ndarray:
-        """Return the chance to see an odds ratio of 3; NaN where nothing is tested."""
-        return np.where(self.variance > 0, power_at(self.information, alpha), np.nan)
+    likeness = None if sources is None else Likeness.of(sources, ids, counted, hits / n)
+    return Margins(total, hits, hits / n, spread, varies, counted, ids, by_label, counted.tocsc(), likeness)
 
 
 class Side(NamedTuple):
@@ -278,10 +447,7 @@ class Side(NamedTuple):
     """Rows in the band with the concept, less those expected without association."""
     variance: np.ndarray
     fewest: np.ndarray
-    """The smallest margin of the labels that carry information: in the band, outside, with and without the concept. Of
-    rows, or where rows share them, of sources."""
-    robust: np.ndarray | None = None
-    """The variance by source, where rows share sources."""
+    """The smallest margin of the labels that carry information: in the band, outside, with and without the concept."""
 
     @property
     def tested(self) -> np.ndarray:
@@ -289,30 +455,8 @@ class Side(NamedTuple):
         return self.fewest >= MINIMUM_ROWS
 
 
-class Scores(NamedTuple):
-    """Both sides of one unit."""
-
-    members: Side
-    strangers: Side
-    both: np.ndarray | None
-    """The variance of both sides together by source, where rows share sources."""
-
-    def pooled(self, members: np.ndarray, strangers: np.ndarray) -> Pooled:
-        """Return the oriented sums over the sides that are to be tested, boolean of shape `(B, m)` each."""
-        one, other = self.members, self.strangers
-        number = len(one.excess)
-        turned = signs(np.arange(number)[:, None], number - 1)
-        excess = turned[0] * members * one.excess + turned[1] * strangers * other.excess
-        variance = members * one.variance + strangers * other.variance
-        if one.robust is None or other.robust is None or self.both is None:
-            return Pooled(excess, variance, variance, None)
-        alone = members * one.robust + strangers * other.robust
-        robust = np.where(members & strangers, self.both, alone)
-        return Pooled(excess, variance, robust, members * one.fewest + strangers * other.fewest)
-
-
-def unit_scores(bands: np.ndarray, known: Margins, number: int, member: int | None) -> Scores:
-    """Return the sums of one unit whose rows all have a band.
+def unit_sides(bands: np.ndarray, known: Margins, number: int, member: int | None) -> tuple[Side, Side]:
+    """Return the sums over members and over strangers of one unit whose rows all have a band.
 
     Args:
         bands: the unit's band on each row, of shape `(n,)`, in `0..number - 1`.
@@ -325,24 +469,12 @@ def unit_scores(bands: np.ndarray, known: Margins, number: int, member: int | No
     labels = len(known.total)
     cell = bands.astype(np.int64) * labels + known.ids
     in_band = np.bincount(cell, minlength=number * labels).reshape(number, labels).astype(np.float64)
-    own, of_members = np.zeros(labels, dtype=bool), np.zeros_like(both)
+    own, of_members = np.zeros(labels), np.zeros_like(both)
     if member is not None:
-        own[member] = True
+        own[member] = 1
         rows, part = known.by_label[member]
         of_members = np.asarray(part.T @ where[rows], dtype=np.float64).T
-    members = _side(of_members, in_band, known, own.astype(np.float64))
-    strangers = _side(both - of_members, in_band, known, (~own).astype(np.float64))
-    if known.clusters is None:
-        return Scores(members, strangers, None)
-    share = (in_band / np.maximum(known.total, 1)).T.astype(np.float32)
-    residuals = where - share.take(known.ids, axis=0)
-    squares = known.clusters.side_squares(residuals, member, signs(np.arange(number), number - 1))
-    counted = known.clusters.in_band(bands, number)
-    members, strangers = (
-        side._replace(robust=robust, fewest=_fewest_sources(counted, known, labels_of))
-        for side, robust, labels_of in ((members, squares[0], own), (strangers, squares[1], ~own))
-    )
-    return Scores(members, strangers, squares[2])
+    return _side(of_members, in_band, known, own), _side(both - of_members, in_band, known, 1 - own)
 
 
 def _side(a: np.ndarray, in_band: np.ndarray, known: Margins, labels: np.ndarray) -> Side:
@@ -355,13 +487,3 @@ def _side(a: np.ndarray, in_band: np.ndarray, known: Margins, labels: np.ndarray
     expected = (inside - single) @ known.share + single @ known.with_concept
     variance = (inside * (total - inside)) @ known.spread
     return Side(a - expected, variance, np.min([n1, t - n1, m1, t - m1], axis=0))
-
-
-def _fewest_sources(counted: tuple[np.ndarray, np.ndarray], known: Margins, labels: np.ndarray) -> np.ndarray:
-    """Return the smallest margin in sources over some labels that carry information, of shape `(B, m)`."""
-    inside, outside = (number * labels for number in counted)
-    cut = ((inside > 0) & (outside > 0)).astype(np.float64)
-    shared = known.clusters
-    assert shared is not None
-    of_concept = [cut @ (number * known.varies) for number in (shared.having, shared.lacking)]
-    return np.min([(inside * cut) @ known.varies, (outside * cut) @ known.varies, *of_concept], axis=0)

@@ -14,7 +14,6 @@ from hf_midrange.association.details import COLUMNS, Halves, details_of, without
 from hf_midrange.association.doubts import Doubts, doubts_of
 from hf_midrange.association.findings import findings_dataset
 from hf_midrange.association.inputs import Inputs, read_inputs
-from hf_midrange.association.lookalikes import warn_of_lookalikes
 from hf_midrange.association.mislabels import Suspects, suspects_in
 from hf_midrange.association.range_patterns import (
     BY_ASSOCIATION,
@@ -33,8 +32,9 @@ from hf_midrange.association.range_patterns import (
 from hf_midrange.association.ranks import rows_with
 from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.association.schema import RANGE
-from hf_midrange.association.screening import Level, Problem, Tested, adjusted, range_p_values, test_all
-from hf_midrange.association.tables import FEW_CONCEPT, MINIMUM_ROWS
+from hf_midrange.association.screening import Level, Problem, Tested, adjusted, p_by_source, range_p_values, test_all
+from hf_midrange.association.sources import warn_of_lookalikes
+from hf_midrange.association.tables import FEW_CONCEPT, FEW_SOURCES, MINIMUM_ROWS
 from hf_midrange.io.blocks import discovery_half
 from hf_midrange.processes import Share, share
 
@@ -70,8 +70,9 @@ def associate(
         1: the other says the same, inverted. Both are tested, which leaves `q_value` as it would be with one. Where
         the whole range shows a concept and no band does, `band` is "range" and `odds_ratio` the odds that a row with
         the concept stands above one of the same label without it (Agresti's generalised odds ratio).
-        `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1, and at least 1.25 or at most one
-        over it. `reading` says what the whole range shows on the confirmation half: `cue` if the concept raises the
+        `confirmed`: `q_confirm <= alpha` with the odds ratio on the same side of 1; `q_confirm` is that of an odds
+        ratio no further from 1 than 1.25, so that many rows do not confirm what is too small to matter. `reading` says
+        what the whole range shows on the confirmation half: `cue` if the concept raises the
         unit in its members and in strangers alike (so that in the middle it is absent in the former and present in the
         latter), `hardness` if it lowers members and raises strangers, `one-sided` if it raises members and hardly any
         stranger has it. A cue can be a shortcut or a part of the class, which no association tells apart: `shortcut`
@@ -169,7 +170,29 @@ def _test_together(inputs: Inputs, problem: Problem, units: list[int], level: Le
     for own, *figures, reasons in shared.gathered((mine, p[mine], power[mine], tested.not_tested)):
         p[own], power[own] = figures
         missed += Counter(reasons)
+    if problem.sources is not None:
+        missed[FEW_SOURCES] = _take_by_source(inputs, problem, p, level, shared)
     return Tested(p, power, dict(missed))
+
+
+def _take_by_source(inputs: Inputs, problem: Problem, p: np.ndarray, level: Level, shared: Share) -> int:
+    """Replace the p-values that are discovered if rows are independent by those by source; return how many have none.
+
+    P-values by source are not smaller, so that nothing else can be discovered by them. The top of each such concept
+    goes along, since findings tell what it shows.
+    """
+    chosen = _q_values(p, inputs.derived) <= level.alpha
+    chosen[:, problem.number - 1] |= chosen.any(axis=1)
+    chosen &= ~np.isnan(p)
+    mine = np.array(shared.part(np.flatnonzero(chosen.any(axis=(1, 2)))), dtype=np.int64)
+    made = []
+    for unit, values in inputs.unit_values(mine):
+        tests = np.argwhere(chosen[unit])
+        made.append((unit, tests, p_by_source(problem, unit, tests, values, level)))
+    for part in shared.gathered(made):
+        for unit, tests, by_source in part:
+            p[unit][tuple(tests.T)] = by_source
+    return int(np.isnan(p[chosen]).sum())
 
 
 def _details(
@@ -245,9 +268,7 @@ def _verdicts(columns: dict[str, Any], derived: np.ndarray, level: Level) -> dic
     """Return what the confirmation half says of what the other half discovered."""
     q_confirm = _q_values(np.asarray(columns["p_confirm"], dtype=np.float64), derived)
     above, again = (np.asarray(columns[name]) > 1 for name in ("odds_ratio_discovery", "odds_ratio"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.abs(np.log(np.asarray(columns["odds_ratio"], dtype=np.float64)))
-    holds = (q_confirm <= level.alpha) & (above == again) & (size >= np.log(level.smallest))
+    holds = (q_confirm <= level.alpha) & (above == again)
     reading = np.full(len(derived), NONE, dtype=object)
     pairs = np.column_stack([columns["unit"], columns["number"]])
     for family in (derived, ~derived):

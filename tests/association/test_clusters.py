@@ -9,8 +9,8 @@ from support.associations import dataset
 
 from hf_midrange import columns
 from hf_midrange.association import associate, provenance
-from hf_midrange.association.clusters import clustered_log_error, clusters
 from hf_midrange.association.ranks import areas, label_ranks, stratified_shift
+from hf_midrange.association.sources import Sources, clustered_log_error
 from hf_midrange.association.tables import cell_tables, pooled_odds_ratio
 
 
@@ -29,25 +29,35 @@ def squares_by_loop(residuals, present, ids, sources):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("member", [None, 1])
-def test_squares_of_sources_equal_a_plain_loop(mixed, member):
+def test_squares_of_sources_equal_a_plain_loop(mixed):
     sources, ids, present = rows_of_sources(0, mixed)
     residuals = np.random.default_rng(1).normal(size=(300, 4))
     residuals -= np.stack([residuals[ids == k].mean(axis=0) for k in range(3)])[ids]
-    signs = np.array([1, -1, 1, -1]), np.array([-1, 1, 1, 1])
-    found = clusters(sparse.csr_matrix(present), ids, 3, sources)
-    own = (ids == member)[:, None] if member is not None else np.zeros((300, 1), dtype=bool)
-    masks = own, ~own, np.where(own, *signs)
-    for got, mask in zip(found.side_squares(residuals, member, signs), masks, strict=True):
-        if mask is masks[2] and member is None:
-            mask = np.ones((300, 1))  # the signs of one side change no square
-        np.testing.assert_allclose(got, squares_by_loop(residuals * mask, present, ids, sources), rtol=1e-4, atol=1e-3)
-    for k in range(3):
-        for having, lacking in ((found.having, found.lacking),):
-            with_it = [len(set(sources[(ids == k) & present[:, j]])) for j in range(6)]
-            without = [len(set(sources[(ids == k) & ~present[:, j]])) for j in range(6)]
-            assert having[k].tolist() == with_it
-            assert lacking[k].tolist() == without
+    found, table = Sources.of(sources, ids), sparse.csc_matrix(present)
+    column, concept = np.divmod(np.arange(24), 6)
+    turn = np.array([[1, -1, 0], [1, 1, 1], [0, 1, 0]])[:, np.arange(24) % 3]
+    picked = found.picked(table, concept)
+    values = residuals[picked.rows, column[picked.test]] * turn[ids[picked.rows], picked.test]
+    sums = np.stack([np.bincount(found.pair, some) for some in residuals.T], axis=1)
+    share = np.stack([present[ids == k].mean(axis=0) for k in range(3)])[:, concept] * turn
+    got = found.squares(picked, values, sums, column, share)
+    for j in range(24):
+        signed = residuals[:, [column[j]]] * turn[ids, j][:, None]
+        expected = squares_by_loop(signed, present[:, [concept[j]]], ids, sources)
+        np.testing.assert_allclose(got[j], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_sources_with_and_without_a_concept_and_in_a_band_are_counted_once(mixed):
+    sources, ids, present = rows_of_sources(0, mixed)
+    found, labels, bands = Sources.of(sources, ids), np.array([True, False, True]), np.arange(300) % 2
+    having, lacking = found.having(found.picked(sparse.csc_matrix(present), np.arange(6)), labels, 6)
+    kept = labels[ids]
+    assert having.tolist() == [len(set(sources[kept & present[:, j]])) for j in range(6)]
+    assert lacking.tolist() == [len(set(sources[kept & ~present[:, j]])) for j in range(6)]
+    inside = np.stack([np.bincount(found.pair, bands == b) for b in range(2)], axis=1)
+    number = min(len(set(sources[kept & (bands == b)])) for b in range(2))
+    assert found.in_band(inside, np.stack([labels, labels])).tolist() == [number, number]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -75,10 +85,11 @@ def test_rank_tests_and_areas_of_sources_of_one_row_are_nearly_those_of_rows():
     values, ids, present = rng.normal(size=2000), rng.integers(0, 2, 2000), rng.random((2000, 3)) < 0.4
     values += 0.4 * present[:, 0]
     table, both = sparse.csc_matrix(present), np.ones(2, dtype=bool)
-    own = clusters(sparse.csr_matrix(present), ids, 2, np.arange(2000))
+    own = Sources.of(np.arange(2000), ids)
     ranked = label_ranks(values, ids, 2)
     plain, robust = (stratified_shift(ranked, ids, table, both, shared=shared) for shared in (None, own))
     np.testing.assert_allclose(robust.error, plain.error, rtol=0.05)
+    assert (robust.error >= plain.error).all()
     np.testing.assert_allclose(robust.sources, [present[:, j].sum() for j in range(3)])
     found, again = (areas(values, ids, table, both, sources) for sources in (None, np.arange(2000)))
     np.testing.assert_allclose(again.error, found.error, rtol=0.02)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from hf_midrange.association.exact import mid_p_values
 from hf_midrange.association.profile import fifths, profile, shape_of, trend_and_hump
 from hf_midrange.association.ranks import label_ranks
-from hf_midrange.association.screening import Level, adjusted, margins, p_values, unit_scores
+from hf_midrange.association.screening import Level, adjusted, margins, p_values, unit_sides
 from hf_midrange.association.tables import (
     Tables,
     cell_tables,
     cochran_mantel_haenszel,
+    mid_p_values,
     moments,
     orient,
     pooled_odds_ratio,
@@ -176,7 +176,7 @@ def test_sums_by_matrix_products_equal_those_over_tables(seed, member):
     ids[1:][ids[1:] == 3] = 1  # and one a single row
     present = sparse.csr_matrix(rng.random((60, 7)) < rng.random(7))
     known = margins(present, ids, 6)
-    members, strangers, _ = unit_scores(bands, known, 3, member)
+    members, strangers = unit_sides(bands, known, 3, member)
     for band in range(3):
         tables = cell_tables(bands, ids, 6, present.tocsc(), np.column_stack([np.full(7, band), np.arange(7)]))
         sides = sides_with_rows(tables, member)

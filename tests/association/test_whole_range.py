@@ -157,7 +157,7 @@ def test_a_rare_concept_shows_over_the_whole_range_where_no_band_shows_it():
     assert row["p_value"] == pytest.approx(p, rel=1e-5)
     again, p_again = rank_odds(logit[~half], ids[~half], present[~half, 0])
     assert row["odds_ratio"] == pytest.approx(again, rel=1e-5)
-    assert row["q_confirm"] == pytest.approx(p_again, rel=1e-5)
+    assert p_again < row["q_confirm"] < 0.01  # against the smallest effect of interest, not against none
     assert 1 < row["ci_low"] < row["odds_ratio"] < row["ci_high"]
     assert row["confounder"]
     for side, k in (("member", 1), ("stranger", 0)):
