@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from os import PathLike
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -33,6 +35,7 @@ from transformers.models.auto.modeling_auto import (
 Modality = Literal["image", "text"]
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel, FullyShardedDataParallel)
+_GATHER = "give the whole model, loaded from what `Trainer.save_model` or `accelerator.save_model` wrote"
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What transformers calls a class that nobody named."""
 
@@ -90,6 +93,25 @@ def load_classifier(
     loaded, info = auto.from_pretrained(name, output_loading_info=True, **hub)
     _refuse_random_weights(name, sorted(info["missing_keys"]))
     return loaded
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model that holds all its weights: of one that is spread over processes (FSDP), what it wraps.
+
+    All processes must enter together, and each holds the whole model meanwhile.
+
+    Raises:
+        ValueError: if its parts are wrapped one by one, which run in step over all processes only.
+    """
+    parts = [name for name, module in model.named_modules() if name and isinstance(module, FullyShardedDataParallel)]
+    if parts:
+        raise ValueError(f"the part {parts[0]!r} of the model is spread over processes (FSDP) by itself; {_GATHER}")
+    if isinstance(model, FullyShardedDataParallel):
+        with FullyShardedDataParallel.summon_full_params(model, writeback=False):
+            yield model.module
+    else:
+        yield model
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -260,6 +282,11 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
     combined = _COMBINED.get(_kind(unwrap_timm(inner)))
     if combined is not None:
         raise ValueError(f"the logits of {_kind(unwrap_timm(inner))} are {combined}: no linear layer gives them")
+    spread = [key for key, module in layers.items() if module.weight.ndim < 2 or isinstance(module.weight, DTensor)]
+    if spread:
+        raise ValueError(
+            f"the weights of {_kind(inner)} are spread over processes (FSDP), first those of {spread[0]!r}; {_GATHER}"
+        )
     candidates = _candidates(inner, layers)
     if len(candidates) == 1 or (len(candidates) > 1 and _is_mean(inner)):
         return Head(candidates)
@@ -309,7 +336,8 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", f"{type(model).__qualname__} {model}").encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

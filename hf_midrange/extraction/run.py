@@ -21,7 +21,7 @@ from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDa
 from datasets.table import InMemoryTable
 from torch import nn
 
-from hf_midrange.classifier import fingerprint, heads, load_classifier, unwrapped
+from hf_midrange.classifier import fingerprint, heads, load_classifier, unwrapped, whole
 from hf_midrange.columns import (
     BAND,
     CONFOUNDERS,
@@ -167,35 +167,35 @@ def extract(
         raise ValueError(f"on_error must be 'raise' or 'skip', but is {on_error!r}")
     state = join_processes()
     chosen_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    classifier = load_classifier(model, trust_remote_code=trust_remote_code)
     source = None if isinstance(model, nn.Module) else fspath(model)
-    prepare = preparation(
-        classifier, processor, source=source, max_length=max_length, trust_remote_code=trust_remote_code
-    )
-    extraction = Extraction(
-        classifier,
-        prepare,
-        _made_by(classifier, source, heads(classifier, head).name, chosen_dtype),
-        Cut(shard_size, batch_size),
-        num_workers,
-        head,
-        state.device if device is None else torch.device(device),
-        chosen_dtype,
-        on_error == "skip",
-        run_id,
-        overwrite,
-        shared,
-        classes == "match",
-    )
-    folder = None if output_dir is None else Path(output_dir)
-    if isinstance(dataset, DatasetDict | IterableDatasetDict):
-        for split in dataset.values():
-            extraction.check(split)
-        return type(dataset)(
-            {name: extraction.run(split, folder and folder / name) for name, split in dataset.items()}
+    with whole(load_classifier(model, trust_remote_code=trust_remote_code)) as classifier:
+        prepare = preparation(
+            classifier, processor, source=source, max_length=max_length, trust_remote_code=trust_remote_code
         )
-    extraction.check(dataset)
-    return extraction.run(dataset, folder)
+        extraction = Extraction(
+            classifier,
+            prepare,
+            _made_by(classifier, source, heads(classifier, head).name, chosen_dtype),
+            Cut(shard_size, batch_size),
+            num_workers,
+            head,
+            state.device if device is None else torch.device(device),
+            chosen_dtype,
+            on_error == "skip",
+            run_id,
+            overwrite,
+            shared,
+            classes == "match",
+        )
+        folder = None if output_dir is None else Path(output_dir)
+        if isinstance(dataset, DatasetDict | IterableDatasetDict):
+            for split in dataset.values():
+                extraction.check(split)
+            return type(dataset)(
+                {name: extraction.run(split, folder and folder / name) for name, split in dataset.items()}
+            )
+        extraction.check(dataset)
+        return extraction.run(dataset, folder)
 
 
 def _made_by(model: nn.Module, source: str | None, head: str, dtype: torch.dtype | None) -> dict[str, Any]:

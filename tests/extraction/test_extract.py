@@ -14,6 +14,8 @@ from torch import nn
 from transformers import (
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     ResNetConfig,
     ResNetForImageClassification,
     TimmWrapperConfig,
@@ -44,6 +46,12 @@ def resnet() -> ResNetForImageClassification:
     return ResNetForImageClassification(
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3)
     )
+
+
+def llama() -> LlamaForSequenceClassification:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SMALL, vocab_size=20, num_labels=3, pad_token_id=0, initializer_range=0.5)
+    return LlamaForSequenceClassification(config)
 
 
 def small_processor() -> ViTImageProcessor:
@@ -373,6 +381,36 @@ def test_a_model_that_counts_positions_from_the_left_is_warned_of(side):
     said = [str(each.message) for each in caught if "other logits padded in a batch than alone" in str(each.message)]
     assert bool(said) == (side == "left")
     assert all("padding_side = 'right'" in each for each in said)
+
+
+@pytest.mark.parametrize(("make", "side"), [(bert, "right"), (gpt2, "right"), (llama, "right"), (llama, "left")])
+def test_one_row_alone_equals_the_padded_row(make, side):
+    ds, tok, model = texts(12), tokenizer(), make()
+    tok.model_input_names, tok.padding_side = ["input_ids", "attention_mask"], side
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together = matrix(hm.extract(ds, model, tok, batch_size=12), "logits")
+        alone = matrix(hm.extract(ds, model, tok, batch_size=1), "logits")
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_goes_the_whole_way(precision):
+    from hf_midrange.head.proof import prove_repaired
+
+    ds, processor, model = images(24), small_processor(), vit().to(getattr(torch, precision))
+    result = hm.extract(ds, model, processor, batch_size=8)
+    logits, full = matrix(result, "logits"), matrix(hm.extract(ds, vit(), processor), "logits")
+    assert logits.dtype == np.float32
+    assert facts(result.features, "logits")["dtype"] == precision
+    np.testing.assert_allclose(logits, full, atol=0.02 * (1 + np.abs(full).max()))
+    head = hm.retrain_head(result.add_column("weight", np.ones(24, np.float32)), model)
+    merged = head.merge_into(model)
+    assert merged.classifier.weight.dtype == getattr(torch, precision)
+    prove_repaired(merged, ds, processor)
+    found = matrix(hm.extract(ds, merged, processor), "logits")
+    wanted = head(matrix(result, "embedding")).numpy()
+    np.testing.assert_allclose(found, wanted, atol=0.01 * (1 + np.abs(wanted).max()))
 
 
 def test_a_model_that_does_not_see_padding_is_warned_of():

@@ -213,6 +213,52 @@ def test_two_processes_give_the_bits_of_one(tmp_path):
             assert (tmp_path / kind / path.name).read_bytes() == path.read_bytes(), (kind, path.name)
 
 
+WRAPPED_RUN = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from accelerate import PartialState
+from support.classifiers import bert, texts, tokenizer
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.nn.parallel import DistributedDataParallel
+from transformers.models.bert.modeling_bert import BertLayer
+import hf_midrange as hm
+from hf_midrange.columns import matrix
+
+torch.set_num_threads(1)
+state = PartialState(cpu=True)
+ds, tok, cpu = texts(23, pair=True), tokenizer(), torch.device("cpu")
+tok.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+
+def logits(model):
+    return matrix(hm.extract(ds, model, tok, batch_size=3, shard_size=4), "logits")
+
+plain = logits(bert())
+for original in (True, False):
+    spread = FullyShardedDataParallel(bert(), device_id=cpu, use_orig_params=original)
+    np.testing.assert_array_equal(logits(spread), plain)
+np.testing.assert_array_equal(logits(DistributedDataParallel(bert())), plain)
+nested = FullyShardedDataParallel(bert(), device_id=cpu, auto_wrap_policy=ModuleWrapPolicy({BertLayer}))
+sharded = bert()
+fully_shard(sharded)
+for refused in (nested, sharded):
+    try:
+        logits(refused)
+    except ValueError as error:
+        assert "spread over processes (FSDP)" in str(error), error
+    else:
+        raise AssertionError("not refused")
+state.wait_for_everyone()
+state.destroy_process_group()
+"""
+
+
+def test_models_of_several_processes_give_the_logits_of_the_plain_one(tmp_path):
+    (tmp_path / "wrapped.py").write_text(WRAPPED_RUN)
+    launch_two_processes(tmp_path / "wrapped.py", Path(__file__).parents[1], tmp_path)
+
+
 def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="2 processes were launched but accelerate's state knows of 1"):
