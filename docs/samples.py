@@ -25,8 +25,9 @@ from tinted_digits import NAMES, digits  # noqa: E402
 def trained(train: Dataset) -> tuple[ResNetForImageClassification, ConvNextImageProcessor]:
     """Return a small network trained on pictures."""
     set_seed(0)
+    names = dict(enumerate(NAMES)), dict(zip(NAMES, range(2), strict=True))
     config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic",
-                          id2label=dict(enumerate(NAMES)), label2id={name: k for k, name in enumerate(NAMES)})  # fmt: skip
+                          id2label=names[0], label2id=names[1])  # fmt: skip
     model = ResNetForImageClassification(config)
     processor = ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=1.0)
     rows = train.with_transform(
