@@ -7,10 +7,11 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as pillow
 from sklearn.datasets import load_sample_images
+from support.concept_models import shaken
 
 import hf_midrange as hm
 from hf_midrange import columns
-from hf_midrange.concepts import Kinds, annotate, load_source
+from hf_midrange.concepts import Kinds, Predictions, annotate, load_source
 from hf_midrange.concepts.lite0 import imagenet_lite0
 from hf_midrange.concepts.usual import usual_sources
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
@@ -72,6 +73,18 @@ def test_kinds_seen_by_the_network_examined_itself_are_derived(ds, network):
     assert columns.facts(annotate(own, [Kinds(network)]).features, "concepts_kinds") == {"derived": True}
     assert columns.facts(annotate(other, [Kinds(network)]).features, "concepts_kinds") == {}
     assert columns.facts(annotate(ds, [Kinds(network)]).features, "concepts_kinds") == {}
+
+
+def test_predictions_of_the_network_examined_itself_are_derived_also_with_two_heads(ds):
+    two = {"img_size": 32, "embed_dim": 12, "depth": 1}
+    for name, options in (("test_resnet", {}), ("deit_tiny_distilled_patch16_224", two)):
+        torch.manual_seed(0)
+        model = shaken(timm.create_model(name, num_classes=5, **options)).eval()
+        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 32, 32)}
+        source = Predictions(model, top=2, min_rows=1, labels=list("vwxyz"))
+        own = annotate(hm.extract(ds.remove_columns("label"), model), [source])
+        assert columns.facts(own.features, "concepts_predictions") == {"derived": True}
+        assert columns.facts(annotate(ds, [source]).features, "concepts_predictions") == {}
 
 
 def test_batches_streams_and_json_give_one_result(ds, network, tmp_path):
