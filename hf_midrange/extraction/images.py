@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from io import BytesIO
@@ -26,6 +27,9 @@ FORMATS = (
 """Formats that are read, where Pillow or a plugin of it knows them: those of pictures, decoded in this process. EPS is
 none of them: Pillow hands it to Ghostscript, which runs what is written in it."""
 
+FETCH = "HF_MIDRANGE_FETCH"
+"""Environment variable that lets rows make this machine ask the addresses that they name."""
+
 LARGE = 2**26
 """Pixels above which an image is averaged down before it is brought to RGB, which takes four bytes a pixel."""
 
@@ -37,7 +41,7 @@ def decode(cell: Any) -> Image.Image:  # noqa: ANN401 - an undecoded cell: a map
     """Return the image of a cell as it is stored, upright; one of more than `LARGE` pixels averaged down.
 
     Raises:
-        ValueError: if the cell is null; `UNREADABLE` says what else.
+        ValueError: if the cell is null, or names an address outside the Hub; `UNREADABLE` says what else.
     """
     if cell is None:
         raise ValueError("the image is null")
@@ -57,6 +61,8 @@ def _opened(content: bytes | None, path: str | None) -> Image.Image:
             raise ValueError("the image has neither bytes nor a path")
         if is_local_path(path):
             return Image.open(path, formats=formats)
+        if not path.split("::")[-1].startswith("hf://") and not os.environ.get(FETCH):  # of a stream from the Hub
+            raise ValueError(f"it is an address, which is not fetched; download it first, or set {FETCH}=1")
         with xopen(path, "rb") as file:
             content = file.read()
     return Image.open(BytesIO(content), formats=formats)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, config, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from hf_midrange import columns
 from hf_midrange.io.files import (
-    FULL,
     DamagedFileError,
     explained,
     from_json,
@@ -24,6 +25,9 @@ from hf_midrange.io.files import (
 
 
 READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+VALUES, VALUES_A_BYTE = 20_000_000, 100
+"""Values that are taken from a parquet file of any size, and for each of its bytes."""
 
 _SAVED_SPLITS, _SAVED_DATASET = DATASET_MARKERS = "dataset_dict.json", "state.json"
 """Files that tell a folder with splits, or with rows, from any other folder."""
@@ -115,6 +119,37 @@ def _verify(folder: Path) -> None:
             )
 
 
+def _refuse_elsewhere(folder: Path) -> None:
+    """Raise if a saved dataset names files of rows that do not lie beside the file that names them."""
+    for state in (folder / _SAVED_DATASET, *folder.glob(f"*/{_SAVED_DATASET}")):
+        if not state.is_file():
+            continue
+        with intact(state, "saved dataset", _WRITE_AGAIN):
+            listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+            names = [from_json(dict[str, str], each)["filename"] for each in from_json(list[Any], listed)]
+        outside = [name for name in names if Path(name).name != name or (state.parent / name).is_symlink()]
+        if outside:
+            raise ValueError(f"{state} names {outside[0][:100]!r}, which does not lie beside it; {_WRITE_AGAIN}")
+
+
+def refuse_blown_up(file: Path) -> None:
+    """Raise if a parquet file claims far more values than its size can hold: it would fill memory or the disk.
+
+    Up to `VALUES` are taken from any file, and `VALUES_A_BYTE` a byte from a larger one.
+    """
+    with intact(file, "parquet file", "get it again from where it came from"):
+        try:
+            groups = pq.read_metadata(file).to_dict()["row_groups"]
+        except OSError as error:  # what parquet says of a broken file
+            raise ValueError(error) from error
+    values = sum(column["num_values"] for group in groups for column in group["columns"])
+    if values > max(VALUES, VALUES_A_BYTE * file.stat().st_size):
+        raise ValueError(
+            f"{file} has {file.stat().st_size} bytes and claims {values:,} values, more than {VALUES_A_BYTE} a byte; "
+            "if that is right, read it with `datasets` and give the folder of `save_to_disk`"
+        )
+
+
 def _linked(folder: Path, links: Path) -> Path:
     """Return `links`, in which the files of the dataset saved in `folder` are linked to."""
     for file in files_of(folder):
@@ -127,6 +162,7 @@ def _linked(folder: Path, links: Path) -> Path:
 def _read_folder(folder: Path, links: Path | None) -> Dataset | DatasetDict:
     if any((folder / marker).is_file() for marker in DATASET_MARKERS):
         _verify(folder)
+        _refuse_elsewhere(folder)
         with intact(folder, "saved dataset", _WRITE_AGAIN):
             return load_from_disk(folder if links is None else _linked(folder, links))
     if not any(folder.iterdir()):
@@ -140,23 +176,18 @@ def _loaded(reader: str, path: Path, **where: Any) -> Any:  # noqa: ANN401 - one
     try:
         return load_dataset(reader, **where)
     except (DatasetGenerationError, ValueError) as error:
-        with explained(Path(config.HF_DATASETS_CACHE)):
-            _raise_full_disk(error)
         reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(f"{path} cannot be read ({reason}); repair it, or give the rows in another form") from error
-
-
-def _raise_full_disk(error: BaseException | None) -> None:
-    """Raise the error of a full disk that stands behind one of `datasets`: the file that was read is not to blame."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise error
-        error = error.__cause__ or error.__context__
+        with explained(Path(config.HF_DATASETS_CACHE)):  # the file that was read is not to blame for a full disk
+            raise ValueError(
+                f"{path} cannot be read ({reason}); repair it, or give the rows in another form"
+            ) from error
 
 
 def _read_file(file: Path) -> Dataset:
     if file.suffix not in READERS:
         raise ValueError(f"{file} ends in {file.suffix!r}; files of {', '.join(READERS)} can be read")
+    if file.suffix == ".parquet":
+        refuse_blown_up(file)
     return _loaded(READERS[file.suffix], file, data_files=str(file), split="train")
 
 

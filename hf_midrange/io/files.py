@@ -27,6 +27,7 @@ _UNFINISHED = "unfinished.tmp"
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk without room."""
+_IS_FULL = "the disk is full"
 
 
 class DamagedFileError(ValueError):
@@ -55,22 +56,30 @@ def write_atomically(path: Path, content: bytes | str) -> str:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Say of a full disk or a folder that cannot be written what can be done."""
+    """Say of a full disk or a folder that cannot be written what can be done, also where a library hides the error."""
     try:
         yield
-    except OSError as error:
-        if error.errno in FULL:
+    except (OSError, ValueError) as error:
+        hidden = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno in FULL), None)
+        if hidden is not None and _IS_FULL not in str(error):
             raise OSError(
-                error.errno,
-                f"the disk is full ({error.strerror}); free some space and run the same command or call again: what "
-                "was finished is kept",
+                hidden.errno,
+                f"{_IS_FULL} ({hidden.strerror}); free some space and run the same command or call again: what was "
+                "finished is kept",
                 str(path),
             ) from error
-        if error.errno in _NOT_WRITABLE:
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
             raise OSError(
                 error.errno, f"cannot be written ({error.strerror}); choose a folder that can", str(path)
             ) from error
         raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that stand behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -58,8 +58,9 @@ def only_writer(folder: Path, option: str = "output_dir", named: Path | None = N
         folder.mkdir(parents=True, exist_ok=True)
         holder = _holder(path)  # read first: older versions of filelock empty the file that they ask for
         _acquire(lock, path, option, holder, named or folder)
-        _sign(path)
     try:
+        with explained(folder):
+            _sign(path)
         remove_unfinished(folder)
         yield
     finally:
@@ -88,7 +89,7 @@ def _acquire(lock: FileLock, path: Path, option: str, holder: str, named: Path) 
 
 def _sign(path: Path) -> None:
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    path.write_text(json.dumps(facts))
+    path.write_text(to_json(facts))
 
 
 def _holder(path: Path) -> str:

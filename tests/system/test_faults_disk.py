@@ -165,7 +165,7 @@ def test_a_missing_file_of_a_data_set_is_named(vit, tmp_path):
 def test_measured_rows_that_were_damaged_are_measured_again(how, vit, tmp_path):
     ds = read_dataset(str(vit / "data"))
     first = hm.annotate(ds, [hm.EarlyFeatures(str(vit / "vit"))], output_dir=tmp_path)
-    (path,) = tmp_path.glob("*/rows-*.arrow")
+    (path,) = tmp_path.glob("*/shard-*.arrow")
     content = path.read_bytes()
     damaged(path, how)
     again = hm.annotate(ds, [hm.EarlyFeatures(str(vit / "vit"))], output_dir=tmp_path)
