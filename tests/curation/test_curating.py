@@ -149,7 +149,8 @@ def test_confounders_lists_the_confirmed_concepts_of_a_row(tied):
 
 def test_the_report_travels(curated, tmp_path):
     report = curation_report(curated)
-    assert curation_report(curated.shuffle(seed=0).select(range(9)).filter(lambda row: row["label"] == 0)) == report
+    some = curated.shuffle(seed=0).select(range(9)).filter(lambda row: row["label"] == 0)
+    assert curation_report(some) == {**report, "rows_here": len(some)}
     curated.save_to_disk(tmp_path / "disk")
     assert curation_report(load_from_disk(tmp_path / "disk")) == report
     curated.to_parquet(tmp_path / "one.parquet")

@@ -13,6 +13,7 @@ import pytest
 from datasets import ClassLabel, Dataset, load_from_disk
 from support.commands import called
 from support.hub_server.running import running
+from support.tied_rows import simulate
 
 import hf_midrange as hm
 from hf_midrange import columns
@@ -144,3 +145,14 @@ def test_a_token_is_in_no_file_message_or_traceback(rows, tmp_path):
     seen = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(seen) > 20
     assert [path for path in seen if TOKEN.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("strength", [0.8, 3.0])
+def test_more_rows_of_the_same_tie_never_weaken_its_verdict(strength):
+    order = ["none seen", "suspected", "shown"]
+    said = [
+        hm.curation_report(hm.curate(simulate(rows, contrary=0.1, seed=1, strength=strength)))["verdict"]
+        for rows in (60, 200, 800, 5000)
+    ]
+    assert [order.index(verdict) for verdict in said] == sorted(order.index(verdict) for verdict in said)
+    assert said[-1] == "shown"

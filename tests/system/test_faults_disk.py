@@ -164,10 +164,10 @@ def test_a_missing_file_of_a_data_set_is_named(vit, tmp_path):
 @pytest.mark.parametrize("how", ["truncated", "flipped"])
 def test_measured_rows_that_were_damaged_are_measured_again(how, vit, tmp_path):
     ds = read_dataset(str(vit / "data"))
-    first = hm.annotate(ds, [hm.EarlyFeatures(str(vit / "vit"))], output_dir=tmp_path)
+    first = hm.annotate(ds, [hm.EarlyFeatures(str(vit / "vit"))], output_dir=tmp_path)["view_early_features"][:]
     (path,) = tmp_path.glob("*/shard-*.arrow")
     content = path.read_bytes()
     damaged(path, how)
     again = hm.annotate(ds, [hm.EarlyFeatures(str(vit / "vit"))], output_dir=tmp_path)
     assert path.read_bytes() == content
-    assert again["view_early_features"][:] == first["view_early_features"][:]
+    assert again["view_early_features"][:] == first
