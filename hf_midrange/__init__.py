@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from hf_midrange.extraction import extract as extract
     from hf_midrange.extraction import merge_shards as merge_shards
     from hf_midrange.extraction import one_label as one_label
+    from hf_midrange.extraction import signed_error as signed_error
     from hf_midrange.head import LinearHead as LinearHead
+    from hf_midrange.head import group_errors as group_errors
+    from hf_midrange.head import repair_regression as repair_regression
     from hf_midrange.head import retrain_head as retrain_head
     from hf_midrange.publishing import apply_head as apply_head
     from hf_midrange.publishing import dataset_card as dataset_card
@@ -61,8 +64,8 @@ _NAMES = {
     ),
     "curation": ("curate", "curation_report"),
     "explorer": ("explore",),
-    "extraction": ("extract", "merge_shards", "one_label"),
-    "head": ("LinearHead", "retrain_head"),
+    "extraction": ("extract", "merge_shards", "one_label", "signed_error"),
+    "head": ("LinearHead", "group_errors", "repair_regression", "retrain_head"),
     "publishing": ("apply_head", "dataset_card", "model_card", "publish_dataset", "publish_head", "publish_model"),
     "reporting": ("Report", "report"),
     "scoring": ("group_metrics",),

@@ -121,11 +121,13 @@ def class_label(features: Features, column: str = LABEL) -> ClassLabel:
         raise KeyError(f"the dataset has no column {column!r}; it has {list(features)}")
     feature = features[column]
     if not isinstance(feature, ClassLabel):
-        one = column == LABEL and isinstance(feature, List) and isinstance(feature.feature, ClassLabel)
-        remedy = "hm.one_label(ds, name)` views rows" if one else f"ds = ds.class_encode_column({column!r})` makes it"
+        remedy = f"`ds = ds.class_encode_column({column!r})` makes it one"
+        if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+            remedy = "`hm.one_label(ds, name)` views rows as those of one of their labels"
+        elif isinstance(feature, Value) and feature.dtype.startswith("float"):
+            remedy = "`hm.signed_error(ds)` views rows of a number by its error"
         raise TypeError(
-            f"column {column!r} must be a ClassLabel, so that classes have names, but is {feature}; `{remedy} one"
-            + (" of their labels at a time" if one else "")
+            f"column {column!r} must be a ClassLabel, so that classes have names, but is {feature}; {remedy}"
         )
     return feature
 

@@ -1,7 +1,8 @@
-"""What logits mean: one of several classes, yes or no, or several labels a row; and which of them is whose.
+"""What logits mean: one of several classes, yes or no, several labels a row, or a number; and which of them is whose.
 
 Every later step knows rows of one class each. Rows with several labels are viewed as those of one label at a time:
 two classes, `not x` and `x`, with the label's logit z mirrored to -z/2 and z/2, as a model with one logit has them.
+Rows with a number are viewed as those of one class, whose one logit is the signed error.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
 class Classes(NamedTuple):
     """The classes that logits are given for."""
 
-    prediction: ClassLabel | List
-    """The feature of `prediction`: the dataset's classes, else the model's names, else numbers; a list of several."""
+    prediction: ClassLabel | List | Value
+    """The feature of `prediction`: the dataset's classes, else the model's names, else numbers; a list of several; or
+    a number."""
     order: list[int] | None
     """Which of the model's labels each class is; None: all of them, in order."""
 
     @property
     def size(self) -> int:
         """Number of logits."""
-        return _names(self.prediction).num_classes
+        return 1 if isinstance(self.prediction, Value) else _names(self.prediction).num_classes
 
 
 def classes_of(features: Features, model: nn.Module, head: Head, *, match: bool) -> Classes:
@@ -47,7 +49,7 @@ def classes_of(features: Features, model: nn.Module, head: Head, *, match: bool)
         match: whether the classes may be some of the model's labels.
 
     Raises:
-        TypeError: if the labels are neither classes nor lists of them.
+        TypeError: if the labels are neither classes, lists of them nor numbers.
         ValueError: if the model has another number of labels, or, to be matched, lacks a class.
     """
     from hf_midrange.classifier import class_order, given_names, has_several_labels, label_names
@@ -58,6 +60,10 @@ def classes_of(features: Features, model: nn.Module, head: Head, *, match: bool)
         own = ClassLabel(names=names) if fits else ClassLabel(num_classes=head.classes)
         return Classes(List(own) if has_several_labels(model) and not head.has_one_output else own, None)
     feature = _label_feature(features)
+    if isinstance(feature, Value):
+        if not head.has_one_output:
+            raise ValueError(f"column {LABEL!r} holds numbers, and the model has {head.classes} outputs for classes")
+        return Classes(Value("float32"), None)
     label = _names(feature)
     if isinstance(feature, List) and head.has_one_output:
         raise ValueError(f"a model with one logit tells two classes apart; make column {LABEL!r} a ClassLabel of two")
@@ -83,7 +89,7 @@ def warn_of_names(features: Features, model: nn.Module) -> None:
     from hf_midrange.classifier import class_order, given_names
 
     names = given_names(model)
-    if names is None or LABEL not in features:
+    if names is None or LABEL not in features or isinstance(features[LABEL], Value):
         return
     label = _names(_label_feature(features))
     if class_order(label.names, model) is None:
@@ -96,7 +102,9 @@ def warn_of_names(features: Features, model: nn.Module) -> None:
 
 
 def predictions(logits: np.ndarray, feature: Any) -> pa.Array:  # noqa: ANN401 - a feature
-    """Return the class of the largest of each row's logits, or the labels whose logits are positive."""
+    """Return the class of the largest of each row's logits, the labels whose logits are positive, or the number."""
+    if isinstance(feature, Value):
+        return pa.array(logits[:, 0], pa.float32())
     if isinstance(feature, List):
         return columns.concept_arrow(logits > 0, feature.feature.names)
     return pa.array(logits.argmax(axis=1), pa.int64())
@@ -159,18 +167,47 @@ def _of_one(ds: Dataset, name: str, others: bool) -> Dataset:
     return columns.with_columns(ds, made)
 
 
-def _label_feature(features: Features) -> ClassLabel | List:
-    """Return what rows are labelled with: a class, or a list of labels."""
+def signed_error(ds: Splits) -> Splits:
+    """Return rows of a model of a number as those of one class, whose logit is the signed error.
+
+    `logits` become prediction minus label, of shape `(1,)`; `label` and `prediction` the only class, `signed error`.
+    In bands by `LogitBands("quantile")`, low are rows predicted too low and high those predicted too high; findings
+    are then on the signed error, and `repair_regression` corrects the head.
+
+    Args:
+        ds: what `extract` gave for a dataset whose `label` is a float and a model with one output.
+
+    Raises:
+        KeyError: if a column is missing.
+        TypeError: if `label` holds no numbers.
+        ValueError: if a label is null or not finite.
+    """
+    return over_splits(ds, _of_error)
+
+
+def _of_error(ds: Dataset) -> Dataset:
+    columns.require(ds, LABEL, LOGITS)
+    if not isinstance(_label_feature(ds.features), Value):
+        raise TypeError(f"column {LABEL!r} holds no numbers but is {ds.features[LABEL]}")
+    wanted = columns.numbers(ds, LABEL)
+    bad = np.flatnonzero(~np.isfinite(wanted))
+    if bad.size:
+        raise ValueError(f"column {LABEL!r} has no number in {bad.size} rows, first in row {bad[0]}; filter them out")
+    only, same = ClassLabel(names=["signed error"]), np.zeros(len(ds), np.int64)
+    error = (columns.matrix(ds, LOGITS)[:, 0] - wanted).astype(np.float32)
+    made = {LOGITS: (error[:, None], ds.features[LOGITS]), LABEL: (same, only), PREDICTION: (same, only)}
+    return columns.with_columns(ds, made)
+
+
+def _label_feature(features: Features) -> ClassLabel | List | Value:
+    """Return what rows are labelled with: a class, a list of labels, or a number."""
     feature = features[LABEL]
     if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
         return feature
     if isinstance(feature, Value) and feature.dtype.startswith("float"):
-        raise TypeError(
-            f"column {LABEL!r} holds numbers: regression is not repaired here; make classes of them, such as above "
-            "and below a limit"
-        )
+        return feature
     return class_label(features)
 
 
-def _names(feature: ClassLabel | List) -> ClassLabel:
+def _names(feature: Any) -> ClassLabel:  # noqa: ANN401 - a ClassLabel or a list of them
     return feature.feature if isinstance(feature, List) else feature

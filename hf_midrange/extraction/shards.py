@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, Image, IterableDataset, concatenate_datasets
+from datasets import Dataset, Features, Image, IterableDataset, Value, concatenate_datasets
 from datasets.table import MemoryMappedTable
 
 from hf_midrange import columns
@@ -111,10 +111,13 @@ class Shard(NamedTuple):
 
     def table(self, features: Features) -> pa.Table:
         """Return the columns `embedding`, `logits` and `prediction`."""
+        logits = self.logits
+        if isinstance(features[columns.PREDICTION], Value):  # a number comes as two mirrored halves of it
+            logits = logits[:, 1:] - logits[:, :1]
         outputs = {
             columns.EMBEDDING: columns.vector_arrow(self.embedding),
-            columns.LOGITS: columns.vector_arrow(self.logits),
-            columns.PREDICTION: predictions(self.logits, features[columns.PREDICTION]),
+            columns.LOGITS: columns.vector_arrow(logits),
+            columns.PREDICTION: predictions(logits, features[columns.PREDICTION]),
         }
         return pa.table(outputs).cast(features.arrow_schema)
 

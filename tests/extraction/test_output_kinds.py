@@ -252,10 +252,34 @@ def test_labels_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="model has 2 labels but column 'label' has 3"):
         hm.extract(ds, classifier(2), PROCESSOR)
     numbers = texts(6).remove_columns("label").add_column("label", [0.5] * 6)
-    with pytest.raises(TypeError, match="holds numbers: regression is not repaired here"):
+    with pytest.raises(ValueError, match="holds numbers, and the model has 3 outputs for classes"):
         hm.extract(numbers, bert(), tokenizer())
     with pytest.raises(TypeError, match="must be a ClassLabel.*one_label"):
         hm.LogitBands().fit(hm.extract(ds, several(), PROCESSOR))
+
+
+def test_a_model_of_a_number_gives_it_and_its_signed_error(tmp_path):
+    ds, model = faces(30), classifier(1, problem_type="regression")
+    z = logits_of(model, ds)[:, 0]
+    targets = np.linspace(-1, 1, 30)
+    ds = ds.remove_columns("label").add_column("label", targets)
+    for folder in (None, tmp_path):
+        result = hm.extract(ds, model, PROCESSOR, output_dir=folder)
+        np.testing.assert_allclose(matrix(result, "logits"), z[:, None], atol=1e-6)
+        np.testing.assert_allclose(result["prediction"][:], z, atol=1e-6)
+        assert result.features["prediction"] == Value("float32")
+    bands = hm.LogitBands("quantile").fit(result)  # of the prediction itself
+    assert bands.transform(result).features["band"].length == 1
+    view = hm.signed_error(result)
+    np.testing.assert_allclose(matrix(view, "logits")[:, 0], z - targets, atol=1e-6)
+    assert facts(view.features, "logits") == facts(result.features, "logits")
+    with pytest.raises(TypeError, match="signed_error"):
+        hm.LogitBands().fit(result)
+    with pytest.raises(TypeError, match="holds no numbers"):
+        hm.signed_error(hm.extract(faces(8), several(), PROCESSOR))
+    holed = result.remove_columns("label").add_column("label", [*targets[:-1].tolist(), None])
+    with pytest.raises(ValueError, match="no number in 1 rows, first in row 29"):
+        hm.signed_error(holed)
 
 
 def test_a_model_of_tokens_is_refused_as_an_object_and_as_a_folder(tmp_path):
