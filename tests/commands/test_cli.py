@@ -78,7 +78,7 @@ def test_help_loads_no_deep_learning_library():
 
 
 def test_commands_are_those_of_the_contract_so_far():
-    assert {command.callback.__name__ for command in cli.app.registered_commands} == {*COMMANDS, "explore", "check"}
+    assert {command.callback.__name__ for command in cli.app.registered_commands} == {*COMMANDS, "explore", "check", "env"}
 
 
 def test_version():
