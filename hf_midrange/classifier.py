@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -74,6 +75,7 @@ def load_classifier(
         token: for private models on the Hub.
 
     Raises:
+        FileNotFoundError: if it is a path, and no folder is there.
         ValueError: if the model or the weights belong to no image or sequence classifier, or the classifier's last
             layer is not among them (a random head says nothing about the data).
     """
@@ -81,6 +83,8 @@ def load_classifier(
         _refuse_other_tasks(_kind(unwrapped(model)))
         return model
     name = str(model)
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(f"there is no folder {name} with a model; give one, or a Hub id like me/classifier")
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main", "token": token}
     config = AutoConfig.from_pretrained(name, **hub)
     _refuse_other_tasks(*(config.architectures or []))

@@ -76,7 +76,7 @@ def encoded_labels(ds: Dataset, class_names: Sequence[str] | None, column: str =
             )
         return columns.with_columns(ds, {column: (_ids(ds, column, known), ClassLabel(names=known))})
     if not isinstance(feature, Value) or not feature.dtype.startswith(("int", "uint")) or not known:
-        raise TypeError(f"column {column!r} must hold class names or ids, but is {feature}")
+        raise TypeError(f"column {column!r} must hold one class a row, by name or id, but is {feature}")
     ids = columns.numbers(ds, column)
     wrong = ids[~((ids >= 0) & (ids < len(known)))]
     if len(wrong):
@@ -100,7 +100,7 @@ def _label_column(ds: Dataset, asked: str | None, needed: bool) -> str | None:
         return None
     if len(found) != 1:
         why = f"{len(found)} columns of classes, {found}" if found else "no column of classes"
-        raise KeyError(f"there is {why} among {ds.column_names}; name it `label`, or say which it is")
+        raise KeyError(f"there is {why} among {ds.column_names}; name it `label`, or say which by `label=`")
     return found[0]
 
 

@@ -77,7 +77,7 @@ def add_columns(ds: Dataset | IterableDataset, function: BandColumns, facts: Map
         batch_size=batch_rows(len(function.units)),
         features=features,
         remove_columns=[function.column],
-        desc="Bands",
+        desc="bands",
     )
     return columns.beside(ds, made, features).with_format(ds.format["type"], **ds.format["format_kwargs"])
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
+from inspect import signature
 from typing import Annotated, TextIO
 
 import typer
@@ -81,12 +83,19 @@ def _speak() -> None:
         steps.addHandler(logging.StreamHandler())
 
 
-def _told(error: Exception) -> object:
-    if isinstance(error, KeyError) and error.args:
-        return error.args[0]
+def _told(error: Exception) -> str:
+    """Return what an error says, with flags in place of the arguments of functions."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return error
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    flags = {name for command in app.registered_commands for name in signature(command.callback or main).parameters}
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"] or ""
+        return f"--{name.replace('_', '-')} {value}".strip() if name in flags else found[0]
+
+    said = re.sub(r"`?\b(?P<name>[a-z_]+)=(['\"]?)(?P<value>[\w-]*)\2`?", flag, said)
+    return said.replace(" with `rename_column`", "")
 
 
 def _show_warning(

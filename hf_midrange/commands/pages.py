@@ -11,7 +11,7 @@ import typer
 import hf_midrange as hm
 from hf_midrange.commands.options import Config, Findings, Output, Overwrite, Seed, Source, Split
 from hf_midrange.commands.outputs import new_output
-from hf_midrange.commands.steps import saved_processor
+from hf_midrange.commands.steps import classifier_named, saved_processor
 from hf_midrange.io.datasets import one_split, read_dataset
 
 
@@ -100,12 +100,11 @@ def demo(
     config: Config = None,
 ) -> None:
     """Show the whole way on real images and a pretrained network, with controls beside it."""
-    from datasets import disable_progress_bars
+    typer.echo("reading a pretrained network and handwritten digits")
     from transformers.utils.logging import disable_progress_bar
 
     from hf_midrange.demo import run_demo
 
-    disable_progress_bars()  # of copying and saving; the passes of the network keep theirs
     disable_progress_bar()
     run_demo(seeds=seeds, output=output, quick=quick)
 
@@ -164,10 +163,10 @@ def _publish_dataset(
 
 
 def _publish_model(repo_id: str, folder: Path, facts: dict[str, Any], common: dict[str, Any]) -> None:
-    from hf_midrange.classifier import load_classifier
-
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json; `hf-midrange retrain --merge` writes such a folder")
-    classifier: Any = load_classifier(str(folder))
+        raise FileNotFoundError(
+            f"{folder} holds no config.json; `hf-midrange run` and `retrain --merge` write such a folder, OUTPUT/model"
+        )
+    classifier = classifier_named(str(folder))
     done = hm.publish_model(classifier, repo_id, processor=saved_processor(classifier, folder), **facts, **common)
     typer.echo(f"published {done.pr_url or done.commit_url}")

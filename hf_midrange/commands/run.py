@@ -32,7 +32,8 @@ from hf_midrange.commands.options import (
     Workers,
 )
 from hf_midrange.commands.outputs import new_output
-from hf_midrange.commands.steps import saved_processor
+from hf_midrange.commands.steps import classifier_named, saved_processor
+from hf_midrange.input_columns import usual_columns
 from hf_midrange.io.datasets import one_split, read_dataset
 from hf_midrange.io.folders import AlreadyFinishedError
 
@@ -79,8 +80,8 @@ def run(
     """
     from accelerate import PartialState
 
-    from hf_midrange.classifier import load_classifier
     from hf_midrange.concepts.usual import source_named
+    from hf_midrange.pipeline import STAGES, told
     from hf_midrange.training.debiasing import Debiasing
 
     sources = [source_named(text) for text in source] or None
@@ -89,7 +90,7 @@ def run(
             rows, test = new.rows(dataset, split, encode=False), None
             if evaluation is not None or test_split is not None:
                 test = new.rows(evaluation or dataset, test_split, encode=False)
-            classifier: Any = load_classifier(model)
+            classifier = classifier_named(model)
             reading = {"dtype": dtype, "device": device, "max_length": max_length, "shard_size": shard_size}
             work = Debiasing(
                 classifier, processor or model, seed, new.work, batch_size, num_workers,
@@ -99,6 +100,7 @@ def run(
             PartialState().wait_for_everyone()  # before the main process clears away what others read
             if not PartialState().is_main_process:
                 return
+            told(f"[{STAGES}/{STAGES}] report")
             done.write(new.folder, saved_processor(classifier, processor or model) if done.is_better else None)
     except AlreadyFinishedError as finished:
         typer.echo(f"{finished}; --overwrite does it again")
@@ -116,7 +118,7 @@ def _tell(done: DebiasReport, output: Path, verbose: bool) -> None:
     if verbose:
         typer.echo(findings_table(done.findings) if done.findings is not None else "")
         print_facts("curation", done.curation)
-    typer.echo(f"\n{done.sentence}")
+    typer.echo(f"\n{done.sentence if done.findings is None else done.report}")
     print_table("accuracy", *done.compared())
     for line in done.told_shortcuts():
         typer.echo(line)
@@ -152,12 +154,15 @@ def evaluate(
     or `retrain` wrote into OUTPUT/head.
     """
     ds = one_split(read_dataset(dataset, split, encode=model is None), dataset)
+    if model is None and not {columns.EMBEDDING, columns.PREDICTION} & {*ds.column_names}:
+        raise ValueError(f"{dataset} has not been through a model; give --model, or what `extract` or `run` wrote")
     if model is not None:
-        from hf_midrange.classifier import load_classifier
         from hf_midrange.training.debiasing import Debiasing
 
-        work = Debiasing(load_classifier(model), processor or model, 0, None, batch_size, reading={"device": device})
+        work = Debiasing(classifier_named(model), processor or model, 0, None, batch_size, reading={"device": device})
         ds = work.extracted(work.table(ds, label))
+    else:
+        ds = usual_columns(ds, label=label)
     by = columns.GROUP if columns.GROUP in ds.column_names else columns.LABEL
     names = columns.class_label(ds.features, by).names
     predicted = {"before": columns.labels(ds, columns.PREDICTION)} if columns.PREDICTION in ds.column_names else {}
@@ -167,7 +172,6 @@ def evaluate(
         name: hm.group_metrics(ids, columns.labels(ds), columns.labels(ds, by), group_names=names)
         for name, ids in predicted.items()
     }
-    columns.require(ds, *([] if scores else [columns.PREDICTION]))
     if as_json:
         before = {"before": scores["before"]} if len(scores) == 2 else {}
         typer.echo(json.dumps({**[*scores.values()][-1], **before}, indent=2))

@@ -66,12 +66,11 @@ def extract(
     config: Config = None,
 ) -> None:
     """Add embedding, logits and prediction of a model to every row."""
-    from hf_midrange.classifier import load_classifier
     from hf_midrange.training.debiasing import Debiasing
 
     shards = output.with_name(f"{output.name}.shards")
     with new_output(output, dataset, overwrite) as new:
-        ds, classifier = new.read(dataset, split, encode=False), load_classifier(model)
+        ds, classifier = new.read(dataset, split, encode=False), classifier_named(model)
         extracted = hm.extract(
             over_splits(ds, lambda rows: Debiasing(classifier).table(rows, label, labelled=False)),
             classifier,
@@ -206,13 +205,12 @@ def retrain(
 ) -> None:
     """Correct the last linear layer of MODEL on curated rows; OUTPUT/head holds it, OUTPUT/model the merged model."""
     from hf_midrange import columns
-    from hf_midrange.classifier import load_classifier
     from hf_midrange.head.proof import prove_repaired
 
     with new_output(output, curated, overwrite) as new:
         if not is_main():
             return
-        classifier, rows = load_classifier(model), new.rows(curated, split)
+        classifier, rows = classifier_named(model), new.rows(curated, split)
         head = hm.retrain_head(rows, classifier, seed=seed)
         head.save_pretrained(new.folder / "head")
         if merge:
@@ -224,6 +222,16 @@ def retrain(
             if found is not None:
                 found.save_pretrained(new.folder / "model")
     typer.echo(f"wrote {output}")
+
+
+def classifier_named(model: str) -> Any:  # noqa: ANN401 - transformers' or timm's
+    """Return the classifier that a folder, a Hub id or a timm name stands for."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from hf_midrange.classifier import load_classifier
+
+    disable_progress_bar()  # of reading a file that is here
+    return load_classifier(model)
 
 
 def saved_processor(classifier: nn.Module, model: str | Path) -> Any:  # noqa: ANN401 - of several classes

@@ -78,6 +78,7 @@ def mapped(ds: Dataset, step: Step, batch_size: int, first: int = 0) -> Dataset:
             batch_size=batch_size,
             remove_columns=inputs.column_names,
             features=nameless,
+            desc=f"annotate: {', '.join(name.partition('_')[2] for name in step.added)}",
         )
     except UNREADABLE:
         for row, reason in unreadable_rows(inputs, read):  # looked for only now: `map` says nothing of rows

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, config, load_dataset, load_from_disk
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    are_progress_bars_disabled,
+    config,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_dataset,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from hf_midrange import columns
 from hf_midrange.io.files import (
@@ -86,10 +100,22 @@ def write_dataset(ds: Dataset | DatasetDict, output: Path) -> None:
     for marker in (*DATASET_MARKERS, CHECKSUMS):  # of an earlier dataset: both at once could not be told apart
         (output / marker).unlink(missing_ok=True)
     empty = isinstance(ds, Dataset) and len(ds) == 0  # such as findings; by itself it is saved without a file
-    with explained(output):
+    with explained(output), without_bars():
         ds.save_to_disk(output, num_shards=1 if empty else None)
     files = {file.relative_to(output).as_posix(): sha256_of(file) for file in files_of(output)}
     write_atomically(output / CHECKSUMS, to_json({"files": files}, indent=1))
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let `datasets` draw no bars for copying rows."""
+    drawn = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if drawn:
+            enable_progress_bars()
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -192,14 +218,35 @@ def _read_file(file: Path) -> Dataset:
 
 
 def _read_hub(path: str) -> Dataset | DatasetDict:
-    if not _HUB_ID.fullmatch(path):
+    if not _HUB_ID.fullmatch(path) or Path(path).suffix in READERS:
         raise FileNotFoundError(f"there is no folder or file {path}")
+    failed: Exception
     try:
+        _ask_hub(path)
         return load_dataset(path)
-    except (FileNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"{path} is no folder or file here, and as a Hub dataset it cannot be read: {error}"
-        ) from error
+    except (FileNotFoundError, ConnectionError, RepositoryNotFoundError) as error:
+        failed = error
+    raise FileNotFoundError(
+        f"{path} is no folder or file here, and as a Hub dataset it cannot be read: {str(failed).splitlines()[0]}"
+    ) from failed
+
+
+def _ask_hub(path: str) -> None:
+    """Ask the Hub once whether it has a dataset that is not in the cache: to load one asks several times, with pauses.
+
+    Raises:
+        ConnectionError, RepositoryNotFoundError: if it has not, or does not answer.
+    """
+    if config.HF_HUB_OFFLINE or (Path(config.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir():
+        return
+    try:
+        HfApi().dataset_info(path, timeout=10)
+    except RepositoryNotFoundError:
+        raise
+    except HfHubHTTPError:
+        return  # whatever else is wrong, loading tells better
+    except Exception as error:  # of the library below, by whichever client
+        raise ConnectionError(f"the Hub does not answer ({type(error).__name__})") from error
 
 
 def _encoded(ds: Dataset) -> Dataset:

@@ -165,7 +165,9 @@ class DebiasReport:
         else:
             prefix = f"{kind}_accuracy_"
             each = [key for key in self.before if key.startswith(prefix) and not key.endswith(CI)]
-            names = {key: key.removeprefix(prefix) for key in each}
+            features = {} if self.evaluation is None else self.evaluation.features
+            given = features[kind].names if kind in features and len(features[kind].names) == len(each) else None
+            names = dict(zip(each, given or [key.removeprefix(prefix) for key in each], strict=True))
             names |= {f"worst_{kind}_accuracy": f"worst {SCORED[kind]}", "accuracy": "all rows"}
         rows = [(said, *(_cell(key, metrics.get(key)) for metrics in heads.values())) for key, said in names.items()]
         return (SCORED.get(kind or "", "metric"), *heads), rows

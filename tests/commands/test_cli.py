@@ -78,7 +78,8 @@ def test_help_loads_no_deep_learning_library():
 
 
 def test_commands_are_those_of_the_contract_so_far():
-    assert {command.callback.__name__ for command in cli.app.registered_commands} == {*COMMANDS, "explore", "check", "env"}
+    there = {command.callback.__name__ for command in cli.app.registered_commands}
+    assert there == {*COMMANDS, "explore", "check", "env"}
 
 
 def test_version():
@@ -170,6 +171,24 @@ def test_file_that_is_no_mapping_exits_2(text, tmp_path):
 def test_unknown_source_names_those_there_are(saved, tmp_path):
     with pytest.raises(ValueError, match=r"'ngram:text' is none of .*ngrams:COLUMN"):
         called("annotate", saved, "--output", tmp_path / "o", "--source", "ngram:text")
+
+
+def test_messages_speak_of_flags_and_not_of_python():
+    python = "drop such rows with on_error='skip', or name it by `label=`; `keep_disguised=True` keeps"
+    said = cli._told(ValueError(python))
+    assert said == "drop such rows with --on-error skip, or name it by --label; `keep_disguised=True` keeps"
+    assert cli._told(KeyError("rename your own column to 'a' with `rename_column`")) == "rename your own column to 'a'"
+
+
+def test_what_is_not_there_is_no_hub_id(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\nfine,good\n")
+    with pytest.raises(FileNotFoundError, match="there is no folder ./nomodel with a model"):
+        called("run", rows, "--model", "./nomodel", "--output", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder or file reviews\.csv"):
+        called("run", "reviews.csv", "--model", "me/model", "--output", tmp_path / "out")
+    with pytest.raises(ValueError, match="has not been through a model; give --model"):
+        called("evaluate", rows)
 
 
 def test_evaluate_counts_groups(saved, extracted):
