@@ -64,5 +64,5 @@ def test_names_that_the_model_does_not_know_are_refused_with_both_lists(names):
 def test_ids_beyond_the_classes_are_refused():
     with pytest.raises(ValueError, match="has the id 2, but the model 2 classes: 'no', 'yes'"):
         usual_columns(rows(text=["a"], label=[2]), NAMES)
-    with pytest.raises(TypeError, match="must hold class names or ids, but is"):
+    with pytest.raises(TypeError, match="must hold one class a row, by name or id, but is"):
         usual_columns(rows(text=["a"], label=[0.5]), NAMES)
