@@ -12,7 +12,7 @@ from scipy import sparse, stats
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.source import Source
+from hf_midrange.concepts.source import Source, refuse_lengths
 from hf_midrange.io.blocks import MOST_ROWS, discovery_half, some_rows
 
 
@@ -73,6 +73,10 @@ class LatentConcepts(Source):
             raise ValueError(
                 f"latent concepts must be called 'latent', by which other steps know them, not {self.name!r}"
             )
+        refuse_lengths(self, len(self.mean), "scale")
+        refuse_lengths(self, len(self.centres), "words")
+        if any(len(centre) != len(self.mean) for centre in self.centres):
+            raise ValueError(f"source {self.name!r} has centres of other lengths than its mean; fit it again")
 
     def check(self, features: Features, *, to_fit: bool = False) -> None:
         """Raise unless `extract` has added the embedding, and to fit, bands and labels."""

@@ -12,7 +12,16 @@ from scipy import sparse
 
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
-from hf_midrange.concepts.source import IMAGE, Source, ViewSource, between, numbers, refuse_constant, refuse_outside
+from hf_midrange.concepts.source import (
+    IMAGE,
+    Source,
+    ViewSource,
+    between,
+    numbers,
+    refuse_constant,
+    refuse_lengths,
+    refuse_outside,
+)
 from hf_midrange.extraction.images import rgb
 
 
@@ -58,10 +67,10 @@ class Thumbnail(ViewSource):
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.mode not in _CHANNELS:
             raise ValueError(f"a thumbnail needs mode 'RGB' or 'L', not {self.mode!r}")
         refuse_outside(1, MOST_CELLS, size=self.size)
+        super().__post_init__()  # which counts the names of the cells
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -171,6 +180,11 @@ class ImageProperties(Source):
     thresholds: tuple[float, ...] = ()
     words: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fitted:
+            refuse_lengths(self, len(SIDES), "thresholds")
 
     def feature(self) -> Any:  # noqa: ANN401 - a datasets feature
         """Return the feature of the numbers of an image."""

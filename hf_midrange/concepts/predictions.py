@@ -15,7 +15,7 @@ from scipy.special import softmax
 from hf_midrange import columns
 from hf_midrange.concepts.map_steps import Batch
 from hf_midrange.concepts.model_source import Classifier, ClassifierSource, ModelLike, accelerator
-from hf_midrange.concepts.source import IMAGE, TEXT, ViewSource, refuse_constant, refuse_outside
+from hf_midrange.concepts.source import IMAGE, TEXT, ViewSource, refuse_constant, refuse_lengths, refuse_outside
 from hf_midrange.concepts.vocabularies import imagenet_lemmas, table
 
 
@@ -65,6 +65,7 @@ class Predictions(ClassifierSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_outside(1, MOST_LABELS, top=self.top, min_rows=self.min_rows)
+        refuse_lengths(self, len(self.ids), "words")
 
     @property
     def reads(self) -> str:  # type: ignore[override]

@@ -235,6 +235,11 @@ class ViewSource(Source):
 
     thresholds: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.thresholds:
+            refuse_lengths(self, len(self.vocabulary), "thresholds")
+
     of_network: ClassVar[bool] = False
     """Whether a network made the view, which may then know more of the class than a view should."""
 
@@ -364,6 +369,15 @@ def refuse_outside(low: int, high: int, **numbers: object) -> None:
     bad = {name: value for name, value in numbers.items() if not isinstance(value, int) or not low <= value <= high}
     if bad:
         raise ValueError(f"whole numbers from {low} to {high} are needed, not {bad}")
+
+
+def refuse_lengths(source: Source, length: int, *fields: str) -> None:
+    """Raise `ValueError` naming a field of what a source learnt that has not `length` members."""
+    for name in fields:
+        if len(getattr(source, name)) != length:
+            raise ValueError(
+                f"source {source.name!r} has {len(getattr(source, name))} `{name}` where {length} belong; fit it again"
+            )
 
 
 def refuse_unreadable(source: Source, ds: Dataset, *, to_fit: bool = False) -> None:

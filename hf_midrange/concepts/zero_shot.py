@@ -23,7 +23,7 @@ from hf_midrange.concepts.model_source import (
     placed,
     processor_of,
 )
-from hf_midrange.concepts.source import IMAGE, numbers, refuse_constant
+from hf_midrange.concepts.source import IMAGE, numbers, refuse_constant, refuse_lengths
 from hf_midrange.concepts.vocabularies import words_of
 from hf_midrange.extraction.images import rgb
 
@@ -87,6 +87,8 @@ class ZeroShot(ModelSource, _Sought):
                 f"zero-shot needs 0 < share < 1 and a template with {{}}, not {self.share}, {self.template!r}"
             )
         object.__setattr__(self, "words", words_of(self.words))
+        if self.fitted:
+            refuse_lengths(self, len(self.words), "null_mean", "null_scale")
 
     @property
     def fitted(self) -> bool:

@@ -207,6 +207,8 @@ def _refuse_foreign(beside: Path, option: str) -> None:
 def _refuse(place: Path, key: str | None, overwrite: bool, option: str) -> None:
     if place.is_file():
         raise ValueError(f"{option} {place} is a file; give a folder")
+    if place.is_symlink() and not place.exists():
+        raise ValueError(f"{option} {place} is a link to what is not there; give a folder")
     if overwrite or not place.is_dir():
         return
     if key is not None and _is_finished(place, key):
@@ -217,9 +219,11 @@ def _refuse(place: Path, key: str | None, overwrite: bool, option: str) -> None:
 
 def _is_finished(place: Path, key: str) -> bool:
     """Whether a folder has all the files that were written with this key."""
+    if not (place / FINISHED).is_file():
+        return False
     try:
         told = json.loads((place / FINISHED).read_text())
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return False
     return isinstance(told, dict) and told.get("key") == key and told.get("files") == _sizes(place)
 

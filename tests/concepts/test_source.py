@@ -1,5 +1,6 @@
 """What a source is: a user's own class or function, what it may be called, and how it is kept."""
 
+import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +12,13 @@ from hf_midrange import columns
 from hf_midrange.concepts import (
     Annotations,
     EarlyFeatures,
+    ImageProperties,
     LatentConcepts,
     NGrams,
+    Predictions,
     Source,
     Thumbnail,
+    ZeroShot,
     annotate,
     load_source,
 )
@@ -100,3 +104,29 @@ def test_a_source_goes_to_a_folder_and_comes_back_by_any_of_its_names(ds, tmp_pa
         Thumbnail.from_pretrained(tmp_path / "kept")
     with pytest.raises(FileNotFoundError, match=r"no source\.json"):
         NGrams.from_pretrained(tmp_path)
+
+
+LATENT = LatentConcepts(k=2, mean=(0.0, 0.0), scale=(1.0, 1.0), centres=((0.0, 0.0), (1.0, 1.0)), words=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("source", "bent"),
+    [
+        (LATENT, {"scale": [1.0]}),
+        (LATENT, {"centres": [[0.0], [1.0]]}),
+        (LATENT, {"words": ["a"]}),
+        (Thumbnail(thresholds=(0.5,) * 48), {"thresholds": [0.5]}),
+        (Thumbnail(thresholds=(0.5,) * 48), {"size": 10**9}),
+        (ImageProperties(thresholds=(0.5,) * 19, words=("sharp",)), {"thresholds": [0.5] * 3}),
+        (Predictions("a/model", words=("a", "b"), ids=(0, 1)), {"ids": [0]}),
+        (ZeroShot(["a"], "a/model", null_mean=(0.1,), null_scale=(1.0,)), {"null_scale": [1.0, 1.0]}),
+    ],
+    ids=lambda each: "-".join(each) if isinstance(each, dict) else each.name,
+)
+def test_a_file_whose_parts_do_not_fit_each_other_is_refused(source, bent, tmp_path):
+    source.save(tmp_path / "source.json")
+    assert load_source(tmp_path / "source.json") == source
+    facts = json.loads((tmp_path / "source.json").read_text())
+    (tmp_path / "source.json").write_text(json.dumps({**facts, **bent}))
+    with pytest.raises(ValueError, match="fit (it|the source) again|whole numbers"):
+        load_source(tmp_path / "source.json")

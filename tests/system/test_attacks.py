@@ -156,3 +156,13 @@ def test_more_rows_of_the_same_tie_never_weaken_its_verdict(strength):
     ]
     assert [order.index(verdict) for verdict in said] == sorted(order.index(verdict) for verdict in said)
     assert said[-1] == "shown"
+
+
+def test_a_pipe_in_place_of_a_file_hangs_nothing(rows, tmp_path):
+    (tmp_path / "handed").mkdir()
+    os.mkfifo(tmp_path / "handed" / ".finished.json")
+    with pytest.raises(ValueError, match="is not empty"):
+        called("associate", rows, "--output", tmp_path / "handed")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is a link to what is not there"):
+        called("associate", rows, "--output", tmp_path / "gone")

@@ -149,7 +149,7 @@ def test_what_the_explorer_writes_is_whole_whenever_it_is_killed(material, tmp_p
 @pytest.mark.timeout(600)
 def test_check_that_was_killed_leaves_no_half_baseline(material, tmp_path):
     rng, model, rows = np.random.default_rng(0), material.place / "vit", material.place / "data"
-    command = Command("check", model, rows, "--save-baseline", "{out}", "--floor", "0")
+    command = Command("check", model, rows, "--save-baseline", "{out}", "--floor", "0.01")
     began = time.monotonic()
     command.finish(tmp_path / "whole", codes=(0, 1, 3))
     span = time.monotonic() - began
