@@ -38,8 +38,10 @@ class Doubts(NamedTuple):
     """The suspected rows, of shape `(s,)`."""
     labels: np.ndarray
     """Their labels."""
+    typical: np.ndarray
+    """Which concepts are typical of some class, boolean of shape `(m,)`."""
     witnesses: np.ndarray
-    """Numbers of the concepts that are typical of some class, of shape `(w,)`."""
+    """Numbers of those of them that are heard, of shape `(w,)`."""
     turned: np.ndarray
     """How far each row has turned to the suggested class in each witness, times what there is to turn, `(s, w)`."""
     most: np.ndarray
@@ -61,12 +63,13 @@ class Doubts(NamedTuple):
         """Return the rows to set aside when this concept is tested.
 
         They are all suspected rows of a label where at least half of them, beyond chance, are wrong by what the
-        witnesses say, and elsewhere those that are more likely of the suggested class. Without witnesses there are
-        none: one concept alone cannot tell a wrong label from a row that breaks a tie.
+        witnesses say, and elsewhere those that are more likely of the suggested class. Without witnesses, one concept
+        alone cannot tell a wrong label from a row that breaks a tie: all suspected rows are set aside, so that a cue
+        must show in the others too. A concept that is typical of no class has nothing to fear of wrong labels.
         """
         heard = (self.witnesses != concept) & (np.abs(self.together(concept)) < TOGETHER)
         if not heard.any():
-            return self.rows[:0]
+            return self.rows if self.typical[concept] else self.rows[:0]
         number = int(self.labels.max()) + 1
         turned, most, spread = (
             np.bincount(self.labels, table[:, heard].sum(axis=1), minlength=number)
@@ -84,7 +87,7 @@ class Doubts(NamedTuple):
 
 
 def doubts_of(found: Suspects | None, ids: np.ndarray, present: sparse.csr_matrix, classes: int) -> Doubts | None:
-    """Return the suspected rows with what concepts say of them; None without such rows, or without witnesses.
+    """Return the suspected rows with what concepts say of them; None without such rows, or typical concepts.
 
     Args:
         found: where each row stands, or None.
@@ -100,7 +103,8 @@ def doubts_of(found: Suspects | None, ids: np.ndarray, present: sparse.csr_matri
     share = ((by_label @ present).toarray() + 0.5) / (size + 1)
     gap = share.max(axis=0) - share.min(axis=0)
     error = np.sqrt((share * (1 - share) / size).max(axis=0) * 2)
-    witnesses = np.flatnonzero((gap >= TYPICAL) & (gap >= SURE * error))
+    typical = (gap >= TYPICAL) & (gap >= SURE * error)
+    witnesses = np.flatnonzero(typical)
     witnesses = np.sort(witnesses[np.argsort(-gap[witnesses], kind="stable")][:MOST])
     if not witnesses.size:
         return None
@@ -113,6 +117,7 @@ def doubts_of(found: Suspects | None, ids: np.ndarray, present: sparse.csr_matri
     return Doubts(
         rows=rows,
         labels=ids[rows],
+        typical=typical,
         witnesses=witnesses,
         turned=(own - has) * way,
         most=way**2,
