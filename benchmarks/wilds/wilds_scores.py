@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_midrange import columns
-from hf_midrange.scoring import wilson_interval
+from hf_midrange.scoring import wilson_interval, worst_interval
 
 
 IDENTITIES = ("male", "female", "LGBTQ", "christian", "muslim", "other_religions", "black", "white")
@@ -40,18 +40,21 @@ def overlapping_group_metrics(predictions: np.ndarray, ds: Dataset) -> dict[str,
                 groups[f"{name}, {identity}"] = _share(right[rows])
     if not groups:
         raise ValueError("no row mentions an identity")
+    rows_right, rows = (np.array([one[name] for one in groups.values()]) for name in ("right", "n"))
     worst = min(groups, key=lambda name: groups[name]["accuracy"])
     mean = _share(right)
     return {
         "mean": mean["accuracy"],
         "mean_ci": (mean["ci_low"], mean["ci_high"]),
         "worst_group": groups[worst]["accuracy"],
-        "worst_group_ci": (groups[worst]["ci_low"], groups[worst]["ci_high"]),
+        "worst_group_ci": worst_interval(rows_right, rows),
         "worst_group_name": worst,
-        "groups": groups,
+        "groups": {name: {key: one[key] for key in one if key != "right"} for name, one in groups.items()},
     }
 
 
 def _share(right: np.ndarray) -> dict[str, Any]:
-    low, high = wilson_interval(int(right.sum()), len(right))
-    return {"accuracy": float(right.mean()), "ci_low": float(low), "ci_high": float(high), "n": len(right)}
+    number = int(right.sum())
+    low, high = wilson_interval(number, len(right))
+    accuracy = number / len(right)
+    return {"accuracy": accuracy, "ci_low": float(low), "ci_high": float(high), "n": len(right), "right": number}

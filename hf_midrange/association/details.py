@@ -135,7 +135,7 @@ def unit_details(halves: Halves, values: np.ndarray, unit: int, tests: np.ndarra
         columns |= _named(name, _odds_ratios(again, alone, strata & False, narrow))
         columns[f"{name}p"] = again.score_test(alone, narrow, sides).p(level)
     pairs = [
-        [rows.row_scores(band, concept, strata[:, j]) for rows in (first, again)]
+        [rows.row_scores(rows.residuals(band, strata[:, j]), concept) for rows in (first, again)]
         for j, (band, concept) in enumerate(narrow)
     ]
     columns["p_beyond_top"] = _beyond_top(first, again, narrow[:, 1], pairs)
@@ -219,11 +219,12 @@ def _beyond_top(
 ) -> list[float | None]:
     """Return one-sided p-values that findings are stronger than what the top band alone shows of their concept.
 
-    Both statistics are standardised sums of what each row of the confirmation half adds to them; which way each of
-    them points is taken from the other half. Where neither is stronger, what a row, or a source, adds to the one can
-    change places with what it adds to the other: the difference is compared with those after such permutations of
-    rows (of sources where rows share them) at random, that is with the signs of their differences flipped (Hemerik,
-    Goeman and Finos 2020). None where nothing differs.
+    Both statistics are sums of what each row of the confirmation half adds to them, in deviations of such sums where
+    nothing is there. Which way the finding points is taken from the other half; the top is given the benefit of the
+    direction that it has here. Where the finding is not stronger, what a row, or a source, adds to the one can change
+    places with what it adds to the other: the difference is compared with those after such permutations at random,
+    that is with the signs of the rows' (or sources') differences flipped (Hemerik, Goeman and Finos 2020). None where
+    nothing differs.
 
     Args:
         first: the discovery half.
@@ -237,12 +238,9 @@ def _beyond_top(
     sources = None if again.sources is None else again.sources.of_rows
     found: list[float | None] = []
     for j, own in enumerate(scores):
-        beside = [rows.row_scores(top, concepts[j], at_top[:, j]) for rows in (first, again)]
-        parts = []
-        for before, now in (own, beside):
-            sums = now if sources is None else np.bincount(sources, now)
-            parts.append(np.sign(before.sum()) * sums / max(np.sqrt((sums**2).sum()), 1e-12))
-        found.append(_flipped_p(parts[0] - parts[1]))
+        beside = again.row_scores(again.residuals(top, at_top[:, j]), concepts[j])
+        difference = np.sign(own[0].sum()) * own[1] - np.sign(beside.sum()) * beside
+        found.append(_flipped_p(difference if sources is None else np.bincount(sources, difference)))
     return found
 
 
@@ -265,8 +263,7 @@ def _random_signs() -> np.ndarray:
 def _rank_scores(rows: UnitRows, values: np.ndarray, concept: int) -> np.ndarray:
     """Return what each row adds to van Elteren's statistic of a concept, `(n,)`."""
     ranked = label_ranks(values[rows.part.at], rows.ids, rows.classes)
-    has = column_of(rows.present, concept)
-    return centred(ranked.ranks, rows.ids) / (ranked.sizes + 1)[rows.ids] * centred(has, rows.ids)
+    return rows.row_scores(centred(ranked.ranks, rows.ids) / (ranked.sizes + 1)[rows.ids], concept)
 
 
 def _whole_range(halves: Halves, values: np.ndarray, unit: int, concepts: np.ndarray) -> dict[str, Any]:

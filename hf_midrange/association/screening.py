@@ -281,12 +281,18 @@ class UnitRows(NamedTuple):
         squares = self._squares(grouped, tests, self.strata(members * tested[0], strangers * tested[1]))
         return Pooled(tables, excess, variance, np.maximum(variance, squares), number)
 
-    def row_scores(self, band: int, concept: int, strata: np.ndarray) -> np.ndarray:
-        """Return what each row adds to the oriented excess of one test over some labels, `(C,)` bool; `(n,)`."""
+    def residuals(self, band: int, strata: np.ndarray) -> np.ndarray:
+        """Return each row's part in one band, less its label's, turned, over some labels, `(C,)` bool; `(n,)`."""
         own, _ = self.labels_of_sides()
         turned = np.where(own, *signs(np.array(band), self.number - 1)) * strata
-        inside, has = self.bands == band, column_of(self.present, concept)
-        return turned[self.ids] * centred(inside, self.ids) * centred(has, self.ids)
+        return turned[self.ids] * centred(self.bands == band, self.ids)
+
+    def row_scores(self, residuals: np.ndarray, concept: int) -> np.ndarray:
+        """Return what each row adds to a sum of residuals times concept, in deviations of it among independent rows."""
+        has = centred(column_of(self.present, concept), self.ids)
+        variance = np.bincount(self.ids, has**2) / np.maximum(np.bincount(self.ids), 1)
+        deviation = np.sqrt((residuals**2 * variance[self.ids]).sum())
+        return residuals * has / max(deviation, 1e-12)
 
     def labels_of_sides(self) -> tuple[np.ndarray, np.ndarray]:
         """Return which labels are the members', and which the strangers', boolean of shape `(C,)` each."""

@@ -93,6 +93,19 @@ def test_the_level_holds_under_wrong_labels(flipped, classes):
     assert falsely_confirmed(60, **kind) <= stats.binom.ppf(0.99, 60, 0.05)
 
 
+def test_one_typical_concept_alone_is_no_confounder_either():
+    assert falsely_confirmed(3, flipped=0.05, typical=1, n=6000) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flipped", [0.02, 0.05])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_level_holds_without_a_witness(flipped, classes):
+    assert falsely_confirmed(40, flipped=flipped, typical=1, n=6000, classes=classes) <= stats.binom.ppf(
+        0.99, 40, 0.05
+    )
+
+
 def test_wrong_labels_are_found_beside_what_they_are_confused_with():
     shares = []
     for seed in range(3):
