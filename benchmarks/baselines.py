@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 
-from hf_midrange.bands.position import class_relative_position
+from hf_midrange.bands.units import class_relative_position
 from hf_midrange.curation import (
     STRATEGIES,
     Inputs,

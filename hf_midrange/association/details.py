@@ -187,9 +187,9 @@ def _odds_ratios(rows: UnitRows, tables: Tables, absence: np.ndarray, tests: np.
         tests: pairs (band, concept).
     """
     plain = pooled_odds_ratio(tables)
-    if rows.sources is None:
+    if rows.part.sources is None:
         return plain
-    sources, (errors, freedom) = rows.sources.of_rows, np.empty((2, len(tests)))
+    sources, (errors, freedom) = rows.part.sources.of_rows, np.empty((2, len(tests)))
     for j, (band, concept) in enumerate(tests):
         has = column_of(rows.present, concept) ^ absence[rows.ids, j]
         one = tables.pick(np.array([j]))
@@ -202,9 +202,8 @@ def _odds_ratios(rows: UnitRows, tables: Tables, absence: np.ndarray, tests: np.
 def _standing_above(half: Problem, values: np.ndarray, strata: np.ndarray) -> OddsRatios:
     """Return the odds of standing above over some labels; NaN where these are too few rows."""
     shift = half.ranked().shift(values[half.at], strata)
-    found = areas(
-        values[half.at], half.ids, half.present.tocsc(), strata, None if half.sources is None else half.sources.of_rows
-    )
+    sources = None if half.sources is None else half.sources.of_rows
+    found = areas(values[half.at], half.ids, half.present.tocsc(), strata, sources)
     made = generalised_odds(found, shift.error)
     nothing = {name: np.where(np.isnan(shift.auc), np.nan, getattr(made, name)) for name in ("ratio", "log", "error")}
     return made._replace(**nothing)
@@ -232,10 +231,10 @@ def _beyond_top(
         concepts: the concept of each finding, of shape `(t,)`.
         scores: what each row of either half adds to each finding's own statistic.
     """
-    top = again.number - 1
+    top = again.part.number - 1
     tests = np.column_stack([np.full(len(concepts), top), concepts])
     at_top = again.strata(*first.tested_sides(first.tables(tests), tests))
-    sources = None if again.sources is None else again.sources.of_rows
+    sources = None if again.part.sources is None else again.part.sources.of_rows
     found: list[float | None] = []
     for j, own in enumerate(scores):
         beside = again.row_scores(again.residuals(top, at_top[:, j]), concepts[j])
@@ -262,7 +261,7 @@ def _random_signs() -> np.ndarray:
 
 def _rank_scores(rows: UnitRows, values: np.ndarray, concept: int) -> np.ndarray:
     """Return what each row adds to van Elteren's statistic of a concept, `(n,)`."""
-    ranked = label_ranks(values[rows.part.at], rows.ids, rows.classes)
+    ranked = label_ranks(values[rows.part.at], rows.ids, rows.part.classes)
     return rows.row_scores(centred(ranked.ranks, rows.ids) / (ranked.sizes + 1)[rows.ids], concept)
 
 

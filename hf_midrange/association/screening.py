@@ -221,32 +221,17 @@ class UnitRows(NamedTuple):
         return cls(rows, bands[bands >= 0], rows.present.tocsc(), part.members[unit])
 
     @property
-    def sources(self) -> Sources | None:
-        """The sources of the rows."""
-        return self.part.sources
-
-    @property
     def ids(self) -> np.ndarray:
         """The label of each row, of shape `(n,)`."""
         return self.part.ids
 
-    @property
-    def classes(self) -> int:
-        """How many labels there are."""
-        return self.part.classes
-
-    @property
-    def number(self) -> int:
-        """How many bands there are."""
-        return self.part.number
-
     def tables(self, tests: np.ndarray) -> Tables:
         """Return the tables of some tests, pairs (band, concept), of shape `(C, t)`."""
-        return cell_tables(self.bands, self.ids, self.classes, self.present, tests)
+        return cell_tables(self.bands, self.ids, self.part.classes, self.present, tests)
 
     def strata(self, members: np.ndarray, strangers: np.ndarray) -> np.ndarray:
         """Return what labels have in each test, `(C, t)`, given what members and strangers have, `(t,)` each."""
-        chosen = np.repeat(strangers[None], self.classes, axis=0)
+        chosen = np.repeat(strangers[None], self.part.classes, axis=0)
         if self.member is not None:
             chosen[self.member] = members
         return chosen
@@ -255,7 +240,7 @@ class UnitRows(NamedTuple):
         """Return where members and strangers have rows, and sources, enough to be tested, boolean `(t,)` each."""
         sides = testable_sides(tables, self.member)
         found = [np.any(side, axis=0) for side in sides]
-        if self.sources is not None:
+        if self.part.sources is not None:
             grouped = self._grouped(tests)
             for side, labels in zip(found, self.labels_of_sides(), strict=True):
                 np.logical_and(side, self._carried_by(grouped, tests, labels) >= MINIMUM_ROWS, out=side)
@@ -270,25 +255,25 @@ class UnitRows(NamedTuple):
             tested: whether members and strangers take part.
         """
         excess, variance = moments(tables)
-        if self.sources is None:
+        if self.part.sources is None:
             return Pooled(tables, excess, variance, variance, None)
         grouped, (own, others) = self._grouped(tests), self.labels_of_sides()
         number = np.zeros(len(tests))
         for sides, labels in (((True, True), own | others), ((True, False), own), ((False, True), others)):
             mine = (tested[0] == sides[0]) & (tested[1] == sides[1])
             number[mine] = self._carried_by(grouped, tests, labels)[mine] if mine.any() else 0
-        members, strangers = signs(tests[:, 0], self.number - 1)
+        members, strangers = signs(tests[:, 0], self.part.number - 1)
         squares = self._squares(grouped, tests, self.strata(members * tested[0], strangers * tested[1]))
         return Pooled(tables, excess, variance, np.maximum(variance, squares), number)
 
     def residuals(self, band: int, strata: np.ndarray) -> np.ndarray:
         """Return each row's part in one band, less its label's, turned, over some labels, `(C,)` bool; `(n,)`."""
         own, _ = self.labels_of_sides()
-        turned = np.where(own, *signs(np.array(band), self.number - 1)) * strata
+        turned = np.where(own, *signs(np.array(band), self.part.number - 1)) * strata
         return turned[self.ids] * centred(self.bands == band, self.ids)
 
     def row_scores(self, residuals: np.ndarray, concept: int) -> np.ndarray:
-        """Return what each row adds to a sum of residuals times concept, in deviations of it among independent rows."""
+        """Return what each row adds to a sum of residuals times concept, in its deviations among independent rows."""
         has = centred(column_of(self.present, concept), self.ids)
         variance = np.bincount(self.ids, has**2) / np.maximum(np.bincount(self.ids), 1)
         deviation = np.sqrt((residuals**2 * variance[self.ids]).sum())
@@ -296,24 +281,24 @@ class UnitRows(NamedTuple):
 
     def labels_of_sides(self) -> tuple[np.ndarray, np.ndarray]:
         """Return which labels are the members', and which the strangers', boolean of shape `(C,)` each."""
-        own = np.arange(self.classes) == (-1 if self.member is None else self.member)
+        own = np.arange(self.part.classes) == (-1 if self.member is None else self.member)
         return own, ~own
 
     def _grouped(self, tests: np.ndarray) -> tuple[Sources, Picked, np.ndarray]:
         """Return the sources, the rows that have the concepts of some tests, and how many each pair has in a band."""
-        shared = self.sources
+        shared = self.part.sources
         assert shared is not None
-        size, cell = len(shared.size), shared.pair * self.number + self.bands
-        inside = np.bincount(cell, minlength=size * self.number).reshape(size, self.number)
+        size, cell = len(shared.size), shared.pair * self.part.number + self.bands
+        inside = np.bincount(cell, minlength=size * self.part.number).reshape(size, self.part.number)
         return shared, shared.picked(self.present, tests[:, 1]), inside
 
     def _squares(self, grouped: tuple[Sources, Picked, np.ndarray], tests: np.ndarray, turn: np.ndarray) -> np.ndarray:
         """Return the variances by source of tests whose labels take part with a sign, or not, `(C, t)`."""
         (shared, picked, inside), band = grouped, tests[:, 0]
-        share = share_in_band(self.bands, self.ids, self.number, self.classes)
+        share = share_in_band(self.bands, self.ids, self.part.number, self.part.classes)
         row, test = self.ids[picked.rows], picked.test
         values = ((self.bands[picked.rows] == band[test]) - share[band[test], row]) * turn[row, test]
-        total = np.bincount(self.ids, minlength=self.classes)[:, None]
+        total = np.bincount(self.ids, minlength=self.part.classes)[:, None]
         having = np.bincount(row * len(band) + test, minlength=turn.size).reshape(turn.shape)
         sums = inside - shared.size[:, None] * share[:, shared.label].T
         return shared.squares(picked, values, sums, band, turn * having / np.maximum(total, 1))
@@ -322,7 +307,10 @@ class UnitRows(NamedTuple):
         self, grouped: tuple[Sources, Picked, np.ndarray], tests: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
         """Return how many sources carry each test over some labels, boolean of shape `(C,)`."""
-        (shared, picked, inside), share = grouped, share_in_band(self.bands, self.ids, self.number, self.classes)
+        (shared, picked, inside), share = (
+            grouped,
+            share_in_band(self.bands, self.ids, self.part.number, self.part.classes),
+        )
         in_band = shared.in_band(inside, labels & (share > 0) & (share < 1))[tests[:, 0]]
         return np.min([in_band, *shared.having(picked, labels, len(tests))], axis=0)
 

@@ -15,7 +15,8 @@ from hf_midrange.association.doubts import Doubts, doubts_of
 from hf_midrange.association.findings import findings_dataset
 from hf_midrange.association.inputs import Inputs, read_inputs
 from hf_midrange.association.mislabels import Suspects, suspects_in
-from hf_midrange.association.range_patterns import (
+from hf_midrange.association.ranks import rows_with
+from hf_midrange.association.readings import (
     BY_ASSOCIATION,
     BY_MEMBERS,
     BY_TIE,
@@ -27,10 +28,9 @@ from hf_midrange.association.range_patterns import (
     needless_ranges,
     one_row_a_pair,
     range_patterns,
+    same_concepts,
     ties,
 )
-from hf_midrange.association.ranks import rows_with
-from hf_midrange.association.same_concepts import same_concepts
 from hf_midrange.association.schema import RANGE
 from hf_midrange.association.screening import Level, Problem, Tested, adjusted, p_by_source, range_p_values, test_all
 from hf_midrange.association.sources import warn_of_lookalikes

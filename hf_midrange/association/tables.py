@@ -66,11 +66,6 @@ def moments(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     return live_excess.sum(0), variance.sum(0)
 
 
-def cochran_mantel_haenszel(tables: Tables) -> np.ndarray:
-    """Return two-sided p-values of no association, without continuity correction; NaN where untestable."""
-    return chi_square_p(*moments(tables))
-
-
 def chi_square_p(excess: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Return two-sided p-values of sums of counts in the normal approximation; NaN where the variance is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):

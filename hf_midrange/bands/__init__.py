@@ -1,7 +1,7 @@
 """Bands: where in its range each unit stands on each row."""
 
 from hf_midrange.bands.logit_bands import LogitBands
-from hf_midrange.bands.position import class_relative_position
+from hf_midrange.bands.units import class_relative_position
 from hf_midrange.extraction.shards import read_shards
 
 

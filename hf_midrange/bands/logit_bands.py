@@ -10,11 +10,9 @@ from typing import Any, ClassVar
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_midrange import columns
-from hf_midrange.bands.fitting import fit_units, warn_if_memorised, warn_of_units_without_bands
-from hf_midrange.bands.reading import drawn_rows
-from hf_midrange.bands.rules import CLASS_RELATIVE, edges_of
+from hf_midrange.bands.fitting import drawn_rows, fit_units, warn_if_memorised, warn_of_units_without_bands
 from hf_midrange.bands.transform import BandColumns, add_columns
-from hf_midrange.bands.unit import UnitBands
+from hf_midrange.bands.units import CLASS_RELATIVE, UnitBands, edges_of
 from hf_midrange.extraction.shards import read_shards
 from hf_midrange.io.files import DamagedFileError, from_json, read_json, to_json, write_atomically
 from hf_midrange.io.hub import HubSaved

@@ -11,8 +11,8 @@ import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset
 
 from hf_midrange import columns
-from hf_midrange.bands.reading import batch_rows
-from hf_midrange.bands.unit import UnitBands
+from hf_midrange.bands.fitting import batch_rows
+from hf_midrange.bands.units import UnitBands
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from hf_midrange.bands.position import class_relative_position
+from hf_midrange.bands.units import class_relative_position
 from hf_midrange.curation.ridge import Fit, Space, left_out_scores
 from hf_midrange.io.blocks import Matrix
 

@@ -17,13 +17,17 @@ from hf_midrange.association.screening import Level, adjusted, margins, p_values
 from hf_midrange.association.tables import (
     Tables,
     cell_tables,
-    cochran_mantel_haenszel,
+    chi_square_p,
     mid_p_values,
     moments,
     orient,
     pooled_odds_ratio,
 )
 from hf_midrange.association.tables import testable_sides as sides_with_rows
+
+
+def cmh(tables):
+    return chi_square_p(*moments(tables))
 
 
 def random_tables(seed, strata=4, tests=30, high=25):
@@ -47,7 +51,7 @@ def referee(cells, test, where):
 def test_statistics_equal_statsmodels_after_dropping_the_same_strata(seed):
     cells, tables = random_tables(seed)
     live, ratio = tables.informative(), pooled_odds_ratio(tables)
-    p = cochran_mantel_haenszel(tables)
+    p = cmh(tables)
     compared = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,9 +138,7 @@ def test_negating_the_concept_inverts_the_odds_ratio(seed):
         np.testing.assert_allclose(
             pooled_odds_ratio(negated).ratio, 1 / pooled_odds_ratio(tables).ratio, rtol=1e-9, equal_nan=True
         )
-    np.testing.assert_allclose(
-        cochran_mantel_haenszel(negated), cochran_mantel_haenszel(tables), rtol=1e-7, atol=1e-12
-    )
+    np.testing.assert_allclose(cmh(negated), cmh(tables), rtol=1e-7, atol=1e-12)
     tests = np.arange(8)
     np.testing.assert_allclose(mid_p_values(negated, tests), mid_p_values(tables, tests), rtol=1e-7)
 
@@ -148,7 +150,7 @@ def test_strata_come_in_any_order(seed):
     order = np.random.default_rng(seed).permutation(4)
     moved = Tables(*(values[order] for values in tables))
     np.testing.assert_allclose(pooled_odds_ratio(moved).ratio, pooled_odds_ratio(tables).ratio, rtol=1e-9)
-    np.testing.assert_allclose(cochran_mantel_haenszel(moved), cochran_mantel_haenszel(tables), rtol=1e-9)
+    np.testing.assert_allclose(cmh(moved), cmh(tables), rtol=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -278,4 +280,4 @@ def test_far_tails_are_those_of_the_hypergeometric_distribution(total, in_band, 
         tables = Tables(*(np.array([[value]]) for value in (a, float(in_band), float(with_concept), float(total))))
         exact = 2 * (law.sf(a) + law.pmf(a) / 2)
         assert p_values(tables, Level())[0] == pytest.approx(exact, rel=1e-6)
-        assert cochran_mantel_haenszel(tables)[0] < 0.8 * exact
+        assert cmh(tables)[0] < 0.8 * exact

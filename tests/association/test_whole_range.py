@@ -10,9 +10,8 @@ from scipy import sparse, stats
 from support.associations import dataset
 
 from hf_midrange import associate
-from hf_midrange.association.range_patterns import needless_ranges, one_row_a_pair, range_patterns, ties
 from hf_midrange.association.ranks import Areas, areas, generalised_odds, label_ranks, stratified_shift
-from hf_midrange.association.same_concepts import same_concepts
+from hf_midrange.association.readings import needless_ranges, one_row_a_pair, range_patterns, same_concepts, ties
 from hf_midrange.io.blocks import discovery_half
 
 

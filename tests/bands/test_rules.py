@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.banded_rows import dataset, rows
 
-import hf_midrange.bands.reading as reading
+import hf_midrange.bands.fitting as reading
 from hf_midrange import columns
 from hf_midrange.bands import LogitBands
 

@@ -26,8 +26,8 @@ def test_a_short_stream_is_fitted_as_the_dataset_is(rule):
 
 
 def test_of_a_long_stream_rows_are_drawn_from_everywhere(monkeypatch):
-    monkeypatch.setattr("hf_midrange.bands.reading.MOST_ROWS", 2000)
-    monkeypatch.setattr("hf_midrange.bands.reading.BATCH_VALUES", 1)  # 256 rows a batch
+    monkeypatch.setattr("hf_midrange.bands.fitting.MOST_ROWS", 2000)
+    monkeypatch.setattr("hf_midrange.bands.fitting.BATCH_VALUES", 1)  # 256 rows a batch
     ds = rows(n=30_000, classes=2)
     rising = columns.matrix(ds, "logits") + np.linspace(0, 40, 30_000, dtype=np.float32)[:, None]
     ds = dataset(rising, ds["label"][:], ["c0", "c1"])
@@ -58,7 +58,7 @@ def test_streams_that_cannot_be_fitted_are_refused():
 
 
 def test_a_class_that_is_not_drawn_is_named(monkeypatch):
-    monkeypatch.setattr("hf_midrange.bands.reading.MOST_ROWS", 50)
+    monkeypatch.setattr("hf_midrange.bands.fitting.MOST_ROWS", 50)
     values, ids = columns.matrix(rows(n=5000), "logits"), np.arange(5000) % 2
     ids[17] = 2
     with pytest.raises(ValueError, match=r"'c2' \(0 rows\)"):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from hf_midrange.bands.position import class_relative_position
+from hf_midrange.bands.units import class_relative_position
 from hf_midrange.curation.ridge import Fit, class_weights, left_out_scores, sampled
 from hf_midrange.curation.scores import auc, margins, opposite_skew, own_position, robust_skewness
 from hf_midrange.curation.selection import balanced, contrary_share, split_by_contrary

@@ -154,7 +154,7 @@ def test_findings_do_not_depend_on_the_working_set(monkeypatch):
     ds = tied_rows(2000, classes=4)
     expected = hm.associate(ds).to_pandas()
     monkeypatch.setattr("hf_midrange.io.blocks.working_set", lambda: 2000)  # a unit at a time
-    monkeypatch.setattr("hf_midrange.bands.reading.working_set", lambda: 2000)
+    monkeypatch.setattr("hf_midrange.bands.fitting.working_set", lambda: 2000)
     monkeypatch.setattr(columns, "ROWS_OF_LISTS", 300)
     pd.testing.assert_frame_equal(hm.associate(ds).to_pandas(), expected, check_exact=True)
 
