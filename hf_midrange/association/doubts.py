@@ -24,6 +24,9 @@ most so many, those that differ most."""
 TOGETHER = 0.15
 """Correlation within labels from which a concept goes with the one that is tested, and is no witness."""
 
+COMPLETE = 2 / 3
+"""Share of suspected rows among those that break a tie from which it is the tie, not wrong labels, that they tell of."""
+
 DRAWN = 20_000
 """Rows from which correlations are taken."""
 
@@ -40,6 +43,8 @@ class Doubts(NamedTuple):
     """Their labels."""
     typical: np.ndarray
     """Which concepts are typical of some class, boolean of shape `(m,)`."""
+    tied: np.ndarray
+    """The class that each is most frequent in, of shape `(m,)`."""
     witnesses: np.ndarray
     """Numbers of those of them that are heard, of shape `(w,)`."""
     turned: np.ndarray
@@ -66,7 +71,15 @@ class Doubts(NamedTuple):
         witnesses say, and elsewhere those that are more likely of the suggested class. Without witnesses, one concept
         alone cannot tell a wrong label from a row that breaks a tie: all suspected rows are set aside, so that a cue
         must show in the others too. A concept that is typical of no class has nothing to fear of wrong labels.
+
+        Nothing is set aside either if most rows that break a tie are suspected: where the network uses nothing else,
+        whatever breaks the tie stands in the other class. Wrong labels alone do so only of what nearly every row of
+        the class has (97 % of them, if 5 % of the labels are wrong).
         """
+        has = column_of(self.present, concept)
+        breaking = (self.ids == self.tied[concept]) ^ has
+        if self.typical[concept] and breaking[self.rows].sum() > COMPLETE * breaking.sum():
+            return self.rows[:0]
         heard = (self.witnesses != concept) & (np.abs(self.together(concept)) < TOGETHER)
         if not heard.any():
             return self.rows if self.typical[concept] else self.rows[:0]
@@ -103,6 +116,7 @@ def doubts_of(found: Suspects | None, ids: np.ndarray, present: sparse.csr_matri
     share = ((by_label @ present).toarray() + 0.5) / (size + 1)
     gap = share.max(axis=0) - share.min(axis=0)
     error = np.sqrt((share * (1 - share) / size).max(axis=0) * 2)
+    tied = share.argmax(axis=0)
     typical = (gap >= TYPICAL) & (gap >= SURE * error)
     witnesses = np.flatnonzero(typical)
     witnesses = np.sort(witnesses[np.argsort(-gap[witnesses], kind="stable")][:MOST])
@@ -118,6 +132,7 @@ def doubts_of(found: Suspects | None, ids: np.ndarray, present: sparse.csr_matri
         rows=rows,
         labels=ids[rows],
         typical=typical,
+        tied=tied,
         witnesses=witnesses,
         turned=(own - has) * way,
         most=way**2,
