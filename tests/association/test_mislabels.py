@@ -116,6 +116,19 @@ def test_wrong_labels_are_found_beside_what_they_are_confused_with():
     assert np.mean(shares) > 0.85
 
 
+def test_a_network_that_reads_nothing_but_the_tie_is_told_of():
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(np.arange(1200) % 2)
+    tied = rng.random(1200) < np.where(ids == 1, 0.95, 0.05)
+    part = tied & (rng.random(1200) < 0.9)  # a part of the cue, no witness
+    z = 0.5 * rng.normal(size=1200) + 4 * (2 * tied - 1)
+    present = np.column_stack([tied, part, rng.random((1200, 10)) < 0.2])
+    findings = associate(dataset(np.stack([-z, z], 1), ids, present, ["tied", "part", *map(str, range(10))]))
+    row = next(row for row in findings if row["concept"] == "tied" and row["confounder"])
+    assert row["odds_ratio"] > row["ci_low"] > 1.25
+    assert row["reading"] == "cue"
+
+
 @pytest.mark.parametrize("strength", [1.0, 3.0])
 def test_a_tie_that_five_in_a_hundred_rows_break_is_found_all_the_same(strength):
     rng = np.random.default_rng(0)
