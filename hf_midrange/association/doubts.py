@@ -25,7 +25,7 @@ TOGETHER = 0.15
 """Correlation within labels from which a concept goes with the one that is tested, and is no witness."""
 
 COMPLETE = 2 / 3
-"""Share of suspected rows among those that break a tie from which it is the tie, not wrong labels, that they tell of."""
+"""Share of suspected rows among those that break a tie from which they tell of the tie, not of wrong labels."""
 
 DRAWN = 20_000
 """Rows from which correlations are taken."""
