@@ -14,7 +14,7 @@ from hf_midrange.commands.app import app
 STEPS = {
     "The steps": ["extract", "LogitBands", "annotate", "associate", "curate", "retrain_head", "debias"],
     "Results": ["curation_report", "findings_schema", "group_metrics", "report", "explore", "check"],
-    "The Trainer": ["MidRangeTrainer", "MidRangeArguments"],
+    "The Trainer": ["MidRangeTrainer", "MidRangeArguments", "MidRangeCallback"],
     "Several labels, or a number": ["one_label", "signed_error", "repair_regression", "group_errors"],
     "Sharing": ["publish_dataset", "publish_model", "publish_head", "apply_head"],
 }

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from hf_midrange.ties import shortcuts as shortcuts
     from hf_midrange.training import DebiasReport as DebiasReport
     from hf_midrange.training import MidRangeArguments as MidRangeArguments
+    from hf_midrange.training import MidRangeCallback as MidRangeCallback
     from hf_midrange.training import MidRangeTrainer as MidRangeTrainer
     from hf_midrange.training import debias as debias
 
@@ -70,7 +71,7 @@ _NAMES = {
     "reporting": ("Report", "report"),
     "scoring": ("group_metrics",),
     "ties": ("shortcuts",),
-    "training": ("DebiasReport", "MidRangeArguments", "MidRangeTrainer", "debias"),
+    "training": ("DebiasReport", "MidRangeArguments", "MidRangeCallback", "MidRangeTrainer", "debias"),
 }  # fmt: skip
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

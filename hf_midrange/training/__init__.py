@@ -1,8 +1,9 @@
 """A `transformers.Trainer` that also finds the shortcuts of the model it trains, and repairs its head."""
 
+from hf_midrange.training.callback import MidRangeCallback
 from hf_midrange.training.debiasing import debias
 from hf_midrange.training.report import DebiasReport
 from hf_midrange.training.trainer import MidRangeArguments, MidRangeTrainer
 
 
-__all__ = ["DebiasReport", "MidRangeArguments", "MidRangeTrainer", "debias"]
+__all__ = ["DebiasReport", "MidRangeArguments", "MidRangeCallback", "MidRangeTrainer", "debias"]

@@ -40,7 +40,7 @@ def group_figures(
     found = group_metrics(predicted[known], truth[known], groups[known], group_names=names)
     figures = _with_interval("accuracy", found["mean"], *found["mean_ci"])
     figures |= _with_interval(f"worst_{column}_accuracy", found["worst_group"], *found["worst_group_ci"])
-    for key, name in zip(_keys(names), names, strict=True):
+    for key, name in zip(figure_keys(names), names, strict=True):
         if name in found["groups"]:
             row = found["groups"][name]
             figures |= _with_interval(f"{column}_accuracy_{key}", row["accuracy"], row["ci_low"], row["ci_high"])
@@ -74,7 +74,7 @@ def _with_interval(name: str, value: float, low: float, high: float) -> dict[str
     return {name: float(value), f"{name}_ci_low": float(low), f"{name}_ci_high": float(high)}
 
 
-def _keys(names: Sequence[str]) -> list[str]:
+def figure_keys(names: Sequence[str]) -> list[str]:
     """Return the names as loggers take them in keys, kept apart by their number where they would fall together."""
     plain = [re.sub(r"[^\w.\- ]", "_", name) for name in names]
     return [key if plain.count(key) == 1 else f"{key}_{k}" for k, key in enumerate(plain)]

@@ -313,6 +313,8 @@ class MidRangeTrainer(Trainer):
                 given.put_into(model, work.head)
                 raise
         self.debias_report = replace(outcome, before=before, after=self._evaluated("debias/after"))
+        told = {"changed": outcome.is_changed, "rows": len(outcome.curated), "findings": len(outcome.findings or ())}
+        self.log({f"debias/{name}": float(value) for name, value in told.items()})
         if self.is_world_process_zero():
             self.debias_report.save(self._folder / "debias_report.json")
         return self.debias_report
@@ -416,11 +418,15 @@ class MidRangeTrainer(Trainer):
 
     def _latest_metrics(self) -> dict[str, float]:
         """Return the metrics of the last evaluation of the model as it is, by their names without prefix."""
-        entries = [entry for entry in self.state.log_history if "eval_worst_group_accuracy" in entry]
-        report = self.debias_report
-        if report is not None and report.after is not None and entries[-1:] != self.state.log_history[-1:]:
+        last = {
+            name: max((k for k, entry in enumerate(self.state.log_history) if name in entry), default=-1)
+            for name in ("eval_worst_group_accuracy", "debias/changed")
+        }
+        report, evaluated = self.debias_report, last["eval_worst_group_accuracy"]
+        if report is not None and report.after is not None and last["debias/changed"] > evaluated:
             return dict(report.after)
-        return {key.removeprefix("eval_"): value for key, value in (entries[-1] if entries else {}).items()}
+        entry = self.state.log_history[evaluated] if evaluated >= 0 else {}
+        return {key.removeprefix("eval_"): value for key, value in entry.items()}
 
 
 def _refuse_bare_timm(model: object) -> None:
