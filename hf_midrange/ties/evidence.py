@@ -84,30 +84,42 @@ class Tie(NamedTuple):
 
 
 def ties_of(rows: Rows, findings: Dataset) -> list[Tie]:
-    """Return what the curation and the findings say is tied to a class; nothing where the curation saw nothing."""
+    """Return what the curation shows and the findings say is tied to a class; nothing where the curation saw nothing.
+
+    A finding's concept must raise the class's score among members and among strangers; where the curation shows a tie,
+    both together are enough. Words for what is
+    meant (`Kinds`, `TextTopics`) may be the class itself: they speak of a tie only if something else does.
+    """
     curated = columns.REASON in rows.ds.column_names and columns.facts(rows.ds.features, columns.REASON)
     told = curation_report(rows.ds) if curated else None
     if told and told["verdict"] in _NOTHING_SEEN:
         return []
-    return [*(_of_groups(rows, told) if told else ()), *_of_findings(rows, findings)]
+    shown = _of_groups(rows, told) if told and told["verdict"] == SHOWN else ()
+    return [tie for tie in (*shown, *_of_findings(rows, findings)) if _is_used(rows, tie)]
+
+
+def _is_used(rows: Rows, tie: Tie) -> bool:
+    score, member = rows.score(tie.own), rows.ids == tie.own
+    sides = [member, ~member] if tie.concept else [np.ones(len(member), dtype=bool)]
+    lifts = [lift(score[side], tie.has[side], rows.ids[side]) for side in sides]
+    return all(difference > SURE * error for difference, error in lifts)
 
 
 def _of_findings(rows: Rows, findings: Dataset) -> Iterator[Tie]:
-    """Yield the confirmed findings whose concept is strongly tied to the class, and raises its score on both sides."""
+    """Yield the classes and concepts of confirmed findings that the data tie strongly."""
     told: dict[tuple[int, str, str], list[int]] = {}
     flagged = set()
     for k, row in enumerate(findings.to_list()):
         key = row["unit"], row["source"], row["concept"]
-        holds = row["confirmed"] and not row["derived"] and row["odds_ratio"] > 1 and (row["tie"] or 0) >= TIED
-        if holds and row["unit_name"] in rows.classes:
+        apart = not np.isfinite(row["odds_ratio"])  # a band has it in all members and in no stranger, or none is left
+        holds = apart or (row["confirmed"] and row["odds_ratio"] > 1)
+        if holds and not row["derived"] and (row["tie"] or 0) >= TIED and row["unit_name"] in rows.classes:
             told.setdefault(key, []).append(k)
             flagged |= {key} if row["confounder"] else set()
     for key in [*told][:MOST]:
         unit, source, concept = key
-        has, score = having(rows.ds, source, concept), rows.score(unit)
-        sides = [lift(score[side], has[side], rows.ids[side]) for side in (rows.ids == unit, rows.ids != unit)]
-        if all(difference > SURE * error for difference, error in sides):
-            yield Tie(unit, has, source, concept, SHOWN if key in flagged else SUSPECTED, tuple(told[key]))
+        reading = SHOWN if key in flagged else SUSPECTED
+        yield Tie(unit, having(rows.ds, source, concept), source, concept, reading, tuple(told[key]))
 
 
 def _of_groups(rows: Rows, report: dict[str, Any]) -> Iterator[Tie]:
@@ -119,12 +131,11 @@ def _of_groups(rows: Rows, report: dict[str, Any]) -> Iterator[Tie]:
     np.maximum.at(largest, rows.ids, sizes[cells])
     contrary = sizes[cells] < largest[rows.ids]
     source = str(report.get("view", "")).removeprefix(columns.VIEW_PREFIX).removeprefix(columns.CONCEPTS_PREFIX)
-    reading = SHOWN if report["verdict"] == SHOWN else SUSPECTED
     for own, name in enumerate(rows.classes[: 1 if len(rows.classes) == 2 else None]):
         like = np.array([len(rows.classes) == 2 or cell.endswith(f", like {name}") for cell in names])
         broken = contrary & ((rows.ids == own) | like[cells])
         if (contrary & like[cells]).any():
-            yield Tie(own, (rows.ids == own) != broken, source or "all views together", None, reading)
+            yield Tie(own, (rows.ids == own) != broken, source or "all views together", None, SHOWN)
 
 
 def having(ds: Dataset, source: str, concept: str) -> np.ndarray:
@@ -153,13 +164,57 @@ def lift(score: np.ndarray, has: np.ndarray, ids: np.ndarray) -> tuple[float, fl
     return float(weight @ lifts), float(np.sqrt(weight**2 @ np.maximum(error.sum(axis=1), 0)))
 
 
-def clustered(ties: Sequence[Tie], ids: np.ndarray) -> list[list[Tie]]:
+def clustered(ties: Sequence[Tie], rows: Rows) -> list[list[Tie]]:
     """Return ties in lists of those that are one: the rows that break them agree (average linkage)."""
     if len(ties) < 2:
-        return [[tie] for tie in ties]
-    broken = sparse.csr_matrix(np.column_stack([tie.contrary(ids) for tie in ties]), dtype=np.float32)
-    number = fcluster(linkage(squareform(1 - agreement(broken, ids), checks=False), "average"), 1 - SAME, "distance")
-    return [[tie for tie, own in zip(ties, number, strict=True) if own == k] for k in np.unique(number)]
+        groups = [list(ties)] if ties else []
+    else:
+        broken = sparse.csr_matrix(np.column_stack([tie.contrary(rows.ids) for tie in ties]), dtype=np.float32)
+        distance = squareform(1 - agreement(broken, rows.ids), checks=False)
+        number = fcluster(linkage(distance, "average"), 1 - SAME, "distance")
+        groups = [[tie for tie, own in zip(ties, number, strict=True) if own == k] for k in np.unique(number)]
+    return [group for group in groups if any(not is_meaning(rows.ds, tie.source) for tie in group)]
+
+
+def is_meaning(ds: Dataset, source: str) -> bool:
+    """Return whether a source names what is meant, which may be the class itself."""
+    view = f"{columns.VIEW_PREFIX}{source}"
+    return view in ds.features and bool(columns.facts(ds.features, view).get("vocabulary"))
+
+
+def is_part(one: Tie, other: Tie, rows: Rows) -> bool:
+    """Return whether one of two ties matters less than half as much where the other holds as everywhere.
+
+    Then both are words for the same, read with noise. What matters is how far a tie moves the score, and which errors
+    it explains.
+    """
+    for tie, given in ((one, other), (other, one)):
+        score, broken, rest = rows.score(tie.own), tie.contrary(rows.ids), ~given.contrary(rows.ids)
+        whole, left = lift(score, tie.has, rows.ids)[0], lift(score[rest], tie.has[rest], rows.ids[rest])[0]
+        if not left >= whole / 2:  # also where no row is left to tell
+            return True
+        if explained(rows, broken, rest) < explained(rows, broken) / 2:
+            return True
+    return False
+
+
+def explained(rows: Rows, broken: np.ndarray, among: np.ndarray | None = None) -> float:
+    """Return the share of errors that contrary rows make beyond the rate of the other rows of their label, 0..1.
+
+    The population attributable fraction (Levin 1953), summed over labels as strata.
+
+    Args:
+        rows: the rows.
+        broken: those that break a tie, `(n,)` bool.
+        among: rows whose errors are explained, `(n,)` bool; None: all.
+    """
+    kept = np.ones(len(rows.ids), dtype=bool) if among is None else among
+    cells = (2 * rows.ids + broken)[kept]
+    counts, errors = (
+        np.bincount(cells, weights, 2 * len(rows.classes)).reshape(-1, 2) for weights in (None, rows.wrong[kept])
+    )
+    usual = errors[:, 0] / np.maximum(counts[:, 0], 1)
+    return max(0.0, float((errors[:, 1] - counts[:, 1] * usual).sum()) / max(int(rows.wrong.sum()), 1))
 
 
 def agreement(broken: sparse.csr_matrix, ids: np.ndarray) -> np.ndarray:

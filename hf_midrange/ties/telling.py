@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from datasets import Dataset, Features, List, Value
 
 from hf_midrange import columns
 from hf_midrange.association.ranks import rows_with
-from hf_midrange.ties.evidence import Rows, Tie, clustered, lift, ties_of
+from hf_midrange.ties.evidence import Rows, Tie, clustered, explained, is_part, lift, ties_of
 from hf_midrange.verdicts import SHOWN, SUSPECTED
 
 
@@ -54,15 +54,15 @@ def shortcuts(ds: Dataset, findings: Dataset) -> Dataset:
         findings: what `associate` returned.
 
     Returns:
-        A small data set, empty where nothing was found. `name` is the most specific concept that a person can name and
-        whose word agrees with the rows that break the tie; channels, cells of thumbnails and clusters only support.
-        Without one the name says so, and where the tie shows. `class`: what it is tied to. `sentence`: all in a
-        sentence. `strength`: how much higher rows with it score for the class than rows of the same label without
-        (logits; of two classes half the difference of both). `errors_explained`: share of all errors that rows which
-        break the tie make beyond the rate of other rows of their label (population attributable fraction). `rows`:
-        the numbers of those rows. `findings`: numbers of the findings that support it. `reading`: `shown` or
-        `suspected`. `unit`, `source`, `concept`: what the rows stand by; null where no concept does. `seen_in`: the
-        sources that show it.
+        A small data set, empty where nothing was found; what explains no error is told in the first row alone.
+        `name` is the most specific concept that a person can name and whose word agrees with the rows that break the
+        tie; channels, cells of thumbnails and clusters only support. Without one the name says so, and where the tie
+        shows. `class`: what it is tied to. `sentence`: all in a sentence. `strength`: how much higher rows with it
+        score for the class than rows of the same label without (logits; of two classes half the difference of both).
+        `errors_explained`: share of all errors that rows which break the tie make beyond the rate of other rows of
+        their label (population attributable fraction). `rows`: the numbers of those rows. `findings`: numbers of the
+        findings that support it. `reading`: `shown` or `suspected`. `unit`, `source`, `concept`: what the rows stand
+        by; null where no concept does. `seen_in`: the sources that show it.
 
     Raises:
         KeyError, TypeError, ValueError: if columns are missing or unfit.
@@ -72,9 +72,16 @@ def shortcuts(ds: Dataset, findings: Dataset) -> Dataset:
     """
     columns.require(ds, columns.LABEL, columns.LOGITS)
     rows = Rows.of(ds)
-    told = [_told(rows, group) for group in clustered(ties_of(rows, findings), rows.ids)]
-    told.sort(key=lambda one: (-one["errors_explained"], -one["strength"]))
-    return Dataset.from_dict({name: [one[name] for one in told] for name in FEATURES}, features=FEATURES)
+    told: list[_Told] = []
+    for group in sorted((_Told.of(rows, ties) for ties in clustered(ties_of(rows, findings), rows)), key=_harm):
+        same = next((k for k, one in enumerate(told) if is_part(group.tie, one.tie, rows)), None)
+        if same is None:
+            told.append(group)
+        else:
+            told[same] = _Told.of(rows, [*told[same].group, *group.group])
+    told.sort(key=_harm)
+    entries = [_entry(rows, one) for one in told if one.explained > 0 or one is told[0]]
+    return Dataset.from_dict({name: [one[name] for one in entries] for name in FEATURES}, features=FEATURES)
 
 
 class _Name(NamedTuple):
@@ -84,28 +91,57 @@ class _Name(NamedTuple):
     agrees: float
     """Correlation of those rows with all that speak of the tie, within labels."""
 
+    @property
+    def words(self) -> str:
+        """The words that a name of words in a text stands for."""
+        return str(self.tie.concept).removeprefix('the word "').removesuffix('"')
+
     def holds(self, other: _Name) -> bool:
-        """Return whether this is a phrase of the same text with the other's words in it."""
-        same = (self.tie.own, self.tie.source) == (other.tie.own, other.tie.source)
-        return same and f" {other.tie.concept} " in f" {self.tie.concept} "
+        """Return whether this is a phrase with the other's words in it."""
+        texts = self.tie.source == "ngrams" and other.tie.source in ("ngrams", "text_style")
+        same = self.tie.own == other.tie.own and (texts)
+        return same and f" {other.words} " in f" {self.words} "
 
 
-def _told(rows: Rows, group: Sequence[Tie]) -> dict[str, Any]:
+class _Told(NamedTuple):
+    """What speaks of one tie."""
+
+    group: list[Tie]
+    tie: Tie
+    """The one by whose word rows are said to break it."""
+    is_named: bool
+    explained: float
+
+    @classmethod
+    def of(cls, rows: Rows, group: list[Tie]) -> _Told:
+        """Choose the word: a name if one agrees with all, else what agrees best.
+
+        What is read with noise moves the score less: each counts by the square of how much it does.
+        """
+        lifts = [max(lift(rows.score(tie.own), tie.has, rows.ids)[0], 0.0) ** 2 for tie in group]
+        broken = [rows.centred(tie.contrary(rows.ids).astype(np.float64)) for tie in group]
+        common = rows.centred(np.average(broken, axis=0, weights=lifts))
+        name = _best(list(_names(rows, common)))
+        tie = name.tie if name else group[int(np.argmax([part @ common for part in broken]))]
+        return cls(group, tie, name is not None, explained(rows, tie.contrary(rows.ids)))
+
+
+def _harm(one: _Told) -> float:
+    return -one.explained
+
+
+def _entry(rows: Rows, told: _Told) -> dict[str, Any]:
     """Return a row of the shortcuts."""
-    broken = [rows.centred(tie.contrary(rows.ids).astype(np.float64)) for tie in group]
-    common = rows.centred(np.sum(broken, axis=0))
-    name = _best(list(_names(rows, common)))
-    tie = name.tie if name else group[int(np.argmax([part @ common for part in broken]))]
+    tie, group = told.tie, told.group
     seen_in = sorted({one.source for one in group})
-    contrary = tie.contrary(rows.ids)
     strength = lift(rows.score(tie.own), tie.has, rows.ids)[0]
     return {
-        "name": str(tie.concept) if name else f"{UNNAMED} (seen in {', '.join(seen_in)})",
+        "name": str(tie.concept) if told.is_named else f"{UNNAMED} (seen in {', '.join(seen_in)})",
         "class": rows.classes[tie.own],
-        "sentence": _sentence(rows, tie, bool(name), strength),
+        "sentence": _sentence(rows, tie, told.is_named, strength),
         "strength": strength,
-        "errors_explained": explained(rows, contrary),
-        "rows": np.flatnonzero(contrary),
+        "errors_explained": told.explained,
+        "rows": np.flatnonzero(tie.contrary(rows.ids)),
         "findings": sorted(k for one in group for k in one.findings),
         "reading": SHOWN if any(one.reading == SHOWN for one in group) else SUSPECTED,
         "unit": tie.own,
@@ -115,26 +151,13 @@ def _told(rows: Rows, group: Sequence[Tie]) -> dict[str, Any]:
     }
 
 
-def explained(rows: Rows, broken: np.ndarray) -> float:
-    """Return the share of errors that contrary rows make beyond the rate of the other rows of their label, 0..1.
-
-    The population attributable fraction (Levin 1953), summed over labels as strata.
-    """
-    counts, errors = (
-        np.bincount(2 * rows.ids + broken, weights, 2 * len(rows.classes)).reshape(-1, 2)
-        for weights in (None, rows.wrong)
-    )
-    usual = errors[:, 0] / np.maximum(counts[:, 0], 1)
-    return max(0.0, float((errors[:, 1] - counts[:, 1] * usual).sum()) / max(int(rows.wrong.sum()), 1))
-
-
 def _best(names: list[_Name]) -> _Name | None:
     """Return the name that agrees best, or the longest phrase with its words that agrees nearly as well."""
     if not names:
         return None
     best = max(names, key=lambda name: round(name.agrees, 6))  # of equals the first
     longer = [name for name in names if name.holds(best) and name.agrees >= AS_WELL * best.agrees]
-    return max(longer, key=lambda name: len(str(name.tie.concept).split()))
+    return max(longer, key=lambda name: (len(name.words.split()), name.agrees), default=best)
 
 
 def _names(rows: Rows, common: np.ndarray) -> Iterator[_Name]:
