@@ -19,7 +19,7 @@ from hf_midrange.classifier import main_input
 from hf_midrange.columns import matrix
 
 
-ROWS = 5
+ROWS = 3
 
 
 class Trial(NamedTuple):
