@@ -96,23 +96,15 @@ def suspected_mislabels(ds: Dataset, findings: Dataset | None = None) -> Dataset
         explained = ~suspects_of(_unexplained(ds, findings, ids, position), ids).suspected
     rows = np.flatnonzero(found.suspected)
     rows = rows[np.lexsort((-found.score[rows], explained[rows]))]
-    values = {
-        "row": rows,
-        "label": ids[rows],
-        "suggested": found.suggested[rows],
-        "score": found.score[rows],
-        "explained": explained[rows],
+    made = {
+        "row": (rows, Value("int64")),
+        "label": (ids[rows], label),
+        "suggested": (found.suggested[rows], label),
+        "score": (found.score[rows], Value("float64")),
+        "explained": (explained[rows], Value("bool")),
     }
-    features = Features(
-        {
-            "row": Value("int64"),
-            "label": label,
-            "suggested": label,
-            "score": Value("float64"),
-            "explained": Value("bool"),
-        }
-    )
-    return Dataset.from_dict(values, features=features)
+    features = Features({name: feature for name, (_, feature) in made.items()})
+    return Dataset.from_dict({name: values for name, (values, _) in made.items()}, features=features)
 
 
 def _unexplained(ds: Dataset, findings: Dataset, ids: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -134,16 +134,10 @@ class Discovered(NamedTuple):
 
 def _units(inputs: Inputs) -> tuple[list[int], dict[str, str]]:
     """Return the units to test, and why others are not."""
-    left_out = {}
-    units = []
-    for unit, name in enumerate(inputs.unit_names):
-        if not inputs.cut[unit]:
-            left_out[name] = "it has no bands"
-        else:
-            units.append(unit)
-    if not units:
+    left_out = {name: "it has no bands" for name, cut in zip(inputs.unit_names, inputs.cut, strict=True) if not cut}
+    if not inputs.cut.any():
         raise ValueError(f"no unit has bands on these rows: {left_out}; fit bands where units know their classes")
-    return units, left_out
+    return np.flatnonzero(inputs.cut).tolist(), left_out
 
 
 def _q_values(p: np.ndarray, derived: np.ndarray) -> np.ndarray:
