@@ -16,6 +16,7 @@ from support.report_material import hostile, images
 
 import hf_midrange as hm
 from hf_midrange.association import save_findings
+from hf_midrange.association.findings import read_findings
 from hf_midrange.explorer.index import Choice, Index
 from hf_midrange.explorer.marks import edited, marks_in
 
@@ -127,13 +128,14 @@ def mark(page, row, word):
 def test_from_unit_to_export(browser, saved, pictures_url):
     url, folder = pictures_url
     ds = load_from_disk(saved["pictures"][0])
-    index = Index(ds)
+    index = Index(ds, read_findings(saved["pictures"][1]))
     with browsing.visited(browser, url) as seen:
         page = seen.page
         page.wait_for_selector("article.row")
         confirmed = index.concepts.index("tags: tied")
-        first = Choice(level=index.middle_of(0), concept=confirmed, having="tie")
-        until(page, pages_of(index, first))  # the surest finding is open at the start
+        first = index.jumps()[0].choice
+        assert (first.unit, first.concept, first.having) == (0, confirmed, "tie")
+        until(page, pages_of(index, first))  # the shortcut is open at the start
         assert page.locator("#findings input").first.is_checked()
 
         pick(page, "unit", "class_1")
