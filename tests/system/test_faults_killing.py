@@ -115,7 +115,7 @@ def exporting(folder: str, out: str, ready) -> None:
 
     exports = Exports(load_from_disk(folder), None, Path(out))
     ready.set()
-    for mark in ("keep", "drop") * 200:
+    for mark in ("keep", "drop") * 50:
         exports.write({0: mark, 1: "keep"})
 
 
@@ -137,7 +137,8 @@ def test_what_the_explorer_writes_is_whole_whenever_it_is_killed(material, tmp_p
             seen.add(rows["reason"][0].split(" by hand")[0])
     assert seen <= {"marked keep", "marked drop"}
     assert seen
-    again = CONTEXT.Process(target=exporting, args=(str(material.place / "curate"), str(out), CONTEXT.Event()))
+    ready = CONTEXT.Event()
+    again = CONTEXT.Process(target=exporting, args=(str(material.place / "curate"), str(out), ready))
     again.start()
     again.join(300)
     assert again.exitcode == 0
