@@ -26,7 +26,7 @@ from hf_midrange.head.proof import prove_repaired
 from hf_midrange.input_columns import usual_columns
 from hf_midrange.pipeline import STAGES, Steps, curated_from, told
 from hf_midrange.reporting.groups import shuffled_within
-from hf_midrange.training.group_scores import group_figures, scored_by
+from hf_midrange.training.evaluation import group_figures, scored_by
 from hf_midrange.training.report import DebiasReport
 from hf_midrange.training.row_inputs import one_of
 

@@ -25,7 +25,7 @@ from hf_midrange.head.proof import NotRepairedError, prove_repaired
 from hf_midrange.publishing.cards import write_model_card
 from hf_midrange.publishing.model import Background, model_facts
 from hf_midrange.training.debiasing import STEPS, Debiasing, untimed
-from hf_midrange.training.group_scores import group_figures, scored_by
+from hf_midrange.training.evaluation import group_figures, scored_by
 from hf_midrange.training.holdout import Holdout, WriteHoldout, refuse_other_holdout, without_held_out
 from hf_midrange.training.report import DebiasReport, score_of
 from hf_midrange.training.row_inputs import (
