@@ -79,8 +79,7 @@ def _speak() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     steps = logging.getLogger("hf_midrange.steps")
     steps.setLevel(logging.INFO)
-    if not steps.handlers:
-        steps.addHandler(logging.StreamHandler())
+    steps.handlers = [logging.StreamHandler()]
 
 
 def _told(error: Exception) -> str:

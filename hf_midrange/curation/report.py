@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
+from markupsafe import Markup
 
 from hf_midrange import columns
 from hf_midrange.curation.cross_validation import cell_table
 from hf_midrange.curation.inputs import Inputs
 from hf_midrange.curation.selection import Selection
 from hf_midrange.verdicts import SHOWN, SUSPECTED
+
+
+WHEN = ("before", "after")
+SHOWN_OF_CELLS = ("pseudo-group", "rows", "weight", "before", "after, cross-validated")
 
 
 def report_of(inputs: Inputs, selection: Selection, strategy: str, act_on: str = SHOWN) -> dict[str, Any]:
@@ -55,6 +60,20 @@ def _worst(cells: list[dict[str, Any]], when: str) -> float:
     return min(cell[when]["accuracy"] for cell in cells)
 
 
+class CurationReport(dict[str, Any]):
+    """A report, which a notebook shows as a table of the pseudo-groups under its verdict."""
+
+    def _repr_html_(self) -> str:
+        row = Markup("<tr><th>{}</th><td>{}</td><td>{:.1%}</td><td>{:.1%}</td><td>{:.1%}</td></tr>")
+        rows = [
+            row.format(cell["name"], cell["rows"], cell["weight"], *(cell[when]["accuracy"] for when in WHEN))
+            for cell in self.get("cells", ())
+        ]
+        header = Markup("").join(Markup("<th>{}</th>").format(name) for name in SHOWN_OF_CELLS)
+        said = Markup("<p><b>{}</b>: {}</p>").format(self["verdict"], self.get("explanation", ""))
+        return said + Markup("<table><tr>{}</tr>{}</table>").format(header, Markup("").join(rows))
+
+
 def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
     """Return verdict and figures of a curated dataset; they travel with it through save, push and load.
 
@@ -63,8 +82,9 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
             `DatasetDict`, a report per split comes back.
 
     Returns:
-        A plain dictionary: `verdict` (`"shown"`, `"suspected"`, `"none seen"` or `"cannot be carried"`), `explanation`
-        (one sentence), `strength` (how much of the correction is applied; 0: the head is left as it is), `strategy`,
+        A dictionary, which a notebook shows as a table: `verdict` (`"shown"`, `"suspected"`, `"none seen"` or
+        `"cannot be carried"`), `explanation` (one sentence), `strength` (how much of the correction is applied;
+        0: the head is left as it is), `strategy`,
         the `views` it read, `ties` (the evidence of each), `contrary_share` (of each class), `prior` (what becomes of
         the shares of classes), what else the strategy found, and `cells` with rows, weight and cross-validated
         accuracy before and after, each with its 95 % interval. Where rows were left out since, `rows_here` counts
@@ -85,7 +105,8 @@ def curation_report(curated: Dataset | DatasetDict) -> dict[str, Any]:
         report = splits[str(curated.split)]
     if not isinstance(report, dict) or not isinstance(report.get("verdict"), str):
         raise ValueError("the `reason` column holds no report of a curation; `curate(ds)` writes one")
-    return report if report.get("rows") == len(curated) else {**report, "rows_here": len(curated)}
+    here = {} if report.get("rows") == len(curated) else {"rows_here": len(curated)}
+    return CurationReport(report | here)
 
 
 def joined(curations: Sequence[Dataset]) -> Dataset:

@@ -15,6 +15,7 @@ from rich.console import Console
 import hf_midrange as hm
 from hf_midrange import columns
 from hf_midrange.demo.dominoes import CLASSES, SOURCES, digits, dominoes
+from hf_midrange.pipeline import told
 from hf_midrange.reporting.groups import shuffled_within
 from hf_midrange.reporting.rendering import counted
 from hf_midrange.reporting.tables import print_table
@@ -91,10 +92,12 @@ def run_trial(
     from hf_midrange.concepts.lite0 import lite0
     from hf_midrange.training.debiasing import Debiasing
 
+    told(f"      the network learns {CLASSES[0]} from {CLASSES[1]}: {sizes['train']} pictures")
     splits = {name: dominoes(name, sizes[name], SHARES[name], seed, data) for name in SOURCES}
     model = lite0([str(c) for c in CLASSES])
     model = linear_probe(hm.extract(splits["train"], model)).merge_into(model)
     outcome = Debiasing(model, seed=seed).run(splits["curation"], None, [hm.Thumbnail(mode="L"), hm.ImageProperties()])
+    told(f"      the repaired head and its controls are scored: {sizes['test']} pictures")
     curated, test = outcome.curated, hm.extract(splits["test"], model)
     controls = {
         "class-balanced": hm.curate(curated, strategy="class-balanced", seed=seed),

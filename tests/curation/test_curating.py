@@ -147,6 +147,15 @@ def test_confounders_lists_the_confirmed_concepts_of_a_row(tied):
     np.testing.assert_array_equal(has, columns.presence(tied, "concepts_side").toarray()[:, 1])
 
 
+def test_a_notebook_shows_the_report_as_a_table(curated):
+    report = curation_report(curated)
+    page = report._repr_html_()
+    assert page.count("<tr>") == 1 + len(report["cells"])
+    assert report["verdict"] in page
+    report["cells"][0]["name"] = "<script>"
+    assert "<script>" not in report._repr_html_()
+
+
 def test_the_report_travels(curated, tmp_path):
     report = curation_report(curated)
     some = curated.shuffle(seed=0).select(range(9)).filter(lambda row: row["label"] == 0)

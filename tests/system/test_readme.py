@@ -52,7 +52,7 @@ def reader(tmp_path_factory):
     model = hm.retrain_head(probe).merge_into(model)
     model.save_pretrained(folder / "me" / "my-classifier")
     striped_images(240, 1).save_to_disk(folder / "my-images")
-    hm.extract(striped_images(60, 2), model).save_to_disk(folder / "test-split")
+    striped_images(60, 2).save_to_disk(folder / "test-split")
     return folder
 
 
@@ -70,7 +70,8 @@ def test_each_command_runs_as_printed(reader):
     for command in local:
         typed = [sys.executable, "-m", "hf_midrange.commands.app", *shlex.split(command)[1:]]
         done = subprocess.run(typed, cwd=reader, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        nothing_shown = 3 if " run " in command else 0
+        assert done.returncode in (0, nothing_shown), f"{command}\n{done.stdout}\n{done.stderr}"
 
 
 def test_the_python_of_readme_runs(reader, monkeypatch):
