@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -97,9 +97,13 @@ def _curate_split(ds: Dataset, findings: Dataset | None, name: str, rule: Strate
                 columns.concept_arrow(sparse.csr_matrix(present), concepts),
                 columns.concept_list(concepts),
             ),
-            columns.REASON: (_texts(selection.reasons), reason_feature(report)),
+            columns.REASON: (_texts(_with_weights(selection.reasons, weight)), reason_feature(report)),
         },
     )
+
+
+def _with_weights(reasons: Iterable[str], weight: np.ndarray) -> Iterator[str]:
+    return (f"{reason}; weighs {each:.1f}" for reason, each in zip(reasons, weight, strict=True))
 
 
 def _texts(sentences: Iterable[str]) -> pa.ChunkedArray:

@@ -1,4 +1,4 @@
-"""Evidence about a candidate: wrong labels among its contrary rows, whether these stand apart, what a repair pays."""
+"""Evidence about a tie: wrong labels among the rows that break it, whether these stand apart, what a repair pays."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hf_midrange.curation.scores import mirrored, units
 
 CORE_RIDGE = 0.01
 STRENGTHS = np.linspace(0, 1, 11)
-LEAST_ERROR = 1e-4
-"""Standard errors are at least this: a change of no row is no certainty."""
+LEAST_ERROR, LEAST_CONTRARY_ERROR = 1e-4, 0.02
+"""Standard errors are at least these: a change of no row is no certainty."""
 
 
 def suspected_labels(candidate: Candidate, inputs: Inputs) -> tuple[float, np.ndarray]:
@@ -26,7 +26,7 @@ def suspected_labels(candidate: Candidate, inputs: Inputs) -> tuple[float, np.nd
     rows, and next to none of those that are A. Twice the share found below is the share of wrong labels; so many of
     the lowest rows are suspected, and do not remain. Features that do not carry A look the same.
     """
-    labels, weights = inputs.labels, candidate.weights(inputs.labels, np.ones(len(inputs.labels), dtype=bool), 0.5)
+    labels, weights = inputs.labels, candidate.weights(inputs.labels, share=0.5)
     fits = [Fit(labels == k, (CORE_RIDGE,), weights) for k in units(labels)]
     scores = mirrored(inputs.space.left_out(fits))
     remain, below, rows = np.ones(len(labels), dtype=bool), 0, 0
@@ -42,39 +42,37 @@ def suspected_labels(candidate: Candidate, inputs: Inputs) -> tuple[float, np.nd
     return min(1.0, 2 * below / max(rows, 1)), remain
 
 
-def stands_apart(candidate: Candidate, rows: np.ndarray, even: float) -> float:
+def stands_apart(candidate: Candidate, even: float) -> float:
     """Return the z-score with which contrary rows gather where strangers are, and not half-way there.
 
     Rows that lack a discrete thing lie about position 0, where rows of other classes have their median. The tail of a
     cue that comes in degrees thins out towards it: of the rows in [-.25, .5) a share `even` at most lies below .25.
-
-    Args:
-        candidate: with the positions.
-        rows: those that count, `(n,)` bool.
-        even: share of the rows in [-.25, .5) that lie below .25 where nothing stands apart.
     """
-    positions = candidate.positions[rows]
+    positions = candidate.positions
     there = int(((positions > -0.25) & (positions < 0.25)).sum())
     total = there + int(((positions >= 0.25) & (positions < 0.5)).sum())
     return float((there - even * total) / np.sqrt(max(even * (1 - even) * total, 1e-9)))
 
 
 class Change(NamedTuple):
-    """How accuracies change with the strength of a correction, cross-validated."""
+    """How accuracies change with the strength of a correction, cross-validated; each figure `(11,)`."""
 
     right: np.ndarray
     """Which rows are right at each of `STRENGTHS`, `(11, n)` bool."""
     typical: np.ndarray
-    """Change of accuracy of typical rows, averaged over labels, `(11,)`."""
+    """Change of accuracy of typical rows, averaged over labels."""
+    contrary: np.ndarray
+    """The same of contrary rows."""
+    contrary_error: np.ndarray
+    """Its standard error."""
     worth: np.ndarray
-    """Change of accuracy where the contrary rows are as many as the rule supposes, `(11,)`."""
+    """Change of accuracy where the contrary rows are as many as the rule supposes."""
     error: np.ndarray
-    """Standard error of the worth, `(11,)`."""
+    """Standard error of the worth."""
 
     def surest(self) -> float:
         """Return the largest worth in standard errors."""
-        best = int(self.worth.argmax())
-        return float(self.worth[best] / self.error[best])
+        return float((self.worth / self.error).max())
 
     def strongest(self, price: float) -> int:
         """Return the largest strength within one standard error of the best that typical rows can pay, as an index."""
@@ -87,33 +85,30 @@ def right_at_strengths(inputs: Inputs, terms: np.ndarray) -> np.ndarray:
     return np.array([(inputs.logits + s * terms).argmax(axis=1) == inputs.labels for s in STRENGTHS])
 
 
-def change(candidate: Candidate, right: np.ndarray, labels: np.ndarray, rare: float, wrong: float = 0.0) -> Change:
-    """Return what a correction changes on the typical and the contrary rows of a candidate.
+def change(right: np.ndarray, typical: np.ndarray, contrary: np.ndarray, labels: np.ndarray, rare: float) -> Change:
+    """Return what a correction changes on typical and contrary rows.
 
     Typical rows count `1 - rare` and contrary rows `rare`: a repair that does not pay then is none where contrary rows
-    are as rare as that. Wrong labels cannot pay at any rate: what their correction gains on them, typical rows lose.
+    are as rare as that. Wrong labels never pay below a half: what their correction gains on them, typical rows lose.
 
     Args:
-        candidate: what divides rows into typical and contrary ones.
         right: rows that are right at each strength, by corrections fitted without them, `(11, n)` bool.
+        typical: `(n,)` bool.
+        contrary: `(n,)` bool.
         labels: of the rows, `(n,)`.
         rare: weight of the contrary rows.
-        wrong: share of wrong labels among the contrary rows, for which their gain is corrected.
     """
     moved = right.astype(np.float64) - right[0]
     means, variances = np.zeros((2, len(right))), np.zeros((2, len(right)))
     count = 0
     for k in range(int(labels.max()) + 1):
-        parts = [(labels == k) & (candidate.contrary == side) for side in (False, True)]
+        parts = [(labels == k) & part for part in (typical, contrary)]
         if all(part.any() for part in parts):
             count += 1
             for side, part in enumerate(parts):
                 means[side] += moved[:, part].mean(axis=1)
                 variances[side] += moved[:, part].var(axis=1) / part.sum()
-    typical, contrary = means / max(count, 1)
-    spread, spread_contrary = variances / max(count, 1) ** 2
-    if wrong:
-        contrary = (contrary + wrong * typical) / (1 - wrong)
-        spread_contrary = (spread_contrary + wrong**2 * spread) / (1 - wrong) ** 2
-    error = np.sqrt((1 - rare) ** 2 * spread + rare**2 * spread_contrary) + LEAST_ERROR
-    return Change(right, typical, (1 - rare) * typical + rare * contrary, error)
+    (kept, gained), (spread, gained_spread) = means / max(count, 1), variances / max(count, 1) ** 2
+    error = np.sqrt((1 - rare) ** 2 * spread + rare**2 * gained_spread) + LEAST_ERROR
+    worth = (1 - rare) * kept + rare * gained
+    return Change(right, kept, gained, np.sqrt(gained_spread) + LEAST_CONTRARY_ERROR, worth, error)

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_midrange.curation.candidates import Candidate, of_embedding, of_views
+from hf_midrange.curation.candidates import (
+    EMBEDDING,
+    TOGETHER,
+    Candidate,
+    joined,
+    of_embedding,
+    of_views,
+    refined,
+    spoken,
+)
 from hf_midrange.curation.cross_validation import folds_of, held_out_terms
 from hf_midrange.curation.inputs import Inputs
 from hf_midrange.curation.judging import (
@@ -23,7 +32,6 @@ from hf_midrange.curation.judging import (
 )
 from hf_midrange.curation.selection import MINIMUM, Selection
 from hf_midrange.curation.views import confirmed
-from hf_midrange.scoring import wilson_interval
 from hf_midrange.verdicts import CANNOT, NONE, SHOWN, SUSPECTED
 
 
@@ -31,173 +39,210 @@ from hf_midrange.verdicts import CANNOT, NONE, SHOWN, SUSPECTED
 class Rule:
     """The constants that decide."""
 
-    tells: float = 0.88
-    """A view speaks of a tie if its AUC for the class is at least this. Untied confounders stay below .75; more than
-    12 % of contrary rows a class bring a tie's below."""
+    tells: float = 0.87
+    """A tie tells its class with at least this AUC, by a view and, refined, by the embedding. Where nothing is tied,
+    refined scores stay below .86; ties that more than 12 % of the rows break look the same."""
     even: float = 0.45
     """Share of the rows around position 0, of those around 0 and half-way, in the tail of a cue that has degrees."""
-    rare: float = 0.25
-    """A repair must pay where a quarter of the rows are contrary."""
+    rare: float = 1 / 3
+    """A repair must pay where a third of the rows are contrary."""
     evidence: float = 2.5
     """Sum of two z-scores (contrary rows stand apart; the repair pays) at which a tie is shown."""
-    wrong: float = 0.2
-    """Above this share of suspected wrong labels among the contrary rows, these leave before anything is weighted."""
-    mostly_wrong: float = 0.4
-    """Above this share a repair that pays does not make up for rows that do not stand apart."""
-    surely: float = 1.5
-    """Where labels are suspected, the repair must pay by so many standard errors."""
-    price: float = 0.05
-    """Accuracy that typical rows may lose at most where contrary rows do not stand apart."""
+    price: float = 0.03
+    """Accuracy that typical rows may lose at most where contrary rows do not stand apart by half the `evidence`."""
+    wrong: float = 0.35
+    """Above this share of suspected wrong labels among the contrary rows, standing apart is no evidence."""
+    cleaned: float = 0.92
+    """The AUC that then is asked of the rows that remain without suspected labels."""
+    surely: float = 3.0
+    """Standard errors by which contrary rows that remain must then gain."""
 
 
 RULE = Rule()
 SETTLED_BY = 12
 """Rows that a person is shown when a tie is suspected."""
-
+FEWEST_REMAINING = 3 * MINIMUM
+"""Contrary rows that must remain without suspected labels."""
+MOST_TIES = 3
 ROWS_OF_TIE, LARGEST_TIE = 170, 0.12
-"""Rows of a class that hold the twenty against a tie that are seen in 8 of 10 cases, if no larger share is."""
+"""Rows of a class that hold the few against a tie that are seen in 8 of 10 cases, if no larger share is."""
 
 
-class Finding(NamedTuple):
+class Tie(NamedTuple):
     """What one candidate says."""
 
-    candidate: Candidate
+    view: Candidate
+    rows: Candidate
+    """The candidate read together with the embedding's own score: whose rows are judged and named."""
+    hidden: Candidate
+    """What the embedding says of it: whose rows the head is fitted to."""
     tells: float
     wrong: float
     """Estimated share of wrong labels among its contrary rows."""
-    remain: np.ndarray
-    """Rows that the head is fitted to, `(n,)` bool."""
     apart: float
     change: Change
+    evidence: float
+    shown: bool
+    left_out: np.ndarray
+    """Rows with a suspected label, if these leave, `(n,)` bool."""
+    weights: np.ndarray
     terms: np.ndarray
     """Terms of logits `(n, C)` by corrections fitted without the row's fold."""
-    weights: np.ndarray
-    evidence: float
-    strength: int
-    """Index of the strength."""
+    price: float
+    """What typical rows may pay for it."""
+
+    def strength(self) -> int:
+        """Return the index of the strength."""
+        return self.change.strongest(self.price)
 
     def facts(self) -> dict[str, Any]:
         """Return the figures for the report."""
         return {
-            "view": self.candidate.name,
+            "view": self.view.name,
             "auc": self.tells,
             "wrong_labels": self.wrong,
             "apart": self.apart,
             "pays": self.change.surest(),
             "evidence": self.evidence,
-            "contrary_rows": int(self.candidate.contrary.sum()),
+            "contrary_rows": int(self.rows.contrary.sum()),
         }
 
 
 def auto(inputs: Inputs) -> Selection:
-    """Contrary rows of the view that shows a tie best; the head follows the view, the embedding and its pointing.
+    """Contrary rows of the views that show a tie; the head follows what the embedding says of these ties.
 
     A label head on a view is read leave-one-out; rows of low position in the score of their own class lack what is
     tied to it. Related to learning from weak models' errors (Sanh et al. 2020, Clark et al. 2020), here as a selection
-    of rows. Suspected wrong labels leave first. Every view then is judged by the same evidence: that its contrary rows
-    stand apart, and that a correction pays on rows that it was not fitted to. Where the sum is large enough the tie is
-    shown, and the correction is applied as far as typical rows can pay.
+    of rows. Of the views that tell the class the one is followed whose contrary rows stand apart most. The embedding
+    then says whether something beside the class is tied to it, and a correction whether it pays on rows that it was
+    not fitted to. Where a tie is shown, views whose contrary rows are others may show further ties; the head follows
+    all of them.
     """
-    labels, views = inputs.labels, of_views(inputs)
-    leads = [views[0], *of_embedding(inputs, views[0])] if views else of_embedding(inputs, None)
-    judge = _Judge(inputs, leads)
-    found = [finding for view in views or leads[:1] for finding in judge.findings(view)]
-    best = max(found, key=lambda each: (each.tells >= RULE.tells, each.evidence))
-    verdict, why = _verdict(best, found, inputs, bool(views))
-    selection = best.candidate.selection(inputs)
-    left_out = ~best.remain
-    cells = np.where(left_out, -1, selection.cells)
+    views = of_views(inputs)
+    lead, *others = _leads(views, inputs) or [of_embedding(inputs)]
+    first = judged(lead, inputs)
+    ties = [first, *(_further(others, first, inputs) if first.shown and lead.name != TOGETHER else [])]
+    best = _together(ties, inputs)
+    verdict, why = _verdict(best, inputs, bool(views))
+    selection = best.rows.selection(inputs, _what(best.view, inputs), best.left_out)
+    strength = float(STRENGTHS[best.strength()])
     facts = {
         **selection.facts,
         **best.facts(),
-        "ties": [finding.facts() for finding in found],
-        "strength": float(STRENGTHS[best.strength]),
+        "ties": [tie.facts() for tie in ties],
+        "strength": strength,
         "prior": "classes weigh the same, whatever their shares",
     }
     if verdict == SUSPECTED:
-        facts["rows_to_look_at"] = _telling_rows(best, labels)
+        facts["rows_to_look_at"] = _telling_rows(best, inputs.labels)
     return replace(
         selection,
-        cells=cells,
-        weights=np.where(left_out, 0.0, best.weights),
+        weights=best.weights,
         facts=facts,
         verdict=verdict,
         why=why,
-        strength=float(STRENGTHS[best.strength]),
+        strength=strength,
         held_out=_nested(best, inputs),
     )
 
 
-class _Judge:
-    """Corrections by all leads together, with and without suspected wrong labels, made once."""
-
-    def __init__(self, inputs: Inputs, leads: list[Candidate]) -> None:
-        self.inputs, self.leads = inputs, leads
-        self.suspects = {id(lead): suspected_labels(lead, inputs) for lead in leads}
-        self.made: dict[bool, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-
-    def correction(self, mended: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the mean of the leads' weights, terms of logits by fits without the row's fold, and who is right.
-
-        Args:
-            mended: whether each lead leaves out its suspected wrong labels.
-        """
-        if mended not in self.made:
-            labels, whole = self.inputs.labels, np.ones(len(self.inputs.labels), dtype=bool)
-            kept = [self.suspects[id(lead)][1] if mended else whole for lead in self.leads]
-            weights = np.mean(
-                [lead.weights(labels, part) for lead, part in zip(self.leads, kept, strict=True)], axis=0
-            )
-            cells = 2 * labels + self.leads[0].contrary
-            terms = held_out_terms(self.inputs, cells, weights)
-            self.made[mended] = weights, terms, right_at_strengths(self.inputs, terms)
-        return self.made[mended]
-
-    def findings(self, candidate: Candidate) -> list[Finding]:
-        """Return what a candidate says by the whole correction, and where labels are suspected by the mended one."""
-        inputs, labels = self.inputs, self.inputs.labels
-        known = self.suspects.get(id(candidate))
-        wrong, remain = known if known is not None else suspected_labels(candidate, inputs)
-        noisy = wrong > RULE.wrong
-        rows = remain if noisy else np.ones(len(labels), dtype=bool)
-        apart, tells = stands_apart(candidate, rows, RULE.even), candidate.tells(labels, rows)
-        found = []
-        for mended in (False, True) if noisy else (False,):
-            weights, terms, right = self.correction(mended)
-            changed = change(candidate, right, labels, RULE.rare, min(wrong, 0.9) if mended else 0.0)
-            pays = changed.surest()
-            strength = changed.strongest(RULE.price if apart < 0 else 1.0)
-            floor = 0.0 if wrong <= RULE.mostly_wrong else -np.inf
-            enough = (candidate.contrary & rows).sum() >= MINIMUM * len(inputs.classes) or not mended
-            sure = strength > 0 and enough and (not noisy or pays >= RULE.surely)
-            evidence = max(apart, floor) + pays if sure else min(max(apart, floor) + pays, 0.0)
-            used = remain | ~candidate.contrary if mended else np.ones(len(labels), dtype=bool)
-            found.append(Finding(candidate, tells, wrong, used & (weights > 0), apart, changed, terms, weights,
-                                 float(evidence), strength))  # fmt: skip
-        return found
+def _leads(views: list[Candidate], inputs: Inputs) -> list[Candidate]:
+    """Return the views that tell the class, by how contrary rows stand apart; else the one that tells most."""
+    tells = {view.name: view.tells(inputs.labels) for view in views}
+    telling = [view for view in views if tells[view.name] >= RULE.tells]
+    ordered = sorted(telling, key=lambda view: -stands_apart(view, RULE.even))
+    return ordered or sorted(views, key=lambda view: -tells[view.name])[:1]
 
 
-def _verdict(best: Finding, found: list[Finding], inputs: Inputs, has_views: bool) -> tuple[str, str]:
-    """Return the verdict, and a sentence that explains it."""
-    name, tied = best.candidate.name, best.tells >= RULE.tells
-    said = (
-        f"rows that break the tie in {name} stand apart by {best.apart:.1f} and a repair pays by "
-        f"{best.change.surest():.1f} standard errors"
+def _further(others: list[Candidate], first: Tie, inputs: Inputs) -> list[Tie]:
+    """Return further ties, by views whose contrary rows are mostly others; with half of the evidence of a first."""
+    found: list[Tie] = []
+    for view in others:
+        known = np.any([tie.rows.contrary for tie in (first, *found)], axis=0)
+        if len(found) + 1 < MOST_TIES and view.name != TOGETHER and known[view.contrary].mean() < 0.5:
+            tie = judged(view, inputs)
+            if tie.tells >= RULE.tells and tie.wrong <= RULE.wrong and tie.evidence >= RULE.evidence / 2:
+                found.append(tie)
+    return found
+
+
+def judged(view: Candidate, inputs: Inputs) -> Tie:
+    """Return what a view says of a tie: does it tell the class, stand apart, pay; and are its labels right."""
+    labels = inputs.labels
+    rows = view if view.name == EMBEDDING else joined(view, inputs)
+    hidden = refined(refined(view, inputs), inputs)
+    wrong, remain = suspected_labels(rows, inputs)
+    noisy = wrong > RULE.wrong
+    tells = min(view.tells(labels), hidden.tells(labels))
+    apart = max(stands_apart(each, RULE.even) for each in (view, rows, hidden))
+    weights = hidden.weights(labels)
+    terms, changed = _corrected(view, rows, weights, np.ones(len(labels), dtype=bool), inputs)
+    counted = 0.0 if noisy else max(apart, 0.0)
+    evidence = counted + changed.surest()
+    price = 1.0 if noisy or apart >= RULE.evidence / 2 else RULE.price
+    gains = changed.contrary[changed.strongest(price)] >= 0
+    shown = bool(tells >= RULE.tells and evidence >= RULE.evidence and gains)
+    whole = Tie(view, rows, hidden, tells, wrong, apart, changed, evidence, shown, np.zeros(len(labels), dtype=bool),
+                weights, terms, price)  # fmt: skip
+    return whole if shown or not noisy else _mended(whole, remain, inputs)
+
+
+def _mended(whole: Tie, remain: np.ndarray, inputs: Inputs) -> Tie:
+    """Return the tie without its suspected labels, if the rows that remain show it; else as it is."""
+    labels, kept = inputs.labels, suspected_labels(whole.hidden, inputs)[1]
+    left = whole.rows.contrary & remain
+    tells = min(each.tells(labels, remain) for each in (whole.view, whole.hidden))
+    if tells < RULE.cleaned or left.sum() < FEWEST_REMAINING:
+        return whole
+    weights = whole.hidden.weights(labels, kept)
+    terms, changed = _corrected(whole.view, whole.rows, weights, remain, inputs)
+    gains = float(changed.contrary[-1] / changed.contrary_error[-1])
+    if gains < RULE.surely:
+        return whole
+    return whole._replace(tells=tells, change=changed, evidence=gains, shown=True, left_out=~kept, weights=weights,
+                          terms=terms, price=1.0)  # fmt: skip
+
+
+def _corrected(
+    view: Candidate, rows: Candidate, weights: np.ndarray, remain: np.ndarray, inputs: Inputs
+) -> tuple[np.ndarray, Change]:
+    terms = held_out_terms(inputs, 2 * inputs.labels + view.contrary, weights)
+    right = right_at_strengths(inputs, terms)
+    return terms, change(right, ~rows.contrary, rows.contrary & remain, inputs.labels, RULE.rare)
+
+
+def _together(ties: list[Tie], inputs: Inputs) -> Tie:
+    """Return several ties as one: a row is contrary that breaks any of them, and weighs the mean of its weights."""
+    first = ties[0]
+    if len(ties) == 1:
+        return first
+    weights, broken = np.mean([tie.weights for tie in ties], axis=0), [tie.rows.contrary for tie in ties]
+    rows = replace(
+        first.rows,
+        contrary=np.any(broken, axis=0),
+        towards=np.choose(np.argmax(broken, axis=0), [tie.rows.towards for tie in ties]),
+        positions=np.min([tie.rows.positions for tie in ties], axis=0),
     )
-    if has_views and tied and best.evidence >= RULE.evidence:
+    terms, changed = _corrected(first.view, rows, weights, np.ones(len(weights), dtype=bool), inputs)
+    price = max(tie.price for tie in ties)
+    return first._replace(rows=rows, weights=weights, terms=terms, change=changed, price=price)
+
+
+def _verdict(best: Tie, inputs: Inputs, has_views: bool) -> tuple[str, str]:
+    """Return the verdict, and a sentence that explains it."""
+    what, count = _what(best.view, inputs), int(best.rows.contrary.sum())
+    said = f"{count} of {len(inputs.labels)} rows lack what usually goes with their class by {what}"
+    if best.shown and has_views:
         return SHOWN, said
-    if not_told_apart := [each for each in found if _cannot(each, inputs)]:
-        worst = not_told_apart[0]
+    if best.wrong >= 2 * RULE.wrong and best.apart >= RULE.evidence:
         return CANNOT, (
-            f"{int(worst.candidate.contrary.sum())} rows break the tie in {worst.candidate.name}, and the features do "
-            "not tell them from rows of the class that they look like: their labels are wrong, or the features do not "
-            "carry the class"
+            f"{said}, and the features do not tell them from rows of the class that they look like: their labels are "
+            "wrong, or the features do not carry the class"
         )
     named = sorted(concept for _, concept in confirmed(inputs.findings))
-    # Rows low in the embedding alone are merely hard, too: they must say as much as a tie to be suspected.
-    doubt = tied and best.evidence >= RULE.evidence / (2 if has_views else 1)
-    if doubt or named:
-        rows = len(inputs.labels) * (RULE.evidence / max(best.evidence, RULE.evidence / 4)) ** 2
+    doubt = best.tells >= RULE.tells and (best.shown or (has_views and best.wrong <= RULE.wrong))
+    if (doubt or named) and best.strength() > 0:
+        rows = len(inputs.labels) * (RULE.evidence / np.clip(best.evidence, RULE.evidence / 4, RULE.evidence)) ** 2
         about = f"the findings name {', '.join(named[:3])} as confounders" if named else said
         return SUSPECTED, (
             f"{about}, which is too little to be sure; about {int(np.ceil(rows / 100) * 100)} rows would settle it, "
@@ -211,40 +256,32 @@ def _verdict(best: Finding, found: list[Finding], inputs: Inputs, has_views: boo
     return NONE, f"a tie that {where} and that {share} break would have been shown or suspected in 8 of 10 cases"
 
 
-def _cannot(finding: Finding, inputs: Inputs) -> bool:
-    """Return whether contrary rows stand apart, but cannot be told from the class that they look like."""
-    candidate = finding.candidate
-    whole = np.ones(len(inputs.labels), dtype=bool)
-    if candidate.name == "embedding" or finding.wrong < 2 * RULE.mostly_wrong:
-        return False
-    if candidate.tells(inputs.labels, whole) < RULE.tells - 2 * candidate.contrary.mean():
-        return False
-    after = finding.change.right[-1][candidate.contrary]
-    chance = 1 / len(inputs.classes)
-    high = wilson_interval(int(after.sum()), len(after))[1]
-    return stands_apart(candidate, whole, RULE.even) >= RULE.evidence and float(high) < 2 * chance
+def _what(view: Candidate, inputs: Inputs) -> str:
+    """Return words for what a view shows: its name, and the named entries that carry it."""
+    words = next((each.named_carriers(inputs.labels) for each in inputs.views if each.name == view.name), [])
+    return spoken(view.name) + (f" ({', '.join(words[:2])})" if words else "")
 
 
-def _telling_rows(best: Finding, labels: np.ndarray) -> list[int]:
+def _telling_rows(best: Tie, labels: np.ndarray) -> list[int]:
     """Return the contrary rows that look most like another class, by turns of the classes."""
-    positions = np.where(best.candidate.contrary, best.candidate.positions, np.inf)
-    order = [np.flatnonzero(labels == k)[np.argsort(positions[labels == k], kind="stable")] for k in np.unique(labels)]
-    turns = [int(rows[j]) for j in range(SETTLED_BY) for rows in order if j < len(rows)]
-    return [row for row in turns if best.candidate.contrary[row]][:SETTLED_BY]
+    contrary, positions = best.rows.contrary, best.rows.positions
+    turns = np.full(len(labels), np.inf)
+    for k in np.unique(labels):
+        mine = np.flatnonzero((labels == k) & contrary)
+        turns[mine[np.argsort(positions[mine], kind="stable")]] = np.arange(len(mine))
+    order = np.lexsort((labels, turns))
+    return [int(row) for row in order[:SETTLED_BY] if contrary[row]]
 
 
-def _nested(best: Finding, inputs: Inputs) -> np.ndarray:
+def _nested(best: Tie, inputs: Inputs) -> np.ndarray:
     """Return predictions after the repair `(n,)`, whose fits and whose strength took no part of the row's fold."""
-    labels = inputs.labels
-    folds = folds_of(inputs, 2 * labels + best.candidate.contrary)
+    labels, contrary = inputs.labels, best.rows.contrary
+    folds = folds_of(inputs, 2 * labels + best.view.contrary)
     predictions = np.zeros(len(labels), dtype=np.int64)
     for fold in np.unique(folds):
         out = folds == fold
-        part = replace(
-            best.candidate, contrary=best.candidate.contrary[~out], scores=best.candidate.scores[~out],
-            positions=best.candidate.positions[~out], towards=best.candidate.towards[~out],
-        )  # fmt: skip
-        changed = change(part, best.change.right[:, ~out], labels[~out], RULE.rare)
-        strength = STRENGTHS[changed.strongest(RULE.price if best.apart < 0 else 1.0)]
+        counted = contrary & ~best.left_out & ~out
+        changed = change(best.change.right, ~contrary & ~out, counted, labels, RULE.rare)
+        strength = STRENGTHS[changed.strongest(best.price)]
         predictions[out] = (inputs.logits[out] + strength * best.terms[out]).argmax(axis=1)
     return predictions

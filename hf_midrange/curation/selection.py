@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,12 +114,7 @@ def lowest(positions: np.ndarray, labels: np.ndarray, threshold: float) -> np.nd
 
 
 def split_by_contrary(
-    labels: np.ndarray,
-    contrary: np.ndarray,
-    towards: np.ndarray,
-    classes: list[str],
-    reasons: list[str] | Reasons,
-    ties: Sequence[str] = (),
+    labels: np.ndarray, contrary: np.ndarray, towards: np.ndarray, classes: list[str], reasons: list[str] | Reasons
 ) -> Selection:
     """Return pseudo-groups label x (typical, or contrary by the class pointed to), weighted as `contrary_share` says.
 
@@ -128,28 +123,25 @@ def split_by_contrary(
 
     Args:
         labels: class ids, `(n,)`.
-        contrary: rows that lack what is tied to their class, `(n,)` bool; with several ties, which of them a row
-            breaks, `(n,)` int64, bit by bit.
+        contrary: rows that lack what is tied to their class, `(n,)` bool.
         towards: class that each row looks like, `(n,)`; read where `contrary`.
         classes: class names.
         reasons: one sentence per row.
-        ties: names of the ties, if there are several.
     """
     names: list[str] = []
     owners: list[int] = []
     shares: list[float] = []
     shares_of: list[float] = []
     cells = np.full(len(labels), -1)
-    patterns, contrary = contrary.astype(np.int64), contrary > 0
     minority = [float(contrary[labels == k].mean()) for k in range(len(classes))]
     mean_share, mean_rows = float(np.mean(minority)), float(contrary.sum() / len(classes))
     for k, own in enumerate(classes):
         total = contrary_share(mean_share, mean_rows) if minority[k] > 0 else 0.0
-        parts = _parts(np.flatnonzero((labels == k) & contrary), patterns, towards)
+        parts = parts_by_look(np.flatnonzero((labels == k) & contrary), towards)
         members = [(f"{own}, typical", np.flatnonzero((labels == k) & ~contrary), 1 - total)]
-        members += [
-            (f"{own}, like {_described(kinds, classes, ties)}", rows, total / len(parts)) for kinds, rows in parts
-        ]
+        for rows in parts:
+            like = " or ".join(classes[other] for other in np.unique(towards[rows]))
+            members.append((f"{own}, like {like}", rows, total / len(parts)))
         for name, rows, share in members:
             cells[rows] = len(names)
             names.append(name)
@@ -161,26 +153,11 @@ def split_by_contrary(
     return Selection(cells, names, np.array(owners), _filled(cells, owners, shares), reasons, facts=facts)
 
 
-Kind = tuple[int, int]
-"""Which ties are broken, and the class pointed to."""
-
-
-def _parts(rows: np.ndarray, patterns: np.ndarray, towards: np.ndarray) -> list[tuple[list[Kind], np.ndarray]]:
-    kinds = sorted(set(zip(patterns[rows].tolist(), towards[rows].tolist(), strict=True)))
-    by_kind = [([kind], rows[(patterns[rows] == kind[0]) & (towards[rows] == kind[1])]) for kind in kinds]
-    large = [part for part in by_kind if len(part[1]) >= MINIMUM]
-    small = [part for part in by_kind if len(part[1]) < MINIMUM]
-    if small:
-        large.append(([kind for kinds, _ in small for kind in kinds], np.concatenate([part for _, part in small])))
-    return large
-
-
-def _described(kinds: list[Kind], classes: list[str], ties: Sequence[str]) -> str:
-    """Return "cat or dog by view_a" for the kinds of a pseudo-group."""
-    like = " or ".join(classes[k] for k in sorted({target for _, target in kinds}))
-    broken = sorted({pattern for pattern, _ in kinds})
-    by = [" and ".join(name for bit, name in enumerate(ties) if pattern >> bit & 1) for pattern in broken]
-    return f"{like} by {' or '.join(by)}" if ties else like
+def parts_by_look(rows: np.ndarray, towards: np.ndarray) -> list[np.ndarray]:
+    """Return rows by the class that they look like; parts of fewer than five are one."""
+    parts = [rows[towards[rows] == k] for k in np.unique(towards[rows])]
+    small = [part for part in parts if len(part) < MINIMUM]
+    return [part for part in parts if len(part) >= MINIMUM] + ([np.concatenate(small)] if small else [])
 
 
 def _filled(cells: np.ndarray, owners: list[int], shares: list[float]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hf_midrange import columns
-from hf_midrange.curation.candidates import EMBEDDING_EDGE, VIEW_EDGE, Candidate, pointing_scores
+from hf_midrange.curation.candidates import EMBEDDING_EDGE, VIEW_EDGE, Candidate, of_pointing
 from hf_midrange.curation.inputs import Inputs
 from hf_midrange.curation.rule import auto
 from hf_midrange.curation.selection import Selection, balanced, by_label_and_part, split_by_contrary
@@ -42,7 +42,7 @@ def _by_position(name: str, rule: str, scores: np.ndarray, edge: float, inputs: 
 
 def class_balanced(inputs: Inputs) -> Selection:
     """Equal weight for every class (Idrissi et al. 2022, "Simple data balancing")."""
-    reasons = [f"member of *{inputs.classes[label]}*; classes weigh the same" for label in inputs.labels]
+    reasons = [f"labelled {inputs.classes[label]}; classes weigh the same" for label in inputs.labels]
     return balanced(inputs.labels, inputs.classes, np.arange(len(inputs.classes)), reasons)
 
 
@@ -59,7 +59,7 @@ def true_groups(inputs: Inputs) -> Selection:
         mine = inputs.labels == k
         counts = np.bincount(groups[mine], minlength=len(names))
         contrary |= mine & (groups != counts.argmax())
-    reasons = [f"in group *{names[group]}*" for group in groups]
+    reasons = [f"in group {names[group]}" for group in groups]
     return _by_groups(inputs, groups, list(names), contrary, reasons)
 
 
@@ -80,7 +80,8 @@ def mid_minority(inputs: Inputs) -> Selection:
 
 def confounder_head(inputs: Inputs) -> Selection:
     """Label x lower half of what a head for the pointing says (T < .5)."""
-    return _by_position("confounder head", "confounder head", pointing_scores(inputs), EMBEDDING_EDGE, inputs)
+    found = of_pointing(inputs)
+    return _by_position(found.name, found.name, found.scores, EMBEDDING_EDGE, inputs)
 
 
 def named_concepts(inputs: Inputs) -> Selection:
@@ -97,7 +98,7 @@ def named_concepts(inputs: Inputs) -> Selection:
     has = np.array([-1, *tied])[best]
     contrary = (has >= 0) & (has != inputs.labels)
     reasons = [
-        f"member of *{inputs.classes[label]}*" + (f" with *{names[j - 1]}*" if j else "")
+        f"labelled {inputs.classes[label]}" + (f", with {names[j - 1]}" if j else "")
         for label, j in zip(inputs.labels, best, strict=True)
     ]
     towards = np.where(contrary, has, 0)

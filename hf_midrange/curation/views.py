@@ -52,6 +52,11 @@ class View:
         order = sorted(found, key=lambda j: -abs(found[j]))[:CARRIERS]
         return [{"name": self.entries[j], "correlation": round(found[j], 3)} for j in order]
 
+    def named_carriers(self, labels: np.ndarray) -> list[str]:
+        """Return the names of the entries that carry the class in this view, but for mere numbers."""
+        names = [str(entry["name"]) for entry in self.carriers(labels)]
+        return [name for name in names if not name.rpartition(" ")[2].isdigit()]
+
 
 def gather(
     ds: Dataset,
