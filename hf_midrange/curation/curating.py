@@ -103,7 +103,8 @@ def _curate_split(ds: Dataset, findings: Dataset | None, name: str, rule: Strate
 
 
 def _with_weights(reasons: Iterable[str], weight: np.ndarray) -> Iterator[str]:
-    return (f"{reason}; weighs {each:.1f}" for reason, each in zip(reasons, weight, strict=True))
+    used = (f"weighs {each:.1f}" if each else "not used" for each in weight)
+    return (f"{reason}; {how}" for reason, how in zip(reasons, used, strict=True))
 
 
 def _texts(sentences: Iterable[str]) -> pa.ChunkedArray:

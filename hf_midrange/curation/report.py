@@ -42,6 +42,7 @@ def report_of(inputs: Inputs, selection: Selection, strategy: str, act_on: str =
         {
             "verdict": verdict,
             "explanation": explanation,
+            "why": selection.why,
             "strategy": strategy,
             "seed": inputs.seed,
             "rows": len(inputs.labels),

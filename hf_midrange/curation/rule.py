@@ -48,21 +48,21 @@ class Rule:
     """A repair must pay where a third of the rows are contrary."""
     evidence: float = 2.5
     """Sum of two z-scores (contrary rows stand apart; the repair pays) at which a tie is shown."""
-    price: float = 0.03
+    price: float = 0.02
     """Accuracy that typical rows may lose at most where contrary rows do not stand apart by half the `evidence`."""
     wrong: float = 0.35
     """Above this share of suspected wrong labels among the contrary rows, standing apart is no evidence."""
     cleaned: float = 0.92
     """The AUC that then is asked of the rows that remain without suspected labels."""
-    surely: float = 3.0
+    surely: float = 4.0
     """Standard errors by which contrary rows that remain must then gain."""
 
 
 RULE = Rule()
 SETTLED_BY = 12
 """Rows that a person is shown when a tie is suspected."""
-FEWEST_REMAINING = 3 * MINIMUM
-"""Contrary rows that must remain without suspected labels."""
+FEWEST_CONTRARY = 3 * MINIMUM
+"""Contrary rows that a tie is shown by; without suspected labels, where these leave."""
 MOST_TIES = 3
 ROWS_OF_TIE, LARGEST_TIE = 170, 0.12
 """Rows of a class that hold the few against a tie that are seen in 8 of 10 cases, if no larger share is."""
@@ -179,8 +179,8 @@ def judged(view: Candidate, inputs: Inputs) -> Tie:
     terms, changed = _corrected(view, rows, weights, np.ones(len(labels), dtype=bool), inputs)
     counted = 0.0 if noisy else max(apart, 0.0)
     evidence = counted + changed.surest()
-    price = 1.0 if noisy or apart >= RULE.evidence / 2 else RULE.price
-    gains = changed.contrary[changed.strongest(price)] >= 0
+    price = 1.0 if apart >= RULE.evidence / 2 else RULE.price
+    gains = changed.contrary[changed.strongest(price)] >= 0 and rows.contrary.sum() >= FEWEST_CONTRARY
     shown = bool(tells >= RULE.tells and evidence >= RULE.evidence and gains)
     whole = Tie(view, rows, hidden, tells, wrong, apart, changed, evidence, shown, np.zeros(len(labels), dtype=bool),
                 weights, terms, price)  # fmt: skip
@@ -192,7 +192,7 @@ def _mended(whole: Tie, remain: np.ndarray, inputs: Inputs) -> Tie:
     labels, kept = inputs.labels, suspected_labels(whole.hidden, inputs)[1]
     left = whole.rows.contrary & remain
     tells = min(each.tells(labels, remain) for each in (whole.view, whole.hidden))
-    if tells < RULE.cleaned or left.sum() < FEWEST_REMAINING:
+    if tells < RULE.cleaned or left.sum() < FEWEST_CONTRARY:
         return whole
     weights = whole.hidden.weights(labels, kept)
     terms, changed = _corrected(whole.view, whole.rows, weights, remain, inputs)
@@ -200,7 +200,7 @@ def _mended(whole: Tie, remain: np.ndarray, inputs: Inputs) -> Tie:
     if gains < RULE.surely:
         return whole
     return whole._replace(tells=tells, change=changed, evidence=gains, shown=True, left_out=~kept, weights=weights,
-                          terms=terms, price=1.0)  # fmt: skip
+                          terms=terms)  # fmt: skip
 
 
 def _corrected(

@@ -106,15 +106,17 @@ def named_concepts(inputs: Inputs) -> Selection:
 
 
 def named_presence(inputs: Inputs, wanted: set[tuple[str, str]]) -> tuple[np.ndarray, list[str]]:
-    """Return which row has which wanted concept, `(n, k)` bool, and the concepts' names."""
-    tables, names = [], []
+    """Return which row has which wanted concept, `(n, k)` bool, and the names; those of one name are one concept."""
+    rows_of: dict[str, np.ndarray] = {}
     for column in columns.concept_columns(inputs.ds.features):
         words = columns.vocabulary(inputs.ds.features, column)
         source = column.removeprefix(columns.CONCEPTS_PREFIX)
         chosen = [j for j, word in enumerate(words) if (source, word) in wanted]
-        tables.append(columns.presence(inputs.ds, column)[:, chosen].toarray())
-        names += [words[j] for j in chosen]
-    return (np.column_stack(tables) if tables else np.zeros((len(inputs.labels), 0), dtype=bool)), names
+        present = columns.presence(inputs.ds, column)[:, chosen].toarray()
+        for j, rows in zip(chosen, present.T, strict=True):
+            rows_of[words[j]] = rows_of.get(words[j], False) | rows
+    none = np.zeros((len(inputs.labels), 0), dtype=bool)
+    return (np.column_stack(list(rows_of.values())) if rows_of else none), list(rows_of)
 
 
 def _tied_class(present: np.ndarray, labels: np.ndarray, count: int) -> list[int]:

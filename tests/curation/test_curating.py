@@ -137,7 +137,10 @@ def test_concept_columns_stand_in_for_views(tied):
 
 def test_reasons_are_readable(curated):
     low = next(reason for reason in curated["reason"] if "looks like" in reason)
-    assert low.startswith("member of *class ")
+    assert low.startswith("labelled class ")
+    assert "but without what usually goes with it by side" in low
+    assert "weighs " in low
+    assert "*" not in low
 
 
 def test_confounders_lists_the_confirmed_concepts_of_a_row(tied):
@@ -154,6 +157,18 @@ def test_a_notebook_shows_the_report_as_a_table(curated):
     assert report["verdict"] in page
     report["cells"][0]["name"] = "<script>"
     assert "<script>" not in report._repr_html_()
+
+
+def test_concepts_of_one_name_from_two_sources_are_one(tied):
+    twin = columns.with_columns(
+        tied, {"concepts_twin": (tied.with_format("arrow")["concepts_side"][:], tied.features["concepts_side"])}
+    )
+    both = findings_of("word 1", "word 1")
+    both = both.remove_columns("source").add_column("source", ["side", "twin"])
+    result = curate(twin, both)
+    assert columns.vocabulary(result.features, "confounders") == ["word 1"]
+    has = columns.presence(result, "confounders").toarray()[:, 0]
+    np.testing.assert_array_equal(has, columns.presence(tied, "concepts_side").toarray()[:, 1])
 
 
 def test_the_report_travels(curated, tmp_path):
