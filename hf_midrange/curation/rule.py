@@ -62,7 +62,7 @@ RULE = Rule()
 SETTLED_BY = 12
 """Rows that a person is shown when a tie is suspected."""
 FEWEST_CONTRARY = 3 * MINIMUM
-"""Contrary rows that a tie is shown by; without suspected labels, where these leave."""
+"""Contrary rows that a tie is shown by, without suspected labels where these leave; fewer: twice the evidence."""
 MOST_TIES = 3
 ROWS_OF_TIE, LARGEST_TIE = 170, 0.12
 """Rows of a class that hold the few against a tie that are seen in 8 of 10 cases, if no larger share is."""
@@ -180,8 +180,9 @@ def judged(view: Candidate, inputs: Inputs) -> Tie:
     counted = 0.0 if noisy else max(apart, 0.0)
     evidence = counted + changed.surest()
     price = 1.0 if apart >= RULE.evidence / 2 else RULE.price
-    gains = changed.contrary[changed.strongest(price)] >= 0 and rows.contrary.sum() >= FEWEST_CONTRARY
-    shown = bool(tells >= RULE.tells and evidence >= RULE.evidence and gains)
+    gains = changed.contrary[changed.strongest(price)] >= 0
+    needed = RULE.evidence * (1 if rows.contrary.sum() >= FEWEST_CONTRARY else 2)
+    shown = bool(tells >= RULE.tells and evidence >= needed and gains)
     whole = Tie(view, rows, hidden, tells, wrong, apart, changed, evidence, shown, np.zeros(len(labels), dtype=bool),
                 weights, terms, price)  # fmt: skip
     return whole if shown or not noisy else _mended(whole, remain, inputs)
