@@ -383,13 +383,13 @@ def test_a_compiled_model_is_evaluated_as_the_plain_one(tmp_path):
         assert scores[0][name] == pytest.approx(scores[1][name])
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 @pytest.fixture
 def shows_anything(monkeypatch):
     """The default rule as if it were sure of everything: the features of these networks are random."""
     monkeypatch.setattr("hf_midrange.curation.rule.RULE", Rule(tells=0.0, evidence=-10.0, wrong=1.0))
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_of_an_adapter_the_head_is_repaired_and_the_rest_stays(tmp_path, shows_anything):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"], init_lora_weights=False)
