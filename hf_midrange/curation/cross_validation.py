@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -19,12 +19,28 @@ from hf_midrange.scoring import wilson_interval
 FOLDS = 5
 
 
-def cell_table(inputs: Inputs, selection: Selection) -> list[dict[str, Any]]:
-    """Return a record per pseudo-group: rows, weight, and accuracy with 95 % interval before and after the repair."""
+class HeldOut(NamedTuple):
+    """What corrections that are fitted without each row's fold do to its logits."""
+
+    terms: np.ndarray
+    """Added to the logits, `(n, C)`."""
+    penalty: float
+    """Factor of the default penalty, as held-out rows choose it."""
+    kept: float
+    """Share of the given head that is kept, as they choose it."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the choices for the report, from where `retrain_head` takes them."""
+        return {"penalty": self.penalty, "kept": self.kept}
+
+
+def cell_table(inputs: Inputs, selection: Selection) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a record per pseudo-group (rows, weight, accuracy before and after), and the form of the correction."""
     before = inputs.logits.argmax(axis=1)
-    weight, after = selection.weight(), selection.held_out
+    weight, after, form = selection.weight(), selection.held_out, {}
     if after is None:
-        after = held_out_predictions(inputs, selection.cells, weight.astype(np.float64))
+        held_out = held_out_terms(inputs, selection.cells, weight.astype(np.float64))
+        after, form = (inputs.logits + held_out.terms).argmax(axis=1), held_out.facts()
     records = []
     for cell, name in enumerate(selection.names):
         rows = selection.cells == cell
@@ -39,7 +55,7 @@ def cell_table(inputs: Inputs, selection: Selection) -> list[dict[str, Any]]:
                     "after": accuracy(after[rows] == inputs.labels[rows]),
                 }
             )
-    return records
+    return records, form
 
 
 def accuracy(correct: np.ndarray) -> dict[str, float]:
@@ -56,17 +72,12 @@ def cross_validated(curated: Dataset, weights: np.ndarray, seed: int) -> np.ndar
         weights: of the rows, `(n,)`; those that `curate` wrote or others.
         seed: of the folds.
     """
-    cells = columns.labels(curated, columns.PSEUDO_GROUP)
-    return held_out_predictions(read_inputs(curated, None, seed), cells, weights.astype(np.float64))
+    cells, inputs = columns.labels(curated, columns.PSEUDO_GROUP), read_inputs(curated, None, seed)
+    return (inputs.logits + held_out_terms(inputs, cells, weights.astype(np.float64)).terms).argmax(axis=1)
 
 
-def held_out_predictions(inputs: Inputs, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return each row's prediction by a correction of the network's logits fitted without its fold, `(n,)`."""
-    return (inputs.logits + held_out_terms(inputs, cells, weights)).argmax(axis=1)
-
-
-def held_out_terms(inputs: Inputs, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return what corrections fitted without each row's fold add to its logits, `(n, C)`.
+def held_out_terms(inputs: Inputs, cells: np.ndarray, weights: np.ndarray, choose: bool = True) -> HeldOut:
+    """Return what corrections fitted without each row's fold do to its logits, in the form that held-out rows choose.
 
     With more than `FITTED_ROWS` rows, the corrections are fitted to a draw of them, rows of little weight less often.
 
@@ -74,17 +85,19 @@ def held_out_terms(inputs: Inputs, cells: np.ndarray, weights: np.ndarray) -> np
         inputs: the rows.
         cells: pseudo-group of each row, over which folds are spread, `(n,)`.
         weights: of the rows, `(n,)` float64.
+        choose: whether held-out rows choose how far the correction may go; else it is the default's.
     """
     folds = folds_of(inputs, cells)
     rows, weights = drawn(weights, inputs.seed)
-    heads = fold_corrections(inputs.embedding[rows], inputs.logits[rows], inputs.labels[rows], weights, folds[rows])
-    terms = np.zeros((len(folds), len(inputs.classes)))
+    of_rows = inputs.embedding[rows], inputs.logits[rows], inputs.labels[rows]
+    found = fold_corrections(*of_rows, weights, folds[rows], choose)
+    terms = (found.kept - 1) * inputs.logits
     for first, embedding in blocks(inputs.embedding):
         of_fold = folds[first : first + len(embedding)]
-        for fold, head in enumerate(heads):
+        for fold, head in enumerate(found.corrections):
             out = np.flatnonzero(of_fold == fold)
-            terms[first + out] = embedding[out] @ head.weight.T.astype(np.float32) + head.bias
-    return terms
+            terms[first + out] += embedding[out] @ head.weight.T.astype(np.float32) + head.bias
+    return HeldOut(terms, found.penalty, found.kept)
 
 
 def drawn(weights: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ def report_of(inputs: Inputs, selection: Selection, strategy: str, act_on: str =
 
     A rule that comes to no verdict was asked to weight the rows, and acts.
     """
-    cells = cell_table(inputs, selection)
+    cells, form = cell_table(inputs, selection)
     views = [
         {"name": view.name, "auc": view.auc, "skew": view.skew, "carriers": view.carriers(inputs.labels)}
         for view in vars(inputs).get("views", [])  # those that the strategy read
@@ -48,6 +48,7 @@ def report_of(inputs: Inputs, selection: Selection, strategy: str, act_on: str =
             "rows": len(inputs.labels),
             "classes": inputs.classes,
             "views": views,
+            **form,
             **selection.facts,
             "strength": selection.strength if acts else 0.0,
             "cells": cells,

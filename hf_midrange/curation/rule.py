@@ -124,11 +124,13 @@ def auto(inputs: Inputs) -> Selection:
     ties = [first, *(_further(others, first, inputs) if first.shown and lead.name != TOGETHER else [])]
     best = _together(ties, inputs)
     verdict, why = _verdict(best, inputs, bool(views))
+    best, form = _as_far_as_rows_suffice(best, inputs) if verdict in (SHOWN, SUSPECTED) else (best, {})
     selection = best.rows.selection(inputs, _what(best.view, inputs), best.left_out)
     strength = float(STRENGTHS[best.strength()])
     facts = {
         **selection.facts,
         **best.facts(),
+        **form,
         "ties": [tie.facts() for tie in ties],
         "strength": strength,
         "prior": "classes weigh the same, whatever their shares",
@@ -207,9 +209,18 @@ def _mended(whole: Tie, remain: np.ndarray, inputs: Inputs) -> Tie:
 def _corrected(
     view: Candidate, rows: Candidate, weights: np.ndarray, remain: np.ndarray, inputs: Inputs
 ) -> tuple[np.ndarray, Change]:
-    terms = held_out_terms(inputs, 2 * inputs.labels + view.contrary, weights)
+    terms = held_out_terms(inputs, 2 * inputs.labels + view.contrary, weights, choose=False).terms
     right = right_at_strengths(inputs, terms)
     return terms, change(right, ~rows.contrary, rows.contrary & remain, inputs.labels, RULE.rare)
+
+
+def _as_far_as_rows_suffice(tie: Tie, inputs: Inputs) -> tuple[Tie, dict[str, Any]]:
+    """Return a tie, judged by the default's correction, with that which held-out rows choose, and its form."""
+    held_out = held_out_terms(inputs, 2 * inputs.labels + tie.view.contrary, tie.weights)
+    right = right_at_strengths(inputs, held_out.terms)
+    remain = tie.rows.contrary & ~tie.left_out
+    changed = change(right, ~tie.rows.contrary, remain, inputs.labels, RULE.rare)
+    return tie._replace(terms=held_out.terms, change=changed), held_out.facts()
 
 
 def _together(ties: list[Tie], inputs: Inputs) -> Tie:

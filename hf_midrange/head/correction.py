@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
 
 from hf_midrange.head.solver import Correction, Problem, solve
 
@@ -23,6 +24,9 @@ SINGLE = 500_000
 
 BLOCK = 256
 """Rows that are standardised at once."""
+
+PENALTIES, KEPT = (0.3, 0.1, 0.03, 0.01), (0.5, 0.0)
+"""Factors of the default strength, and shares of the given head that are kept, among which held-out rows choose."""
 
 FOLD_TOLERANCE = 1e-3
 """Largest entry of the gradient where only the predictions of a fold are wanted; at most one in 800 differed by it."""
@@ -121,12 +125,30 @@ def fit_correction(
     return scaler.unscaled(found) if intercept else Correction(found.weight * scaler.inverse, found.bias)
 
 
-def fold_corrections(
-    embedding: np.ndarray, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: np.ndarray
-) -> list[Correction]:
-    """Return, for each fold, a correction fitted to the other rows, at the default strength.
+class Folds(NamedTuple):
+    """Corrections fitted without a fold each, in the form that serves held-out rows best."""
 
-    The scaler is fitted once, on all rows: it reads no label.
+    corrections: list[Correction]
+    penalty: float
+    """Factor of the default strength."""
+    kept: float
+    """Share of the given logits that is kept beside the correction."""
+
+
+def fold_corrections(
+    embedding: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    folds: np.ndarray,
+    choose: bool = True,
+) -> Folds:
+    """Return, for each fold, a correction fitted to the other rows; held-out rows choose how far it may go.
+
+    The choice starts with the default penalty, which suits few rows in many dimensions, and goes down `PENALTIES` for
+    as long as the weighted loss of held-out rows falls by more than its standard error. If that paid, rows suffice,
+    and less of the given head may be better: `KEPT` is gone down in the same way. The scaler is fitted once, on all
+    rows: it reads no label.
 
     Args:
         embedding: `(n, d)`, raw.
@@ -134,12 +156,29 @@ def fold_corrections(
         labels: `(n,)`.
         weights: `(n,)`, positive.
         folds: fold of each row, `(n,)`, in 0..m-1.
+        choose: whether there is a choice, or the default penalty is taken.
     """
-    scaler = Scaler.fit(embedding)
-    kept = weights[:, None] * (folds[:, None] != np.arange(int(folds.max()) + 1))
+    scaler, every = Scaler.fit(embedding), np.arange(len(labels))
+    excluded = weights[:, None] * (folds[:, None] != np.arange(int(folds.max()) + 1))
     features = scaler.apply(embedding, np.dtype(np.float32))
-    problem = _problem(features, logits, labels, kept, default_strength(logits.shape[1], corrects=True))
-    return [scaler.unscaled(found) for found in solve(problem, FOLD_TOLERANCE)]
+    problem = _problem(features, logits, labels, excluded, default_strength(logits.shape[1], corrects=True))
+
+    def fitted(penalty: float, kept: float, start: list[Correction] | None = None) -> tuple[Folds, np.ndarray]:
+        changed = problem._replace(strength=penalty * problem.strength, offset=kept * problem.offset)
+        found = solve(changed, FOLD_TOLERANCE, start=start)
+        terms = np.stack([features @ each.weight.T + each.bias for each in found])[folds, every]
+        losses = -weights * log_softmax(kept * logits + terms, axis=1)[every, labels]
+        return Folds(found, penalty, kept), losses
+
+    best, losses = fitted(1.0, 1.0)
+    for along in ([(penalty, 1.0) for penalty in PENALTIES], [(None, kept) for kept in KEPT]):
+        for penalty, kept in along if choose and (along[0][0] or best.penalty < 1) else []:
+            other, after = fitted(penalty or best.penalty, kept, best.corrections)
+            gains = losses - after
+            if gains.mean() <= gains.std() / np.sqrt(len(gains)):
+                break
+            best, losses = other, after
+    return best._replace(corrections=[scaler.unscaled(each) for each in best.corrections])
 
 
 def _problem(

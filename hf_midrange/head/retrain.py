@@ -28,9 +28,11 @@ def retrain_head(
 
     With a `model`, its own head is corrected: `W = f W_given + s D`, and only D is penalised, by `.84 / C |D|_F^2`. f
     is 1 unless the network is saturated; s is the strength that the curation found typical rows can pay, 1 for weights
-    of your own. A head without bias gets none. Without a `model` a new head is fitted, under `.04 / C |W|_F^2`. The
-    problem is convex, so the result depends on no seed unless there are more than `max_rows` rows; it is solved on the
-    CPU, its loss summed in double precision, and ends within 1e-4 of the minimum.
+    of your own. Where the curation found that rows suffice, the penalty is as little as a hundredth of that, and half
+    or all of the given head is given up (`penalty` and `kept` of its report). A head without bias gets none. Without a
+    `model` a new head is fitted, under `.04 / C |W|_F^2`. The problem is convex, so the result depends on no seed
+    unless there are more than `max_rows` rows; it is solved on the CPU, its loss summed in double precision, and ends
+    within 1e-4 of the minimum.
 
     Of more rows than `max_rows`, so many are drawn and held in memory, `4 d` bytes each: from every pseudo-group (else
     class) as many as its share of the weight asks for, and weighted so that it keeps this share.
@@ -74,18 +76,21 @@ def retrain_head(
     report = columns.facts(curated.features, columns.REASON)
     if given is not None and not force and unchanged(report):
         return given
-    share = 1.0 if given is None or force else float(report.get("strength", 1.0))
     rows, weights = drawn_rows(curated, weights, max_rows, seed)
     embedding, labels = values[rows], labels[rows]
-    offset, factor = np.zeros((len(rows), len(names))), 1.0
-    if given is not None:
-        offset, factor = desaturated(given(embedding).double().cpu().numpy())
-    strength, intercept = default_strength(len(names), given is not None), given is None or given.has_bias
-    found = fit_correction(embedding, offset, labels, weights, strength, intercept)
-    weight, bias = (share * torch.as_tensor(part) for part in found)
-    if given is not None:
-        weight, bias = weight + factor * given.weight.double().cpu(), bias + factor * given.bias.double().cpu()
-    return LinearHead(weight.float(), bias.float(), names, intercept, given.of_label if given is not None else None)
+    if given is None:
+        strength = default_strength(len(names), corrects=False)
+        weight, bias = fit_correction(embedding, np.zeros((len(rows), len(names))), labels, weights, strength)
+        return LinearHead(torch.as_tensor(weight).float(), torch.as_tensor(bias).float(), names)
+    share, kept = 1.0 if force else float(report.get("strength", 1.0)), float(report.get("kept", 1.0))
+    strength = default_strength(len(names), corrects=True) * float(report.get("penalty", 1.0))
+    logits, factor = desaturated(given(embedding).double().cpu().numpy())
+    found = fit_correction(embedding, kept * logits, labels, weights, strength, given.has_bias)
+    moved = [
+        factor * (1 + share * (kept - 1)) * old.double().cpu() + share * torch.as_tensor(new)
+        for old, new in zip((given.weight, given.bias), found, strict=True)
+    ]
+    return LinearHead(moved[0].float(), moved[1].float(), names, given.has_bias)
 
 
 def _of_model(model: torch.nn.Module, curated: Dataset, layer: str | None) -> LinearHead:

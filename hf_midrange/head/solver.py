@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,12 @@ class Problem(NamedTuple):
     """Whether b is fitted, or stays 0."""
 
 
-def solve(problem: Problem, tolerance: float = GRADIENT_TOLERANCE, steps: int = MOST_STEPS) -> list[Correction]:
+def solve(
+    problem: Problem,
+    tolerance: float = GRADIENT_TOLERANCE,
+    steps: int = MOST_STEPS,
+    start: Sequence[Correction] | None = None,
+) -> list[Correction]:
     """Return the minimiser for each column of the weights, by L-BFGS.
 
     Of two classes only the difference is fitted, as both rows of the minimiser mirror each other.
@@ -62,6 +68,7 @@ def solve(problem: Problem, tolerance: float = GRADIENT_TOLERANCE, steps: int = 
         problem: what to minimise.
         tolerance: largest entry of the gradient at which to stop.
         steps: after so many, the solver gives up.
+        start: minimisers of a similar problem; None: zeros.
 
     Warns:
         RuntimeWarning: if the solver gave up before the gradient was that small.
@@ -69,7 +76,7 @@ def solve(problem: Problem, tolerance: float = GRADIENT_TOLERANCE, steps: int = 
     fitted = _Fitted(problem)
     point, _, ended = fmin_l_bfgs_b(
         fitted.goal,
-        np.zeros(fitted.size + fitted.biases),
+        np.zeros(fitted.size + fitted.biases) if start is None else fitted.point(start),
         m=10,
         factr=SMALLEST_STEP[problem.features.dtype.itemsize],
         pgtol=tolerance,
@@ -139,6 +146,11 @@ class _Fitted:
             losses, slope = -(logs * targets).sum(axis=2), np.exp(logs)
         slope = ((slope - targets) * weights[:, :, None]).reshape(len(logits), -1)
         return float((losses * weights).sum()), slope
+
+    def point(self, corrections: Sequence[Correction]) -> np.ndarray:
+        """Return the vector of some corrections."""
+        parts = [[part[1:] - part[:1] if self.binary else part for part in each] for each in corrections]
+        return np.concatenate([np.concatenate([part.ravel() for part in kind]) for kind in zip(*parts, strict=True)])
 
     def corrections(self, point: np.ndarray) -> list[Correction]:
         """Return weight and bias of all classes, for each problem."""
