@@ -63,6 +63,8 @@ SETTLED_BY = 12
 """Rows that a person is shown when a tie is suspected."""
 FEWEST_CONTRARY = 3 * MINIMUM
 """Contrary rows that a tie is shown by, without suspected labels where these leave; fewer: twice the evidence."""
+MOST_CONTRARY = 1 / 6
+"""Share of rows up to which contrary rows may be those of a tie and wrong labels together; beyond, a cue is skewed."""
 MOST_TIES = 3
 ROWS_OF_TIE, LARGEST_TIE = 170, 0.12
 """Rows of a class that hold the few against a tie that are seen in 8 of 10 cases, if no larger share is."""
@@ -195,7 +197,7 @@ def _mended(whole: Tie, remain: np.ndarray, inputs: Inputs) -> Tie:
     labels, kept = inputs.labels, suspected_labels(whole.hidden, inputs)[1]
     left = whole.rows.contrary & remain
     tells = min(each.tells(labels, remain) for each in (whole.view, whole.hidden))
-    if tells < RULE.cleaned or left.sum() < FEWEST_CONTRARY:
+    if tells < RULE.cleaned or left.sum() < FEWEST_CONTRARY or whole.rows.contrary.mean() > MOST_CONTRARY:
         return whole
     weights = whole.hidden.weights(labels, kept)
     terms, changed = _corrected(whole.view, whole.rows, weights, remain, inputs)
