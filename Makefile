@@ -92,7 +92,8 @@ docs: $(INSTALLED)
 
 examples: $(INSTALLED)
 	for example in tinted_digits own_embeddings; do \
-		HF_DATASETS_DISABLE_PROGRESS_BARS=1 $(BIN)/python examples/$$example.py 2>/dev/null | tail -5 > docs/outputs/$$example.txt; \
+		HF_DATASETS_DISABLE_PROGRESS_BARS=1 $(BIN)/python examples/$$example.py 2>/dev/null | grep -v '^{' | tail -8 \
+			> docs/outputs/$$example.txt; \
 	done
 
 # What is uploaded to a package index, checked; and an installation from the source archive alone.

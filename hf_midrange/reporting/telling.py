@@ -130,7 +130,7 @@ def _done(curation: dict[str, Any], groups: dict[str, Any]) -> str:
     if verdict == CANNOT:
         return ". Its features do not carry the class without it, or labels are wrong: no last layer can repair it."
     if verdict == SUSPECTED:
-        return ". That is suspected, but not sure enough to repair the last layer."
+        return ". Something is suspected, but not surely enough to repair the last layer."
     if verdict == NONE:
         return ". No sign was seen that the last layer needs repair, so it was left as it is."
     return "."

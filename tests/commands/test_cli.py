@@ -314,10 +314,15 @@ def test_extract_then_retrain_gives_a_model_that_loads_without_us(images, tiny_v
 
 
 def test_run_writes_every_result(images, tiny_vit, tmp_path):
-    called("run", images, "--model", tiny_vit, "--output", tmp_path / "all", "--source", "thumbnail")
+    words = ["run", images, "--model", tiny_vit, "--output", tmp_path / "all", "--source", "thumbnail"]
+    done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code in (0, 3), done.output
     written = {path.name for path in (tmp_path / "all").glob("[!.]*")}
-    folders = {"bands", "curated", "findings", "head", "model"}
-    assert written == folders | {"debias_report.json", "report.html", "report.json"}
+    repaired = {"model"} if done.exit_code == 0 else set()
+    assert written - repaired == {
+        "bands", "curated", "findings", "head", "debias_report.json", "report.html", "report.json"
+    }  # fmt: skip
+    assert repaired <= written
 
 
 def test_models_and_fitted_files_are_sources_too(images, tiny_vit, tmp_path):

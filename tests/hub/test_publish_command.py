@@ -41,7 +41,7 @@ def test_refusals_are_one_line(capsys, tmp_path, no_token):
         (("me/x/y", "--dataset", tmp_path / "rows"), "is not a repository id"),
         (("me/x", "--dataset", tmp_path / "raw"), "lacks the columns ['keep']"),
         (("me/x", "--dataset", tmp_path / "nothing"), "nothing"),
-        (("me/x", "--model", tmp_path / "model"), "holds no config.json; `hf-midrange retrain --merge`"),
+        (("me/x", "--model", tmp_path / "model"), "holds no config.json; `hf-midrange run` and `retrain --merge`"),
     ):
         code, told = ended(capsys, *words)
         assert code == 1

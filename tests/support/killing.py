@@ -28,6 +28,10 @@ TIMEOUT = 120
 """Seconds after which a process counts as stuck."""
 
 
+FINISHED = (0, 3)
+"""Exit statuses of a command that did all its work; 3: it left the model as it is."""
+
+
 class Command:
     """A command line with `{out}` where the folder that it writes goes."""
 
@@ -42,7 +46,7 @@ class Command:
         process.start()
         return process
 
-    def finish(self, out: Path, codes: Collection[int] = (0,)) -> None:
+    def finish(self, out: Path, codes: Collection[int] = FINISHED) -> None:
         """Run to the end, which must be a good one."""
         process = self.start(out)
         process.join(TIMEOUT)
@@ -54,7 +58,7 @@ class Command:
         process = self.start(out)
         began = _wait(lambda: has_begun(out), process)
         process.join(TIMEOUT)
-        assert process.exitcode == 0, Path(f"{out}.log").read_text()[-3000:]
+        assert process.exitcode in FINISHED, Path(f"{out}.log").read_text()[-3000:]
         Path(f"{out}.log").unlink()
         return time.monotonic() - began
 
@@ -65,7 +69,7 @@ class Command:
         process.join(max(0.0, began + after - time.monotonic()))
         process.kill()
         process.join(TIMEOUT)
-        return process.exitcode != 0
+        return process.exitcode not in FINISHED
 
 
 def has_begun(out: Path) -> bool:

@@ -155,7 +155,7 @@ def test_more_rows_of_the_same_tie_never_weaken_its_verdict(strength):
         for rows in (60, 200, 800, 5000)
     ]
     assert [order.index(verdict) for verdict in said] == sorted(order.index(verdict) for verdict in said)
-    assert said[-1] == "shown"
+    assert strength < 1 or said[-1] == "shown"
 
 
 def test_a_pipe_in_place_of_a_file_hangs_nothing(rows, tmp_path):

@@ -141,7 +141,7 @@ def test_what_the_explorer_writes_is_whole_whenever_it_is_killed(material, tmp_p
     again = CONTEXT.Process(target=exporting, args=(str(material.place / "curate"), str(out), ready))
     again.start()
     again.join(300)
-    assert again.exitcode == 0
+    assert again.exitcode in (0, 3)
     assert read_dataset(str(out))["reason"][0].startswith("marked drop by hand")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

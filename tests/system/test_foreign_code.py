@@ -16,7 +16,7 @@ from hf_midrange.commands import app as cli
 
 
 ROOT = Path(__file__).parents[2]
-OURS = {"LinearHead", "hm.LinearHead", "LogitBands", "hm.LogitBands", "super()", "cls"}
+OURS = {"LinearHead", "hm.LinearHead", "LogitBands", "hm.LogitBands", "Baseline", "super()", "cls"}
 """What reads files of ours, in which there is no code; a configuration's own class runs none either."""
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,8 @@ for command in COMMANDS:
 
 def test_sharing_works_against_a_hub(reader, tmp_path):
     """After the two tests above, whose results it publishes."""
+    if not (reader / "repaired" / "model").is_dir():  # `run` writes it where a tie is shown
+        shutil.copytree(reader / "shared" / "model", reader / "repaired" / "model")
     *_, code = blocks("python")
     commands = [line for block in blocks("bash") for line in block.splitlines() if "hf-midrange publish" in line]
     script = SHARE.replace("CODE", repr(code)).replace("COMMANDS", repr([shlex.split(c)[1:] for c in commands]))

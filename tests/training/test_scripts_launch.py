@@ -200,6 +200,7 @@ def test_accelerate_reads_its_configurations(name):
 def test_every_task_has_a_configuration_of_known_keys():
     tasks = {path.stem for path in SCRIPTS.glob("*.py")}
     assert tasks == {*OF_TRAINER, *OF_CLI, "launching"}
+    tasks -= {"launching"}  # what the two of the trainer share
     assert {path.stem for path in (SCRIPTS / "configs").glob("*.yaml")} == tasks
 
 
@@ -241,7 +242,7 @@ def test_debias_wants_rows_that_were_held_out(place, tmp_path):
 
 
 def test_scripts_do_nothing_on_import_and_hide_no_library():
-    for path in SCRIPTS.glob("*.py"):
+    for path in (SCRIPTS / f"{task}.py" for task in (*OF_TRAINER, *OF_CLI)):
         body = ast.parse(path.read_text()).body
         assert all(isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.If) for node in body), path
         assert path.stem not in {"evaluate", "datasets", "accelerate", "transformers"}
