@@ -262,7 +262,7 @@ def heads(model: nn.Module, name: str | None = None) -> Head:
     Raises:
         ValueError: if none or several fit; the message names the modules to choose from.
 
-    Example:
+    Examples:
         ```python
         head = heads(timm.create_model("resnet18", num_classes=2))
         # head.name == "fc"; head.weights()[0] has shape (2, 512)

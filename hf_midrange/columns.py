@@ -67,7 +67,7 @@ def with_facts(feature: Any, **facts: Any) -> Any:  # noqa: ANN401 - any feature
 
     They go with the column wherever `datasets` takes it: `save_to_disk`, parquet, the Hub.
 
-    Example:
+    Examples:
         >>> band = with_facts(vector(3, "int8"), bands=["low", "mid", "high"])
         >>> facts({"band": band}, "band")
         {'bands': ['low', 'mid', 'high']}

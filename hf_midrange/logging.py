@@ -35,7 +35,7 @@ def set_verbosity(level: str | int) -> None:
     Raises:
         ValueError: if it is none of these.
 
-    Example:
+    Examples:
         >>> set_verbosity("error")
         >>> get_verbosity() == logging.ERROR
         True

@@ -85,7 +85,7 @@ def group_metrics(
     Raises:
         ValueError: if shapes differ, there is no row, or an id has no name.
 
-    Example:
+    Examples:
         >>> metrics = group_metrics([0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1])
         >>> metrics["mean"], metrics["worst_group"], metrics["worst_group_name"]
         (0.75, 0.5, '1')

@@ -93,7 +93,7 @@ FEATURES = Features(
 def findings_schema() -> dict[str, dict[str, str]]:
     """Return for every column of the findings its `dtype`, `values` (unit and range), `rows` and `meaning`.
 
-    Example:
+    Examples:
         >>> findings_schema()["q_confirm"]["rows"]
         'confirmation half'
     """

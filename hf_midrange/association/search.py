@@ -85,7 +85,7 @@ def associate(
     Raises:
         KeyError, TypeError, ValueError: if columns are missing or unfit, no unit has bands, or an option is wrong.
 
-    Example:
+    Examples:
         >>> findings = associate(bands.transform(annotated), alpha=0.05)      # doctest: +SKIP
         >>> print(findings_table(findings))                                   # doctest: +SKIP
     """

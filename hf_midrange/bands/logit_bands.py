@@ -50,7 +50,7 @@ class LogitBands(HubSaved):
         - Under `class-relative` every class needs a row and a row of another class, else `fit` refuses and names it;
           other rules do not look at labels. A class of one row has that row for its typical member.
 
-    Example:
+    Examples:
         >>> bands = LogitBands().fit(held_out)          # doctest: +SKIP
         >>> held_out = bands.transform(held_out)        # doctest: +SKIP
     """

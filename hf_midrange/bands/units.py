@@ -149,7 +149,7 @@ def class_relative_position(
     Raises:
         ValueError: if there is no member or no stranger, or neither `members` nor `typical` is given.
 
-    Example:
+    Examples:
         >>> values, members = np.array([-2.0, 0.0, 4.0, 8.0]), np.array([False, False, True, True])
         >>> class_relative_position(values, members).tolist()
         [-0.14285714285714285, 0.14285714285714285, 0.7142857142857143, 1.2857142857142858]

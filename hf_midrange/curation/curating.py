@@ -60,7 +60,7 @@ def curate(
         KeyError: a column is missing.
         ValueError: an unknown strategy, a class with fewer than five rows, NaN, or what the strategy lacks.
 
-    Example:
+    Examples:
         ```python
         curated = hm.curate(ds, findings)
         hm.curation_report(curated)["verdict"]  # "shown"

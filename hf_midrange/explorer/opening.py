@@ -66,7 +66,7 @@ def explore(
         KeyError, TypeError, ValueError: if columns are missing or of another kind, the findings are of other rows, or
             `output_dir` holds the very rows that are explored.
 
-    Example:
+    Examples:
         >>> hm.explore(curated, findings)     # doctest: +SKIP
     """
     require_gradio()

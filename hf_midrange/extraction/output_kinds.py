@@ -127,7 +127,7 @@ def one_label(ds: Splits, name: str, *, others: bool = False) -> Splits:
         TypeError: if `label` is no list of classes.
         ValueError: if there is no such label, or a row's list is null.
 
-    Example:
+    Examples:
         >>> from datasets import ClassLabel, Dataset, Features, List
         >>> faces = Features({"label": List(ClassLabel(names=["smiling", "young"]))})
         >>> rows = Dataset.from_dict({"label": [[0], [0, 1], []]}, features=faces)

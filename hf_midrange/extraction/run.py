@@ -150,7 +150,7 @@ def extract(
             linear layer is not clear, `output_dir` holds another run, or another process is writing there.
         OSError: if the disk is full or `output_dir` cannot be written.
 
-    Example:
+    Examples:
         ```python
         ds = hm.extract(ds, "timm/resnet18.a1_in1k", output_dir="extracted", batch_size=128)
         ds.with_format("torch")["embedding"]  # float32, of shape (n, 512)

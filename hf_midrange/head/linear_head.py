@@ -45,7 +45,7 @@ class LinearHead(HubSaved):
         of_label: of a model that gives rows several labels, the number of the one that the two classes here are the
             absence and presence of.
 
-    Example:
+    Examples:
         >>> head = LinearHead.from_weights([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.5], ("no", "yes"))
         >>> head
         LinearHead(2 classes x 2: no, yes)

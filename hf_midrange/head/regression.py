@@ -73,7 +73,7 @@ def group_errors(
     Raises:
         ValueError: if shapes differ, there is no row, a value is not finite, or an id has no name.
 
-    Example:
+    Examples:
         >>> found = group_errors([1.0, 2.0, 5.0, 6.0], [1.0, 3.0, 3.0, 3.0], [0, 0, 1, 1])
         >>> found["mean"], found["worst_group"], found["worst_group_name"]
         (1.5, 2.5, '1')
@@ -126,7 +126,7 @@ def repair_regression(
         KeyError: if a column is missing.
         ValueError: if the embeddings are of another width than the head's.
 
-    Example:
+    Examples:
         ```python
         rows = hm.signed_error(hm.extract(dataset, model))
         rows = hm.LogitBands("quantile").fit(rows).transform(rows)

@@ -57,7 +57,7 @@ def retrain_head(
         RuntimeWarning: if the solver gave up before the minimum.
         UserWarning: if the given head's classes have other names than those of the rows.
 
-    Example:
+    Examples:
         ```python
         head = hm.retrain_head(curated, model)
         model = head.merge_into(model)

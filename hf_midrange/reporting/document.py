@@ -90,7 +90,7 @@ def report(
         KeyError, TypeError: if columns are missing or of another kind.
         ValueError: if the findings are of other rows, or the head of another width.
 
-    Example:
+    Examples:
         >>> hm.report(curated, findings, head=head).save("report")     # doctest: +SKIP
     """
     _check_split(ds, "ds")

@@ -67,7 +67,7 @@ def shortcuts(ds: Dataset, findings: Dataset) -> Dataset:
     Raises:
         KeyError, TypeError, ValueError: if columns are missing or unfit.
 
-    Example:
+    Examples:
         >>> for one in hm.shortcuts(curated, findings): print(one["sentence"])     # doctest: +SKIP
     """
     columns.require(ds, columns.LABEL, columns.LOGITS)

@@ -252,7 +252,7 @@ def debias(
         ValueError: if labels are not classes of the model, there is more than one split, the head cannot be replaced,
             or the repaired model would be another one once it is loaded.
 
-    Example:
+    Examples:
         ```python
         repaired = hm.debias(held_out, "me/my-classifier", evaluation=test)
         repaired.model.save_pretrained("repaired")

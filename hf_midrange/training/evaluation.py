@@ -106,7 +106,7 @@ class MidRangeCallback(TrainerCallback):
         rows: the rows of the evaluation, in the same order, with `group` or concepts; None: its `eval_dataset`.
         associations: how many are logged.
 
-    Example:
+    Examples:
         ```python
         trainer.add_callback(hm.MidRangeCallback(trainer, rows=hm.annotate(test, [hm.ImageProperties()])))
         ```

@@ -137,7 +137,7 @@ class MidRangeTrainer(Trainer):
         ValueError: if a training set has weights and the trainer a `compute_loss_func`, weights are no weights, or
             nothing could be held out.
 
-    Example:
+    Examples:
         ```python
         args = hm.MidRangeArguments("out", curation_fraction=0.2)
         trainer = hm.MidRangeTrainer(model, args, train_dataset=train, eval_dataset=test, processing_class=processor)
