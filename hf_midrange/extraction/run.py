@@ -118,8 +118,8 @@ def extract(
 
     Args:
         dataset: has `image`, or `text` and perhaps `text_pair`; if it has `label`, a `ClassLabel`, or a list of them
-            for several labels a row (see `one_label`), the model must have as many labels. A `DatasetDict` is written
-            to one subfolder a split.
+            for several labels a row (see `one_label`), the model must have as many labels; if it is a float, the model
+            must have one output (see `signed_error`). A `DatasetDict` is written to one subfolder a split.
         model: a timm or transformers image classifier or a transformers sequence classifier; or its Hub id or folder.
         processor: an image processor, a tokenizer, or a callable from a PIL image to a tensor of shape `(3, h, w)`;
             or `Collated`, rows that are model inputs already; None takes the model's own.
