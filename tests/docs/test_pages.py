@@ -17,7 +17,7 @@ import hf_midrange as hm
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+PAGES = [ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 OUTPUTS = ROOT / "docs" / "outputs"
 NOT_RUN = re.compile(r"<!-- not run here: [^>]+ -->\n```.*?```", re.DOTALL)
 
@@ -59,7 +59,7 @@ def given(reader, page):
     processor = AutoImageProcessor.from_pretrained(reader / "me" / "my-classifier")
     names = {"hm": hm, "dataset": load_from_disk(reader / "my-images"), "model": model, "processor": processor}
     names |= {"train": striped(240, 3), "test": striped(60, 4)}
-    if page.stem in ("verdicts", "report", "hub"):
+    if page.stem in ("start", "verdicts", "report", "hub"):
         ds = hm.extract(names["dataset"], model, processor)
         ds = hm.annotate(hm.LogitBands().fit(ds).transform(ds), [hm.Thumbnail(), hm.ImageProperties()])
         names["findings"] = hm.associate(ds)

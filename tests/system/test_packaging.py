@@ -46,6 +46,21 @@ def test_workflows_call_make_targets_or_the_same_script():
         assert any("make " in command or ".ci/run" in command for command in commands), path.name
 
 
+def test_the_hook_and_the_example_of_a_workflow_call_check_as_it_is(capsys):
+    import shlex
+
+    import typer
+
+    from hf_midrange.commands.app import app
+
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert hook["entry"] == "hf-midrange check"
+    steps = yaml.safe_load((ROOT / "examples" / "check.yml").read_text())["jobs"]["check"]["steps"]
+    words = shlex.split(next(step["run"] for step in steps if "hf-midrange check" in step.get("run", "")))
+    known = {flag for option in typer.main.get_command(app).commands["check"].params for flag in option.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
 def test_env_says_what_a_bug_report_needs():
     words = [sys.executable, "-m", "hf_midrange.commands.app", "env"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
