@@ -90,7 +90,7 @@ def retrain_head(
         factor * (1 + share * (kept - 1)) * old.double().cpu() + share * torch.as_tensor(new)
         for old, new in zip((given.weight, given.bias), found, strict=True)
     ]
-    return LinearHead(moved[0].float(), moved[1].float(), names, given.has_bias)
+    return LinearHead(moved[0].float(), moved[1].float(), names, given.has_bias, given.of_label)
 
 
 def _of_model(model: torch.nn.Module, curated: Dataset, layer: str | None) -> LinearHead:
