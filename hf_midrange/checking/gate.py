@@ -25,6 +25,7 @@ from hf_midrange.ties import shortcuts
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot tell"
 EXIT_STATUS = {PASS: 0, FAIL: 1, CANNOT_TELL: 3}
 
+# These say what is worth a failure; they were chosen, not fitted to data.
 FEWEST = 20
 """Rows without which nothing is said of a group or a class."""
 LEAST_DRIFT = 0.05
@@ -124,8 +125,8 @@ def check(
     """Say whether a model is at least as good as a floor or a baseline, without new shortcuts and without drift.
 
     Each question is one test at level `alpha`, adjusted for its groups, shortcuts or units (Holm 1979), so that the
-    same model on fresh rows fails about three times `alpha`. Rows of a baseline that is a model are the same rows,
-    which the tests take for others: that errs towards passing.
+    same model on fresh rows fails in at most about three times `alpha` of the cases. Rows of a baseline that is a
+    model are the same rows, which the tests take for others: that errs towards passing.
 
     Args:
         model: the classifier, as `extract` takes it; None where `ds` has `logits`.

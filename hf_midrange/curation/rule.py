@@ -67,7 +67,8 @@ MOST_CONTRARY = 1 / 6
 """Share of rows up to which contrary rows may be those of a tie and wrong labels together; beyond, a cue is skewed."""
 MOST_TIES = 3
 ROWS_OF_TIE, LARGEST_TIE = 170, 0.12
-"""Rows of a class that hold the few against a tie that are seen in 8 of 10 cases, if no larger share is."""
+"""Rows of a class below which too few break a tie to be seen, and the largest share of it that may break one: with
+more the refined scores tell the class by less than `RULE.tells`."""
 
 
 class Tie(NamedTuple):
@@ -265,9 +266,9 @@ def _verdict(best: Tie, inputs: Inputs, has_views: bool) -> tuple[str, str]:
     least = 20 * len(inputs.classes) / len(inputs.labels)
     if least >= LARGEST_TIE:
         return NONE, f"too few rows to see a tie: {ROWS_OF_TIE * len(inputs.classes)} are needed"
-    where = "a view shows" if has_views else "a view would show (there is none: add sources)"
+    where = "a view shows" if has_views else "a view (there is none: add sources) shows"
     share = f"{least:.1%} to {LARGEST_TIE:.0%} of each class"
-    return NONE, f"a tie that {where} and that {share} break would have been shown or suspected in 8 of 10 cases"
+    return NONE, f"no all-clear: a tie is seen only where {where} it and {share} break it, and not always there"
 
 
 def _what(view: Candidate, inputs: Inputs) -> str:
